@@ -1,0 +1,142 @@
+"""Every error that mlcore raises on purpose, in one tree.
+
+::
+
+    MlcoreError
+    ├── ConfigError              a setting cannot be understood
+    ├── PluginError              a plugin is broken, misspelt or in conflict
+    │   └── NotInstalled         nothing installed provides what was asked for
+    ├── StoreError
+    │   ├── StoreNotFound        there is no store where one was to be read
+    │   ├── NewerFormat          the store was written by a newer mlcore
+    │   ├── NotSupported         the store lacks a capability
+    │   ├── PositionLost         a position is unknown; start over from START
+    │   ├── Refused              an append was refused; sending it again will not help
+    │   │   ├── Malformed        the batch breaks the format
+    │   │   ├── OutOfOrder       records before it are missing
+    │   │   ├── SourceReused     other content stands under this source and range
+    │   │   └── AlreadyExists    the claim is held by somebody else
+    │   └── JournalError         a file is not a journal, or not one we can read
+    ├── NotFound                 no run or experiment of that id or name
+    ├── Ambiguous                several of them
+    ├── InvalidValue             a key or value cannot be logged
+    │   └── ParamConflict        a parameter has another value already
+    └── RunStateError            the run's state forbids the call
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadyExists",
+    "Ambiguous",
+    "ConfigError",
+    "InvalidValue",
+    "JournalError",
+    "Malformed",
+    "MlcoreError",
+    "NewerFormat",
+    "NotFound",
+    "NotInstalled",
+    "NotSupported",
+    "OutOfOrder",
+    "ParamConflict",
+    "PluginError",
+    "PositionLost",
+    "Refused",
+    "RunStateError",
+    "SourceReused",
+    "StoreError",
+    "StoreNotFound",
+]
+
+
+class MlcoreError(Exception):
+    """Stand at the root of everything that mlcore raises on purpose."""
+
+
+class ConfigError(MlcoreError):
+    """Say that a setting cannot be understood."""
+
+
+class PluginError(MlcoreError):
+    """Say that a plugin is broken, misspelt or in conflict with another."""
+
+
+class NotInstalled(PluginError):
+    """Say that nothing installed provides what was asked for, and what would."""
+
+
+class StoreError(MlcoreError):
+    """Stand above everything a store can answer instead of data."""
+
+
+class StoreNotFound(StoreError):
+    """Say that there is no store where one was to be read."""
+
+
+class NewerFormat(StoreError):
+    """Say that a newer mlcore wrote this, and that this one must not guess."""
+
+
+class NotSupported(StoreError):
+    """Say which capability a store lacks, and what to do instead."""
+
+    def __init__(self, store: str, capability: str, remedy: str) -> None:
+        super().__init__(f"store {store} does not support {capability}: {remedy}")
+        self.store, self.capability, self.remedy = store, capability, remedy
+
+
+class PositionLost(StoreError):
+    """Say that a position is unknown here; start over from ``START``."""
+
+
+class Refused(StoreError):
+    """Stand above the reasons for which an append can never succeed as it is."""
+
+
+class Malformed(Refused):
+    """Say what in a batch breaks the format."""
+
+
+class OutOfOrder(Refused):
+    """Say that records of the source before this batch are missing."""
+
+    def __init__(self, source: str, expected: int, given: int) -> None:
+        super().__init__(f"source {source}: expected record {expected} next, was given {given}")
+        self.source, self.expected, self.given = source, expected, given
+
+
+class SourceReused(Refused):
+    """Say that other content is stored under this source and range already."""
+
+
+class AlreadyExists(Refused):
+    """Say that a claim is held: `claim` is what was asked for, `holder` the source that has it."""
+
+    def __init__(self, claim: str, holder: str) -> None:
+        super().__init__(f"{claim} already exists, made by {holder}")
+        self.claim, self.holder = claim, holder
+
+
+class JournalError(StoreError):
+    """Say that a file is not a journal, or not one that can be read."""
+
+
+class NotFound(MlcoreError, LookupError):
+    """Say that no run or experiment has that id or name."""
+
+
+class Ambiguous(NotFound):
+    """Say that several runs or experiments fit, and which."""
+
+
+class InvalidValue(MlcoreError, ValueError):
+    """Say which key or value cannot be logged, and why."""
+
+
+class ParamConflict(InvalidValue):
+    """Say that a parameter has another value already."""
+
+
+class RunStateError(MlcoreError, RuntimeError):
+    """Say that the state of the run forbids the call."""

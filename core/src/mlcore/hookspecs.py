@@ -1,0 +1,111 @@
+"""What a plugin can do: every hook, with a whole plugin as its example.
+
+A plugin is a module whose functions carry the names of hooks; it is found by the entry-point group
+``mlcore``. No marker and no import of mlcore is needed: the prefix ``mlcore_`` is the marker.
+*Provider* hooks take nothing and return records, of which mlcore picks one by name, so the order of
+installation decides nothing. *Event* hooks tell what happened; what they raise is logged, not passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pluggy
+
+if TYPE_CHECKING:
+    from mlcore.tracking import Run
+
+__all__ = [
+    "Provider",
+    "hookimpl",
+    "mlcore_artifact_backends",
+    "mlcore_commands",
+    "mlcore_run_ended",
+    "mlcore_stores",
+]
+
+hookspec = pluggy.HookspecMarker("mlcore")
+hookimpl = pluggy.HookimplMarker("mlcore")
+
+
+@attrs.frozen
+class Provider:
+    """Name one thing that a plugin brings, and say where its implementation is.
+
+    `name` is what users and core select by: the URI scheme of a store or an artifact backend, the word
+    of a command. `implementation` is ``"module:attribute"`` or a callable that imports late, called with
+    what the hook's docstring says. `summary` is one line for ``--help`` and ``mlcore plugins``.
+    """
+
+    name: str
+    implementation: str | Callable[..., Any]
+    summary: str = ""
+
+
+@hookspec
+def mlcore_stores() -> Iterable[Provider]:
+    """Provide stores, keyed by URI scheme; ``file`` also serves plain paths.
+
+    The implementation is called with the URI and returns a `mlcore.store.Store`. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_stores():
+        return [Provider("ram", "my_package.ram:open_store", "keeps runs in memory")]
+    ```
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def mlcore_artifact_backends() -> Iterable[Provider]:
+    """Provide places for files, keyed by URI scheme; they win over fsspec's own for the same scheme.
+
+    The implementation is called with the URI and returns an ``fsspec`` filesystem and the path in it.
+    A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def open_vault(uri):
+        from my_package.vault import VaultFileSystem
+        return VaultFileSystem(), uri.removeprefix("vault://")
+
+    def mlcore_artifact_backends():
+        return [Provider("vault", open_vault, "files in the lab's vault")]
+    ```
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def mlcore_commands() -> Iterable[Provider]:
+    """Provide commands of the ``mlcore`` program, keyed by their word.
+
+    The implementation is a `click.Command`, imported only when the command runs or shows its help.
+    A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_commands():
+        return [Provider("hello", "my_package.cli:hello", "Say hello.")]
+    ```
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def mlcore_run_ended(run: Run) -> None:
+    """Learn that a run was ended by this process, after its last record was written.
+
+    A whole plugin:
+
+    ```python
+    def mlcore_run_ended(run):
+        print(f"{run.name} is {run.status}")
+    ```
+    """

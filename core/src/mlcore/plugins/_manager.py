@@ -1,0 +1,218 @@
+"""Keep what is installed in one place: what each plugin provides, what failed to load, and why."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import attrs
+import pluggy
+
+from mlcore import hookspecs
+from mlcore.errors import NotInstalled, PluginError
+from mlcore.hookspecs import Provider
+from mlcore.plugins._entry_points import EntryPoint, entry_points
+
+PREFIX = "mlcore_"
+# What a missing scheme, command or flavor most likely wants, for the one line that tells how to get it.
+FIRST_PARTY = {
+    "stores": {"file": "local", "http": "remote", "https": "remote", "sqlite": "sql", "mysql": "sql"}
+    | {"mariadb": "sql", "postgresql": "sql", "postgres": "sql", "mlflow": "mlflow"},
+    "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
+    "commands": {word: "local" for word in ("init", "where", "fsck", "reindex")},
+}
+
+
+@attrs.frozen
+class Plugin:
+    """Tell of one plugin: where it comes from, what it provides, and `error` if it was set aside."""
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    module: str = ""
+    provides: dict[str, tuple[Provider, ...]] = attrs.field(factory=dict)
+    listens: tuple[str, ...] = ()
+    error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}" if self.distribution else self.name
+
+
+class _Manager(pluggy.PluginManager):
+    """Take every function whose name starts with ``mlcore_`` as a hook, marked or not."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        options = super().parse_hookimpl_opts(plugin, name)
+        if options is None and name.startswith(PREFIX) and callable(getattr(plugin, name, None)):
+            return {}
+        return options
+
+
+class _Door:
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.pluggy = _Manager("mlcore")
+        self.pluggy.add_hookspecs(hookspecs)
+        self.plugins: dict[str, Plugin] = {}
+        self.loaded = False
+
+    def open(self) -> None:
+        with self.lock:
+            if self.loaded:
+                return
+            self.loaded = True
+            off = {name.strip() for name in os.environ.get("MLCORE_DISABLE_PLUGINS", "").split(",")}
+            for point in entry_points():
+                if point.name in off or point.distribution in off:
+                    continue
+                try:
+                    self.admit(_import(point.value), point)
+                except Exception as error:  # a broken plugin never breaks the others
+                    self.set_aside(point, error)
+
+    def set_aside(self, point: EntryPoint, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        key = point.name if point.name not in self.plugins else f"{point.name} ({point.distribution})"
+        self.plugins[key] = Plugin(key, point.distribution, point.version, point.value, error=reason)
+
+    def admit(self, module: object, point: EntryPoint) -> Plugin:
+        known = [name for name in dir(hookspecs) if name.startswith(PREFIX)]
+        for name in dir(module):
+            if name.startswith(PREFIX) and name not in known and callable(getattr(module, name)):
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
+                raise PluginError(f"plugin {point.name} has an unknown hook {name}{hint}")
+        if point.name in self.plugins:
+            raise PluginError(f"a plugin named {point.name} is loaded already, from {self.plugins[point.name]}")
+        try:
+            self.pluggy.register(module, point.name)
+            provides, listens = self.ask(module)
+        except Exception:
+            self.pluggy.unregister(name=point.name)
+            raise
+        plugin = Plugin(point.name, point.distribution, point.version, point.value, provides, listens)
+        self.plugins[point.name] = plugin
+        return plugin
+
+    def ask(self, module: object) -> tuple[dict[str, tuple[Provider, ...]], tuple[str, ...]]:
+        provides, listens = {}, []
+        for caller in self.pluggy.get_hookcallers(module) or ():
+            if caller.spec is not None and caller.spec.argnames:
+                listens.append(caller.name)
+                continue
+            records = tuple(getattr(module, caller.name)())
+            for record in records:
+                if not isinstance(record, Provider):
+                    raise PluginError(f"{caller.name} returned {record!r}, which is no Provider record")
+            provides[caller.name.removeprefix(PREFIX)] = records
+        return provides, tuple(listens)
+
+
+def _import(value: str) -> ModuleType:
+    return importlib.import_module(value.partition(":")[0])
+
+
+_door = _Door()
+
+
+def register(module: object, name: str | None = None) -> Plugin:
+    """Add a plugin by hand, for tests and notebooks.
+
+    `module` is a module or any object whose attributes are hooks. Raises `PluginError` if a hook is
+    misspelt, has wrong arguments, or a plugin of that name is there already.
+    """
+    title = name or str(getattr(module, "__name__", type(module).__name__))
+    _door.open()
+    with _door.lock:
+        try:
+            return _door.admit(module, EntryPoint(title, title))
+        except pluggy.PluginValidationError as error:
+            raise PluginError(str(error)) from error
+
+
+def unregister(name: str) -> None:
+    """Take a plugin out again; a name that is not there is a `PluginError`."""
+    with _door.lock:
+        if _door.plugins.pop(name, None) is None:
+            raise PluginError(f"no plugin named {name} is loaded")
+        _door.pluggy.unregister(name=name)
+
+
+def installed() -> tuple[Plugin, ...]:
+    """Return every plugin, those that were set aside included, sorted by name."""
+    _door.open()
+    return tuple(plugin for _, plugin in sorted(_door.plugins.items()))
+
+
+def provided(kind: str) -> dict[str, list[tuple[Plugin, Provider]]]:
+    """Return what is provided under `kind` (such as ``"stores"``): name -> who provides it.
+
+    More than one provider of a name is a conflict; `load` raises on it, `conflicts` lists it.
+    """
+    found: dict[str, list[tuple[Plugin, Provider]]] = {}
+    for plugin in installed():
+        for record in plugin.provides.get(kind, ()):
+            found.setdefault(record.name, []).append((plugin, record))
+    return found
+
+
+def conflicts() -> list[str]:
+    """Return one sentence for each name that more than one plugin provides."""
+    kinds = sorted({kind for plugin in installed() for kind in plugin.provides})
+    return [_conflict(kind, name, who) for kind in kinds for name, who in provided(kind).items() if len(who) > 1]
+
+
+def _conflict(kind: str, name: str, who: list[tuple[Plugin, Provider]]) -> str:
+    names = " and ".join(str(plugin) for plugin, _ in who)
+    return f"{names} both provide {name!r} under {kind}; uninstall one or set MLCORE_DISABLE_PLUGINS"
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """Import the implementation of `name` under `kind`.
+
+    Raises `NotInstalled` with the line that would bring it, or `PluginError` when two plugins provide
+    it or its import fails.
+    """
+    who = provided(kind).get(name, [])
+    if not who:
+        raise NotInstalled(_missing(kind, name))
+    if len(who) > 1:
+        raise PluginError(_conflict(kind, name, who))
+    plugin, record = who[0]
+    if not isinstance(record.implementation, str):
+        return record.implementation
+    module, _, attribute = record.implementation.partition(":")
+    try:
+        implementation: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise PluginError(f"{plugin} provides {name!r} as {record.implementation}, which fails: {error}") from error
+    return implementation
+
+
+def _missing(kind: str, name: str) -> str:
+    text = f"nothing installed provides {name!r} under {kind}"
+    extra = FIRST_PARTY.get(kind, {}).get(name)
+    if extra:
+        text += f"; it comes with: pip install 'mlcore-{extra}'"
+    else:
+        text += f"; there is: {', '.join(sorted(provided(kind))) or 'nothing'}"
+    broken = [f"{plugin} ({plugin.error})" for plugin in installed() if plugin.error]
+    return f"{text}. Set aside because they failed to load: {'; '.join(broken)}" if broken else text
+
+
+def notify(event: str, **arguments: Any) -> None:
+    """Tell every plugin that listens to `event`; what one of them raises is logged under its name."""
+    _door.open()
+    for implementation in reversed(getattr(_door.pluggy.hook, event).get_hookimpls()):
+        try:
+            implementation.function(*(arguments[name] for name in implementation.argnames))
+        except Exception:
+            plugin = _door.plugins.get(implementation.plugin_name, implementation.plugin_name)
+            logging.getLogger("mlcore").warning("plugin %s failed in %s", plugin, event, exc_info=True)

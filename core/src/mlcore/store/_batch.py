@@ -1,0 +1,135 @@
+"""Records and batches: what a writer numbers, and what a store takes in."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+import attrs
+
+from mlcore.errors import Malformed, OutOfOrder, SourceReused
+from mlcore.store._events import EVENT_LIMIT, Event, RowsLogged, encode_event, to_json
+
+STAMP_LIMIT = 1 << 63
+_SOURCE = re.compile(r"[0-9a-f]{32}")
+_HOME = re.compile(r"[A-Za-z0-9_-]{0,64}")
+_CLAIM = re.compile(r"[^\x00-\x1f\x7f]{1,1000}")
+
+
+@attrs.frozen
+class Record:
+    """Hold the events of one call: `number` counts from 1 in its source, `stamp` is the writer's clock.
+
+    The stamp is a hybrid logical clock in ns since 1970: the wall clock, or one more than the last stamp
+    seen where that is higher (Kulkarni et al., "Logical Physical Clocks", 2014).
+    """
+
+    number: int
+    stamp: int
+    events: tuple[Event, ...]
+
+
+@attrs.frozen
+class Batch:
+    """Hold a contiguous range of records of one `source`, on their way to or in a store.
+
+    `source` is 32 hex digits, new for every journal; `home` the id of the run it belongs to, or ``""`` for
+    the store. `previous` is the digest of the record before the first (``""`` before record 1), see
+    `digest`. `claim` is taken with the batch or the batch is refused. No records at all are a sign of life.
+    """
+
+    source: str
+    home: str
+    records: tuple[Record, ...] = ()
+    previous: str = ""
+    claim: str | None = None
+
+    @property
+    def first(self) -> int:
+        """The number of the first record, 0 without records."""
+        return self.records[0].number if self.records else 0
+
+    @property
+    def last(self) -> int:
+        """The number of the last record, 0 without records."""
+        return self.records[-1].number if self.records else 0
+
+
+def digest(records: Iterable[Record], previous: str = "") -> str:
+    """Return the digest of a source after `records`: SHA-256 over the digest before and the record, as hex."""
+    for record in records:
+        state = hashlib.sha256(f"{previous} {record.number} {record.stamp}".encode())
+        for event in record.events:
+            if isinstance(event, RowsLogged):
+                head = attrs.evolve(event, columns={}, raw=None)
+                state.update(encode_event(head))
+                for name, values in sorted(event.columns.items()):
+                    state.update(name.encode() + (values.tobytes() if hasattr(values, "tobytes") else to_json(values)))
+            else:
+                state.update(encode_event(event))
+        previous = state.hexdigest()
+    return previous
+
+
+def check(batch: Batch) -> None:
+    """Raise `Malformed` if the batch breaks the format."""
+    if not _SOURCE.fullmatch(batch.source):
+        raise Malformed(f"source {batch.source[:80]!r} is not 32 hex digits")
+    if not _HOME.fullmatch(batch.home):
+        raise Malformed(f"home {batch.home[:80]!r} is not an id")
+    if batch.claim is not None and not (batch.records and _CLAIM.fullmatch(batch.claim)):
+        raise Malformed(f"claim {batch.claim[:80]!r} is no plain text, or claims nothing")
+    number, stamp = batch.first - 1, 0
+    for record in batch.records:
+        if record.number != number + 1 or record.number < 1:
+            raise Malformed(f"source {batch.source}: record {record.number} follows record {number}")
+        if not stamp <= record.stamp < STAMP_LIMIT or not record.events:
+            raise Malformed(f"source {batch.source}: record {record.number} has no events or a wrong stamp")
+        if max(map(_size, record.events)) > EVENT_LIMIT:
+            raise Malformed(f"source {batch.source}: record {record.number} has an event over {EVENT_LIMIT:,} bytes")
+        number, stamp = record.number, record.stamp
+
+
+def _size(event: Event) -> int:
+    if isinstance(event, RowsLogged) and event.raw is None:
+        return sum(8 * len(values) for values in event.columns.values())
+    return len(encode_event(event))
+
+
+class Marks:
+    """Keep one high-water mark and digest a source, and say what of a batch is new.
+
+    Not thread-safe: a store calls it under its own lock.
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[str, tuple[int, str]] = {}
+
+    def last(self, source: str) -> int:
+        """Return the number of the last record known of `source`, 0 if none is."""
+        return self._marks.get(source, (0, ""))[0]
+
+    def new(self, batch: Batch) -> Batch | None:
+        """Return the part of `batch` that is not known yet, or None if all of it is.
+
+        Raises `Malformed`, `OutOfOrder` or `SourceReused`. Nothing is remembered before `advance`.
+        """
+        check(batch)
+        last, known = self._marks.get(batch.source, (0, ""))
+        if not batch.records:
+            return batch
+        if batch.first > last + 1:
+            raise OutOfOrder(batch.source, last + 1, batch.first)
+        if batch.last < last:
+            return None
+        overlap = last - batch.first + 1
+        if digest(batch.records[:overlap], batch.previous) != known:
+            raise SourceReused(f"source {batch.source}: other content is stored up to record {last}")
+        fresh = batch.records[overlap:]
+        return attrs.evolve(batch, records=fresh, previous=known) if fresh else None
+
+    def advance(self, batch: Batch) -> None:
+        """Remember that `batch`, as `new` returned it, is stored."""
+        if batch.records:
+            self._marks[batch.source] = (batch.last, digest(batch.records, batch.previous))

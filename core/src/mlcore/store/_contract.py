@@ -1,0 +1,226 @@
+"""The store contract: what a store is, and what the simplest one has to write itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import attrs
+
+from mlcore.errors import PositionLost
+from mlcore.store._batch import Batch
+from mlcore.store._events import RowsLogged
+from mlcore.store._fold import Entity, Fold
+from mlcore.store._query import Page, Query, find
+from mlcore.store._rows import Columns
+
+START = ""
+
+
+@attrs.frozen
+class Capabilities:
+    """Declare what a store can do; what it cannot, core replaces or refuses by name.
+
+    `history`: `events` yields every batch, not only what is current. `claims`: batches with a claim are taken
+    atomically. `erase`: what was erased is physically gone. `client_ids`: ids made by clients are kept.
+    `durability`: what was appended survives the end of the ``"process"`` or the loss of ``"power"``.
+    `shared_positions`: a position is good in every handle, not only in the one that gave it.
+    """
+
+    history: bool = True
+    claims: bool = True
+    erase: bool = False
+    client_ids: bool = True
+    durability: str = "process"
+    shared_positions: bool = False
+
+
+@attrs.frozen
+class Stored:
+    """Hold a batch as a store has it. `received_at` (ms since 1970) and `actor` are the store's word."""
+
+    position: str
+    received_at: int
+    actor: str
+    batch: Batch
+
+
+SeriesKey = tuple[str, str, str]
+
+
+class Store(Protocol):
+    """Keep batches, and answer what they make.
+
+    Handles are thread-safe, read their own writes, and see those of others within a second.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this store can do."""
+
+    def append(self, batch: Batch) -> None:
+        """Store a batch, durably as declared when this returns.
+
+        What is known already is trimmed. A batch with a claim is taken with it, or refused. Raises
+        `Malformed`, `OutOfOrder`, `SourceReused` or `AlreadyExists`.
+        """
+
+    def events(
+        self,
+        after: str = START,
+        *,
+        of: str | None = None,
+        kinds: Iterable[str] | None = None,
+        rows: bool = True,
+    ) -> Iterator[Stored]:
+        """Yield what is stored after a position, and end. Order holds within a source only.
+
+        Nothing that was durable before a position was given out is ever skipped after it. `of` asks for one home,
+        `kinds` for events of these kinds of entity, ``rows=False`` for no `RowsLogged`; what was not
+        asked for is left out of its records, and a batch with nothing left may be left out.
+        Raises `PositionLost` if `after` is unknown here.
+        """
+
+    def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
+        """Return the entities of these ids, deleted ones included, None where there is none."""
+
+    def find(self, kind: str, query: Query) -> Page:
+        """Return the entities that fit a query, as `mlcore.store.find` would."""
+
+    def series(
+        self,
+        kind: str,
+        ids: Sequence[str],
+        keys: Sequence[str] | None = None,
+        *,
+        context: str | None = None,
+        columns: Sequence[str] | None = None,
+        max_points: int | None = None,
+    ) -> dict[SeriesKey, Columns]:
+        """Return rows by (id, key, context), in order of step, time and log order.
+
+        `keys` and `context` are all if None. More than `max_points` rows are thinned so that the least and
+        the greatest value of every bucket stay.
+        """
+
+    def close(self) -> None:
+        """Give back what the handle holds; closing twice is fine."""
+
+
+def selected(
+    stored: Stored, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
+) -> Stored | None:
+    """Return what `events` asks for of a stored batch, None if that is nothing."""
+    if of is not None and stored.batch.home != of:
+        return None
+    if kinds is None and rows:
+        return stored
+    wanted = None if kinds is None else set(kinds)
+    records = []
+    for record in stored.batch.records:
+        events = tuple(
+            event for event in record.events
+            if (rows or not isinstance(event, RowsLogged)) and (wanted is None or event.kind in wanted)
+        )  # fmt: skip
+        if events:
+            records.append(attrs.evolve(record, events=events))
+    return attrs.evolve(stored, batch=attrs.evolve(stored.batch, records=tuple(records))) if records else None
+
+
+class SimpleStore:
+    """Answer `get`, `find` and `series` by folding what `events` yields: subclass, write two methods.
+
+    ::
+
+        class MyStore(SimpleStore):
+            def append(self, batch): ...
+            def events(self, after=START, *, of=None, kinds=None, rows=True): ...
+
+    The state is kept in memory and brought up to date at every question.
+    """
+
+    capabilities = Capabilities()
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._fold = Fold()
+        self._position = START
+        self._signs: dict[str, int] = {}
+
+    def append(self, batch: Batch) -> None:
+        """See `Store.append`."""
+        raise NotImplementedError
+
+    def events(
+        self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
+    ) -> Iterator[Stored]:
+        """See `Store.events`."""
+        raise NotImplementedError
+
+    def _current(self) -> Fold:
+        try:
+            self._catch_up()
+        except PositionLost:
+            self._fold, self._position = Fold(), START
+            self._catch_up()
+        return self._fold
+
+    def _catch_up(self) -> None:
+        for stored in self.events(self._position):
+            self._fold.add(stored.batch)
+            self._signs[stored.batch.home] = max(stored.received_at, self._signs.get(stored.batch.home, 0))
+            self._position = stored.position
+
+    def _alive(self, entity: Entity) -> Entity:
+        sign = self._signs.get(entity.id)
+        return entity if sign is None or entity.kind != "run" else attrs.evolve(entity, seen=sign)
+
+    def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
+        """See `Store.get`."""
+        with self._lock:
+            fold = self._current()
+            return [None if found is None else self._alive(found) for found in (fold.entity(kind, id) for id in ids)]
+
+    def find(self, kind: str, query: Query) -> Page:
+        """See `Store.find`."""
+        with self._lock:
+            page = find(self._current().entities(kind), query)
+            return attrs.evolve(page, items=tuple(map(self._alive, page.items)))
+
+    def series(
+        self,
+        kind: str,
+        ids: Sequence[str],
+        keys: Sequence[str] | None = None,
+        *,
+        context: str | None = None,
+        columns: Sequence[str] | None = None,
+        max_points: int | None = None,
+    ) -> dict[SeriesKey, Columns]:
+        """See `Store.series`."""
+        with self._lock:
+            fold = self._current()
+            found = {(id, *key): value for id in ids for key, value in fold.series(kind, id).items()}
+        return shaped(found, keys, context=context, columns=columns, max_points=max_points)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+
+
+def shaped(
+    found: dict[SeriesKey, Columns],
+    keys: Sequence[str] | None = None,
+    *,
+    context: str | None = None,
+    columns: Sequence[str] | None = None,
+    max_points: int | None = None,
+) -> dict[SeriesKey, Columns]:
+    """Return of whole series what `Store.series` was asked for."""
+    answer = {}
+    for name, series in found.items():
+        if (keys is None or name[1] in keys) and (context is None or name[2] == context):
+            thin = series.sampled(max_points)
+            chosen = {each: values for each, values in thin.columns.items() if columns is None or each in columns}
+            answer[name] = Columns(chosen).as_numpy()
+    return answer

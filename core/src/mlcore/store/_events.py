@@ -1,0 +1,221 @@
+"""The events: every change that mlcore can write down, and how they look as JSON.
+
+An event is stored as one JSON object in one line, its ``type`` the name of the class. What this version does
+not know, types and fields alike, is kept byte for byte in `raw` and passed on as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from mlcore.errors import InvalidValue, Malformed
+
+EVENT_LIMIT = 65_536
+_raw = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+
+
+@attrs.frozen
+class Event:
+    """Stand above all events; `kind` and `id` name the entity that changed."""
+
+    kind: str
+    id: str
+    raw: bytes | None = _raw
+
+
+@attrs.frozen
+class Created(Event):
+    """Make an entity. Its fields are first values: any `Updated` wins over them, the earliest over later ones."""
+
+    parent: str = ""
+    fields: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Updated(Event):
+    """Set fields; the last one wins."""
+
+    fields: Mapping[str, Any]
+
+
+@attrs.frozen
+class AttributesSet(Event):
+    """Set values of a named family such as params or tags; with `once`, the first wins and others conflict."""
+
+    family: str
+    values: Mapping[str, Any]
+    once: bool = False
+
+
+@attrs.frozen
+class AttributesRemoved(Event):
+    """Remove values of a family by name."""
+
+    family: str
+    names: Sequence[str]
+
+
+@attrs.frozen
+class RowsLogged(Event):
+    """Log rows under a key and a context, as columns of one length.
+
+    A metric has the columns ``step`` (int64), ``time`` (int64, ms since 1970) and ``value`` (float64).
+    """
+
+    key: str
+    columns: Mapping[str, Sequence[Any]]
+    context: str = ""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+
+@attrs.frozen
+class Rewound(Event):
+    """Forget the rows with a step above `step` that were logged before this event."""
+
+    step: int
+
+
+@attrs.frozen
+class Erased(Event):
+    """Remove the entity for good; nothing brings it back."""
+
+
+@attrs.frozen
+class Unknown(Event):
+    """Carry an event of a later version, untouched."""
+
+    type: str = ""
+
+
+TYPES: dict[str, type[Event]] = {
+    each.__name__: each
+    for each in (Created, Updated, AttributesSet, AttributesRemoved, RowsLogged, Rewound, Erased)
+}
+_FIELDS = {name: [f for f in attrs.fields(cls) if f.name != "raw"] for name, cls in TYPES.items()}
+_CHECKS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("kind", "id", "parent", "family", "key", "context"), str),
+    **dict.fromkeys(("fields", "values", "columns"), Mapping),
+    **{"names": (list, tuple), "once": bool, "step": int},
+}
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the event as one line of JSON, without its newline.
+
+    Raises `InvalidValue` when a value is no JSON or the event is larger than 64 kB.
+    """
+    if event.raw is not None:
+        return event.raw
+    content: dict[str, Any] = {"type": type(event).__name__}
+    for field in _FIELDS[type(event).__name__]:
+        value = getattr(event, field.name)
+        if field.default is attrs.NOTHING or value not in (field.default, {}):
+            content[field.name] = value
+    if isinstance(event, RowsLogged):
+        content["columns"] = {name: list(values) for name, values in event.columns.items()}
+    line = to_json(content)
+    if len(line) > EVENT_LIMIT:
+        raise InvalidValue(
+            f"{event.kind} {event.id}: one {content['type']} of {len(line):,} bytes is over the limit of "
+            f"{EVENT_LIMIT:,}; keep large values as files and log where they are"
+        )
+    return line
+
+
+def decode_event(line: bytes) -> Event:
+    """Return the event in a line of JSON; an unknown type comes back as `Unknown`.
+
+    Raises `Malformed` when it is no event at all.
+    """
+    try:
+        content = from_json(line)
+        name, kind, id = content["type"], content["kind"], content["id"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed(f"not an event: {line[:80]!r}: {error}") from error
+    if name not in TYPES:
+        return Unknown(kind=kind, id=id, type=name, raw=line)
+    given = {field.name: content[field.name] for field in _FIELDS[name] if field.name in content}
+    wrong = [key for key, value in given.items() if not isinstance(value, _CHECKS[key])]
+    if wrong:
+        raise Malformed(f"{name} has a {wrong[0]} of the wrong type: {line[:80]!r}")
+    if name == "RowsLogged":
+        given["columns"] = {key: column(values) for key, values in given["columns"].items()}
+        if len({len(values) for values in given["columns"].values()}) > 1:
+            raise Malformed(f"RowsLogged with columns of different lengths: {line[:80]!r}")
+    try:
+        return TYPES[name](**given, raw=line)
+    except TypeError as error:
+        raise Malformed(f"{name} lacks a field: {error}") from error
+
+
+def column(values: Sequence[Any]) -> Sequence[Any]:
+    """Return `values` as ``array('q')`` or ``array('d')`` when all are int64 or all are float, else as they are."""
+    kinds = {type(value) for value in values}
+    try:
+        if kinds == {int}:
+            return array("q", values)
+        if kinds == {float}:
+            return array("d", values)
+    except OverflowError:
+        pass
+    return values
+
+
+def to_json(value: Any) -> bytes:
+    """Return strict JSON; NaN and the infinities become ``{"$float": "NaN"}``. Raises `InvalidValue`."""
+    try:
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+        except ValueError:
+            text = '"$'
+        if '"$' in text:
+            text = json.dumps(_escape(value), ensure_ascii=False, separators=(",", ":"))
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidValue(f"not a JSON value: {error}") from error
+
+
+def from_json(text: bytes) -> Any:
+    """Return what `to_json` was given. Raises `ValueError`."""
+    try:
+        return json.loads(text, object_hook=_unescape if b'"$' in text else None)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):  # array.array and numpy
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _escape(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, list | tuple):
+        return [_escape(each) for each in value]
+    if not isinstance(value, Mapping):
+        return _escape(_plain(value))
+    if any(key.startswith("$") for key in value):
+        return {"$dict": [[key, _escape(each)] for key, each in value.items()]}
+    return {key: _escape(each) for key, each in value.items()}
+
+
+def _unescape(value: dict[str, Any]) -> Any:
+    if value.keys() == {"$float"}:
+        return float(value["$float"])
+    if value.keys() == {"$dict"}:
+        return dict(value["$dict"])
+    return value

@@ -1,0 +1,232 @@
+"""Queries over entities as data, and the evaluator that says what every store must answer."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterable
+from functools import cmp_to_key, lru_cache
+from typing import Any
+
+import attrs
+
+from mlcore.errors import Malformed
+from mlcore.store._events import to_json
+from mlcore.store._fold import Entity
+
+FUNCTIONS = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
+COMPARISONS = ("=", "!=", "<", "<=", ">", ">=", "like", "ilike", "in", "is null")
+
+
+@attrs.frozen
+class Term:
+    """Name a value of an entity.
+
+    `family` is ``""`` for the entity's own ``id``, ``parent``, ``created`` and ``changed``; ``"fields"``, ``"metrics"``, or a
+    family of attributes. For metrics `function` is one of `FUNCTIONS` and `context` may be given.
+    """
+
+    family: str
+    name: str
+    function: str = "last"
+    context: str = ""
+
+
+@attrs.frozen
+class Compare:
+    """Hold where `term` compares to `value`; what is missing holds only for ``is null``.
+
+    `op` is one of `COMPARISONS`. Strings compare by code point, ``like`` is case-sensitive and ``ilike`` is not,
+    ``in`` takes a tuple; values of different types are unequal and in no order.
+    """
+
+    term: Term
+    op: str
+    value: Any = None
+
+
+@attrs.frozen
+class And:
+    """Hold where all parts hold."""
+
+    parts: tuple[Where, ...]
+
+
+@attrs.frozen
+class Or:
+    """Hold where any part holds."""
+
+    parts: tuple[Where, ...]
+
+
+@attrs.frozen
+class Not:
+    """Hold where the part does not, missing values included."""
+
+    part: Where
+
+
+Where = Compare | And | Or | Not
+
+
+@attrs.frozen
+class Sort:
+    """Order by a term; what is missing comes last in either direction, NaN just before it."""
+
+    term: Term
+    descending: bool = False
+
+
+@attrs.frozen
+class Query:
+    """Ask for entities: which (`where`), in what order, how many from where on, and what of each.
+
+    Ties are ordered by start time, newest first, then by id. Deleted entities (field ``deleted``) are left out
+    unless `where` names that field. `select` names what to bring back, a term with an empty name the whole
+    family, None everything. `token` is the page's before; `count` asks for the number of all that fit.
+    """
+
+    where: Where | None = None
+    select: tuple[Term, ...] | None = None
+    order: tuple[Sort, ...] = ()
+    limit: int | None = None
+    token: str | None = None
+    count: bool = False
+
+
+@attrs.frozen
+class Page:
+    """Hold one page of entities, the token of the next (None at the end), and the count if it was asked for."""
+
+    items: tuple[Entity, ...]
+    token: str | None = None
+    count: int | None = None
+
+
+def value_of(entity: Entity, term: Term) -> Any:
+    """Return what `term` names, None where it is missing."""
+    if term.family == "":
+        return getattr(entity, term.name, None)
+    if term.family == "fields":
+        return entity.fields.get(term.name)
+    if term.family == "metrics":
+        summary = entity.metrics.get((term.name, term.context))
+        return None if summary is None else getattr(summary, FUNCTIONS[term.function])
+    return entity.attributes.get(term.family, {}).get(term.name)
+
+
+def holds(where: Where | None, entity: Entity) -> bool:
+    """Tell whether an entity fits."""
+    if where is None:
+        return True
+    if isinstance(where, And):
+        return all(holds(part, entity) for part in where.parts)
+    if isinstance(where, Or):
+        return any(holds(part, entity) for part in where.parts)
+    if isinstance(where, Not):
+        return not holds(where.part, entity)
+    return _compare(value_of(entity, where.term), where.op, where.value)
+
+
+def _compare(value: Any, op: str, other: Any) -> bool:
+    if op == "is null":
+        return value is None
+    if value is None:
+        return False
+    if op == "in":
+        return any(_compare(value, "=", each) for each in other)
+    if op in ("like", "ilike"):
+        return isinstance(value, str) and _pattern(other, op == "ilike").fullmatch(value) is not None
+    alike = isinstance(value, str) == isinstance(other, str)
+    if op in ("=", "!="):
+        return (alike and value == other) == (op == "=")
+    if not alike or not isinstance(value, str | int | float) or not isinstance(other, str | int | float):
+        return False
+    return bool({"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}[op])  # type: ignore[operator]
+
+
+@lru_cache(maxsize=256)
+def _pattern(like: str, ignore_case: bool) -> re.Pattern[str]:
+    text = "".join({"%": ".*", "_": "."}.get(char, re.escape(char)) for char in like)
+    return re.compile(text, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
+
+
+def find(entities: Iterable[Entity], query: Query) -> Page:
+    """Answer a query from all entities of its kind: the meaning that every store's `find` must have."""
+    deleted = _names_deleted(query.where)
+    fit = [e for e in entities if (deleted or not e.fields.get("deleted")) and holds(query.where, e)]
+    signs = [-1 if sort.descending else 1 for sort in query.order]
+    ranked = [([_rank(value_of(entity, sort.term)) for sort in query.order] + _ties(entity), entity) for entity in fit]
+    ranked.sort(key=cmp_to_key(lambda one, other: _order(one[0], other[0], signs)))
+    count = len(ranked) if query.count else None
+    if query.token is not None:
+        after = _read_token(query.token, len(signs) + 2)
+        ranked = [item for item in ranked if _order(item[0], after, signs) > 0]
+    stop = len(ranked) if query.limit is None else query.limit
+    token = None
+    if 0 < stop < len(ranked):
+        token = base64.urlsafe_b64encode(to_json(ranked[stop - 1][0])).decode()
+    return Page(tuple(_selected(entity, query.select) for _, entity in ranked[:stop]), token, count)
+
+
+def _names_deleted(where: Where | None) -> bool:
+    if isinstance(where, And | Or):
+        return any(map(_names_deleted, where.parts))
+    if isinstance(where, Not):
+        return _names_deleted(where.part)
+    return where is not None and where.term == Term("fields", "deleted")
+
+
+def _ties(entity: Entity) -> list[list[Any]]:
+    start = entity.fields.get("start_time", entity.created // 1_000_000)
+    return [[0, -start if isinstance(start, int) else 0], [1, entity.id]]
+
+
+def _rank(value: Any) -> list[Any]:
+    if value is None:
+        return [3, 0]
+    if isinstance(value, float) and math.isnan(value):
+        return [2, 0]
+    return [0, value] if isinstance(value, int | float) else [1, value if isinstance(value, str) else to_json(value).decode()]
+
+
+def _order(one: list[Any], other: list[Any], signs: list[int]) -> int:
+    for index, (a, b) in enumerate(zip(one, other, strict=True)):
+        if a != b:
+            sign = signs[index] if index < len(signs) and max(a[0], b[0]) < 2 else 1
+            return -sign if a < b else sign
+    return 0
+
+
+def _read_token(token: str, size: int) -> list[Any]:
+    try:
+        ranks = json.loads(base64.urlsafe_b64decode(token))
+        if len(ranks) != size:
+            raise ValueError("it belongs to another order")
+        return [[int(rank), value] for rank, value in ranks]
+    except (ValueError, TypeError) as error:
+        raise Malformed(f"not a page token: {token[:40]!r}: {error}") from error
+
+
+def _selected(entity: Entity, select: tuple[Term, ...] | None) -> Entity:
+    if select is None:
+        return entity
+    wanted: dict[str, set[str]] = {}
+    for term in select:
+        wanted.setdefault(term.family, set()).add(term.name)
+
+    def keep(family: str, name: str) -> bool:
+        return name in wanted.get(family, ()) or "" in wanted.get(family, ())
+
+    families = {
+        family: {name: value for name, value in values.items() if keep(family, name)}
+        for family, values in entity.attributes.items() if family in wanted
+    }  # fmt: skip
+    return attrs.evolve(
+        entity,
+        fields={name: value for name, value in entity.fields.items() if keep("fields", name)},
+        attributes=families,
+        metrics={key: each for key, each in entity.metrics.items() if keep("metrics", key[0])},
+    )

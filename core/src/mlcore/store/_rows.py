@@ -1,0 +1,156 @@
+"""Rows in memory: what was logged under one key and context, by whichever sources, as columns."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from mlcore.store._events import column
+
+METRIC = ("step", "time", "value")
+Order = tuple[int, str, int, int]  # stamp, source, number, index of the event in its record
+
+
+@attrs.frozen(eq=False)
+class Columns:
+    """Hold rows as columns of one length, by name, in order of step, time and log order.
+
+    Metric columns are ``step`` and ``time`` (int64, ms since 1970) and ``value`` (float64), as numpy arrays
+    where numpy is importable and `array.array` elsewhere.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        return self.columns[name]
+
+    def as_numpy(self) -> Columns:
+        """Return the same with numpy arrays, without a copy; itself where numpy is not importable."""
+        try:
+            import numpy
+        except ImportError:
+            return self
+        return Columns({
+            name: numpy.frombuffer(values, dtype="<i8" if values.typecode == "q" else "<f8")
+            if isinstance(values, array) else values
+            for name, values in self.columns.items()
+        })  # fmt: skip
+
+    def sampled(self, max_points: int | None) -> Columns:
+        """Return at most `max_points` rows that keep the least and the greatest value of every bucket."""
+        size = len(self)
+        if max_points is None or size <= max_points or "value" not in self.columns:
+            return self
+        values, buckets = self.columns["value"], max(1, max_points // 2)
+        keep: set[int] = set()
+        for bucket in range(buckets):
+            start, stop = bucket * size // buckets, (bucket + 1) * size // buckets
+            real = [row for row in range(start, stop) if values[row] == values[row]] or [start]
+            keep |= {min(real, key=values.__getitem__), max(real, key=values.__getitem__)}
+        return self.picked(sorted(keep)[:max_points])
+
+    def picked(self, rows: Sequence[int]) -> Columns:
+        """Return the rows at these indexes."""
+        return Columns({name: column([values[row] for row in rows]) for name, values in self.columns.items()})
+
+
+@attrs.frozen
+class Summary:
+    """Sum up one metric: number of rows, least and greatest value (NaN left out), and the last row."""
+
+    count: int
+    min: float
+    max: float
+    step: int
+    time: int
+    value: float
+
+
+@attrs.define(eq=False)
+class _Part:
+    """The rows of one source that have the same columns."""
+
+    columns: dict[str, Any]
+    numbers: array[int]
+    stamps: array[int]
+
+    def get(self, name: str) -> Sequence[Any]:
+        return self.columns.get(name) or [0] * len(self.numbers)
+
+    def in_order(self) -> bool:
+        steps = self.get("step")
+        if all(map(int.__lt__, steps[:-1], steps[1:])):
+            return True
+        keys = list(zip(steps, self.get("time"), self.numbers, strict=True))
+        return keys == sorted(keys)
+
+
+class Rows:
+    """Gather the rows of one key and context. The caller adds every record once, in any order."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, tuple[str, ...]], _Part] = {}
+        self._known: tuple[object, Summary | None] | None = None
+
+    def add(self, source: str, number: int, stamp: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Take in the rows of one event."""
+        part = self._parts.setdefault((source, tuple(sorted(columns))), _Part({}, array("q"), array("q")))
+        count = 0
+        for name, values in columns.items():
+            part.columns[name] = _joined(part.columns.get(name), values)
+            count = len(values)
+        part.numbers.extend([number] * count)
+        part.stamps.extend([stamp] * count)
+        self._known = None
+
+    def columns(self, rewinds: Sequence[tuple[Order, int]] = ()) -> Columns:
+        """Return the rows in order, without those that one of `rewinds` (its order and step) dropped."""
+        parts = [(source, part) for (source, _), part in sorted(self._parts.items()) if part.numbers]
+        if len(parts) == 1 and not rewinds and parts[0][1].in_order():
+            return Columns({name: values[:] for name, values in parts[0][1].columns.items()})
+        keys: list[tuple[Any, ...]] = []
+        for index, (source, part) in enumerate(parts):
+            rows = zip(part.get("step"), part.get("time"), part.stamps, part.numbers, strict=True)
+            keys += [(step or 0, time or 0, stamp, source, number, row, index)
+                     for row, (step, time, stamp, number) in enumerate(rows)]  # fmt: skip
+        for order, limit in rewinds:
+            keys = [key for key in keys if (key[0] or 0) <= limit or key[2:5] > order[:3]]
+        keys.sort()
+        merged = {}
+        for name in dict.fromkeys(name for _, part in parts for name in part.columns):
+            columns = [part.columns.get(name) for _, part in parts]
+            values = [None if columns[key[6]] is None else columns[key[6]][key[5]] for key in keys]
+            codes = {getattr(each, "typecode", "") for each in columns}
+            merged[name] = array(codes.pop(), values) if len(codes) == 1 and "" not in codes else values
+        return Columns(merged)
+
+    def summary(self, rewinds: Sequence[tuple[Order, int]] = ()) -> Summary | None:
+        """Return the summary of a metric, None of rows that are no metric or were all rewound."""
+        if self._known is None or self._known[0] != len(rewinds):
+            self._known = (len(rewinds), summarize(self.columns(rewinds)))
+        return self._known[1]
+
+
+def _joined(known: Any, values: Sequence[Any]) -> Any:
+    if known is None:
+        return array(values.typecode, values) if isinstance(values, array) else column([*values])
+    if isinstance(known, array) and isinstance(values, array) and known.typecode == values.typecode:
+        known.extend(values)
+        return known
+    return column([*known, *values])
+
+
+def summarize(columns: Columns) -> Summary | None:
+    """Return the summary of metric columns; the rows must be in order."""
+    if not len(columns) or not set(METRIC) <= set(columns.columns):
+        return None
+    values = columns["value"]
+    real = values if all(map(float.__eq__, values, values)) else [value for value in values if value == value]
+    low, high = (min(real), max(real)) if len(real) else (float("nan"), float("nan"))
+    return Summary(len(values), low, high, columns["step"][-1], columns["time"][-1], values[-1])
