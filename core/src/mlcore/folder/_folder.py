@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -13,10 +12,9 @@ from pathlib import Path
 
 import attrs
 
-from mlcore.errors import AlreadyExists, JournalError, NewerFormat, StoreError, StoreNotFound
-from mlcore.journal import SUFFIX, Header, Journal, Packer, Writer, pack_frame, pack_header, read, this_process
-from mlcore.journal import WRITER as WRITER_FRAME
-from mlcore.store import Batch, Record, to_json
+from mlcore.errors import NewerFormat, StoreError, StoreNotFound
+from mlcore.journal import Writer
+from mlcore.store import to_json
 
 FORMAT = 1
 STORE_HOME = ""
@@ -60,7 +58,7 @@ class Folder:
             (root / ".gitignore").write_text("*\n", encoding="utf-8")
             for name in ("runs", "store", "claims", "changes"):
                 (root / name).mkdir(exist_ok=True)
-            made = _publish(root / _ABOUT, to_json({"format": FORMAT, "id": os.urandom(16).hex()}))
+            made = publish(root / _ABOUT, to_json({"format": FORMAT, "id": os.urandom(16).hex()}))
         except OSError as error:
             raise StoreError(f"cannot make a store at {root}: {error.strerror or error}") from error
         return cls.open(root), made
@@ -68,24 +66,6 @@ class Folder:
     def run_folder(self, run_id: str) -> Path:
         """Return the folder of a run."""
         return self.root / "runs" / run_id[-2:] / run_id
-
-    def journals(self, home: str) -> list[Path]:
-        """Return the journals of a home; without a run's folder, none."""
-        folder = self.run_folder(home) if home else self.root / "store"
-        try:
-            names = [name for name in os.listdir(folder) if name.endswith(SUFFIX)]
-        except FileNotFoundError:
-            return []
-        return [folder / name for name in sorted(names)]
-
-    def records(self, home: str) -> list[tuple[Journal, Record]]:
-        """Return every record of a home, in the order of the fold; what is damaged is left out."""
-        found = []
-        for path in self.journals(home):
-            journal = Journal()
-            with contextlib.suppress(JournalError, FileNotFoundError):
-                found += [(journal, record) for record in read(path, journal)]
-        return sorted(found, key=lambda each: (each[1].stamp, each[0].header.source, each[1].number))  # type: ignore[union-attr]
 
     def writer(self, home: str) -> Writer:
         """Return the writer of a new journal, not opened yet. Raises `OSError`."""
@@ -109,35 +89,8 @@ class Folder:
         finally:
             os.close(fd)
 
-    def claim_path(self, claim: str) -> Path:
-        """Return where a claim's batch is or would be."""
-        name = hashlib.sha256(claim.encode()).hexdigest()[:32]
-        return self.root / "claims" / name[:2] / (name + SUFFIX)
 
-    def claim(self, batch: Batch) -> None:
-        """Store a batch with its claim, whole or not at all. Raises `AlreadyExists` with who was first."""
-        assert batch.claim is not None
-        header = Header(batch.source, batch.home)
-        packer = Packer(header)
-        about = to_json({**this_process(), "claim": batch.claim})
-        data = pack_header(header) + pack_frame(header.seed, WRITER_FRAME, 0, 0, 0, about)
-        path = self.claim_path(batch.claim)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not _publish(path, data + b"".join(map(packer.pack, batch.records))):
-            raise AlreadyExists(batch.claim, self.holder(batch.claim) or "somebody else")
-
-    def holder(self, claim: str) -> str | None:
-        """Return the source that holds a claim, None if it is free."""
-        journal = Journal()
-        try:
-            for _ in read(self.claim_path(claim), journal):
-                break
-        except FileNotFoundError:
-            return None
-        return journal.header.source if journal.header else None
-
-
-def _publish(path: Path, data: bytes) -> bool:
+def publish(path: Path, data: bytes) -> bool:
     """Write a whole file under a name that is not taken; False if it is. A link cannot be half there."""
     temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
     try:

@@ -25,7 +25,7 @@ FIRST_PARTY = {
     "stores": {"file": "local", "http": "remote", "https": "remote", "sqlite": "sql", "mysql": "sql"}
     | {"mariadb": "sql", "postgresql": "sql", "postgres": "sql", "mlflow": "mlflow"},
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
-    "commands": {word: "local" for word in ("init", "where", "fsck", "reindex")},
+    "commands": {word: "local" for word in ("init", "where", "fsck", "journal", "reindex")},
 }
 
 

@@ -23,7 +23,7 @@ from mlcore.store._events import (
 )
 from mlcore.store._fold import Conflict, Entity, Fold, same
 from mlcore.store._query import And, Compare, Not, Or, Page, Query, Sort, Term, Where, find
-from mlcore.store._rows import Columns, Rows, Summary, summarize
+from mlcore.store._rows import Columns, Rows, Summary
 
 __all__ = [
     "EVENT_LIMIT",
@@ -70,6 +70,5 @@ __all__ = [
     "same",
     "selected",
     "shaped",
-    "summarize",
     "to_json",
 ]

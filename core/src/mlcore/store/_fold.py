@@ -6,7 +6,7 @@ is a function of the set of records alone, so adding them in any order gives the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -195,6 +195,17 @@ class Fold:
         """Yield all entities of a kind that were not erased."""
         found = (self.entity(kind, id) for id in list(self._states.get(kind, ())))
         return (each for each in found if each is not None)
+
+    def touch(self, kind: str, id: str, stamp: int) -> None:
+        """Let an entity be known, and changed at `stamp`, for whoever keeps its rows elsewhere."""
+        state = self._states.setdefault(kind, {}).setdefault(id, _State())
+        state.first, state.last = min(state.first, stamp), max(state.last, stamp)
+        self._cache.pop((kind, id), None)
+
+    def rewinds(self, kind: str, id: str) -> Sequence[tuple[Order, int]]:
+        """Return the order and the step of each `Rewound` of an entity, for whoever keeps its rows elsewhere."""
+        state = self._states.get(kind, {}).get(id)
+        return state.rewinds if state else ()
 
     def series(self, kind: str, id: str) -> dict[tuple[str, str], Columns]:
         """Return the rows of an entity by key and context, in order, rewound rows left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,6 +55,15 @@ class Columns:
             real = [row for row in range(start, stop) if values[row] == values[row]] or [start]
             keep |= {min(real, key=values.__getitem__), max(real, key=values.__getitem__)}
         return self.picked(sorted(keep)[:max_points])
+
+    def summary(self) -> Summary | None:
+        """Sum up a metric whose rows are in order; None of no rows, or rows that are no metric."""
+        if not len(self) or not set(METRIC) <= set(self.columns):
+            return None
+        values = self["value"]
+        real = [value for value in values if value == value]  # NaN is not itself
+        low, high = (min(real), max(real)) if real else (math.nan, math.nan)
+        return Summary(len(values), low, high, self["step"][-1], self["time"][-1], values[-1])
 
     def picked(self, rows: Sequence[int]) -> Columns:
         """Return the rows at these indexes."""
@@ -109,6 +119,26 @@ class Rows:
         part.stamps.extend([stamp] * count)
         self._known = None
 
+    def add_point(self, source: str, number: int, stamp: int, step: int, time: int, value: float) -> None:
+        """Take in one point of a metric; the same as `add` with columns of one row, only faster."""
+        part = self._parts.get((source, METRIC))
+        if part is None:
+            return self.add(source, number, stamp, {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])})
+        for name, number_of in zip(METRIC, (step, time, value), strict=True):
+            part.columns[name].append(number_of)
+        part.numbers.append(number)
+        part.stamps.append(stamp)
+        self._known = None
+        return None
+
+    @classmethod
+    def merged(cls, several: Sequence[Rows]) -> Rows:
+        """Return the rows of several, whose sources are all different."""
+        rows = cls()
+        for each in several:
+            rows._parts |= each._parts
+        return rows
+
     def columns(self, rewinds: Sequence[tuple[Order, int]] = ()) -> Columns:
         """Return the rows in order, without those that one of `rewinds` (its order and step) dropped."""
         parts = [(source, part) for (source, _), part in sorted(self._parts.items()) if part.numbers]
@@ -133,7 +163,7 @@ class Rows:
     def summary(self, rewinds: Sequence[tuple[Order, int]] = ()) -> Summary | None:
         """Return the summary of a metric, None of rows that are no metric or were all rewound."""
         if self._known is None or self._known[0] != len(rewinds):
-            self._known = (len(rewinds), summarize(self.columns(rewinds)))
+            self._known = (len(rewinds), self.columns(rewinds).summary())
         return self._known[1]
 
 
@@ -144,13 +174,3 @@ def _joined(known: Any, values: Sequence[Any]) -> Any:
         known.extend(values)
         return known
     return column([*known, *values])
-
-
-def summarize(columns: Columns) -> Summary | None:
-    """Return the summary of metric columns; the rows must be in order."""
-    if not len(columns) or not set(METRIC) <= set(columns.columns):
-        return None
-    values = columns["value"]
-    real = values if all(map(float.__eq__, values, values)) else [value for value in values if value == value]
-    low, high = (min(real), max(real)) if len(real) else (float("nan"), float("nan"))
-    return Summary(len(values), low, high, columns["step"][-1], columns["time"][-1], values[-1])
