@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import isnan
+from operator import eq
 from typing import Any
 
 import attrs
@@ -36,16 +38,17 @@ class Columns:
             import numpy
         except ImportError:
             return self
-        return Columns({
+        arrays: dict[str, Any] = {
             name: numpy.frombuffer(values, dtype="<i8" if values.typecode == "q" else "<f8")
             if isinstance(values, array) else values
             for name, values in self.columns.items()
-        })  # fmt: skip
+        }  # fmt: skip
+        return Columns(arrays)
 
     def sampled(self, max_points: int | None) -> Columns:
         """Return at most `max_points` rows that keep the least and the greatest value of every bucket."""
         size = len(self)
-        if max_points is None or size <= max_points or "value" not in self.columns:
+        if max_points is None or size <= max_points or not _numeric(self.columns.get("value")):
             return self
         values, buckets = self.columns["value"], max(1, max_points // 2)
         keep: set[int] = set()
@@ -77,8 +80,9 @@ class _Part:
     """The rows of one source that have the same columns."""
 
     columns: dict[str, Any]
-    numbers: array[int]
-    stamps: array[int]
+    stamps: array[int] = attrs.field(factory=lambda: array("q"))
+    numbers: array[int] = attrs.field(factory=lambda: array("q"))
+    events: array[int] = attrs.field(factory=lambda: array("q"))
 
     def get(self, name: str) -> Sequence[Any]:
         return self.columns.get(name) or [0] * len(self.numbers)
@@ -87,8 +91,11 @@ class _Part:
         steps = self.get("step")
         if all(map(int.__lt__, steps[:-1], steps[1:])):
             return True
-        keys = list(zip(steps, self.get("time"), self.numbers, strict=True))
+        keys = list(self.orders())
         return keys == sorted(keys)
+
+    def orders(self) -> Iterator[tuple[int, int, int, int, int]]:
+        return zip(self.get("step"), self.get("time"), self.stamps, self.numbers, self.events, strict=True)
 
 
 class Rows:
@@ -98,15 +105,15 @@ class Rows:
         self._parts: dict[tuple[str, tuple[str, ...]], _Part] = {}
         self._known: tuple[object, Summary | None] | None = None
 
-    def add(self, source: str, number: int, stamp: int, columns: Mapping[str, Sequence[Any]]) -> None:
+    def add(self, order: Order, columns: Mapping[str, Sequence[Any]]) -> None:
         """Take in the rows of one event."""
-        part = self._parts.setdefault((source, tuple(sorted(columns))), _Part({}, array("q"), array("q")))
+        part = self._parts.setdefault((order[1], tuple(sorted(columns))), _Part({}))
         count = 0
         for name, values in columns.items():
             part.columns[name] = _joined(part.columns.get(name), values)
             count = len(values)
-        part.numbers.extend([number] * count)
-        part.stamps.extend([stamp] * count)
+        for kept, value in ((part.stamps, order[0]), (part.numbers, order[2]), (part.events, order[3])):
+            kept.extend([value] * count)
         self._known = None
 
     def columns(self, rewinds: Sequence[tuple[Order, int]] = ()) -> Columns:
@@ -116,18 +123,16 @@ class Rows:
             return Columns({name: values[:] for name, values in parts[0][1].columns.items()})
         keys: list[tuple[Any, ...]] = []
         for index, (source, part) in enumerate(parts):
-            rows = zip(part.get("step"), part.get("time"), part.stamps, part.numbers, strict=True)
-            keys += [(step or 0, time or 0, stamp, source, number, row, index)
-                     for row, (step, time, stamp, number) in enumerate(rows)]  # fmt: skip
+            keys += [(step, time, stamp, source, number, event, row, index)
+                     for row, (step, time, stamp, number, event) in enumerate(part.orders())]  # fmt: skip
         for order, limit in rewinds:
-            keys = [key for key in keys if (key[0] or 0) <= limit or key[2:5] > order[:3]]
+            keys = [key for key in keys if key[0] <= limit or key[2:6] > order]
         keys.sort()
-        merged = {}
+        merged: dict[str, Sequence[Any]] = {}
         for name in dict.fromkeys(name for _, part in parts for name in part.columns):
             columns = [part.columns.get(name) for _, part in parts]
-            values = [None if columns[key[6]] is None else columns[key[6]][key[5]] for key in keys]
-            codes = {getattr(each, "typecode", "") for each in columns}
-            merged[name] = array(codes.pop(), values) if len(codes) == 1 and "" not in codes else values
+            values = [None if columns[key[7]] is None else columns[key[7]][key[6]] for key in keys]
+            merged[name] = column(values)
         return Columns(merged)
 
     def summary(self, rewinds: Sequence[tuple[Order, int]] = ()) -> Summary | None:
@@ -135,6 +140,10 @@ class Rows:
         if self._known is None or self._known[0] != len(rewinds):
             self._known = (len(rewinds), summarize(self.columns(rewinds)))
         return self._known[1]
+
+
+def _numeric(values: Any) -> bool:
+    return hasattr(values, "tolist") or (values is not None and {type(each) for each in values} <= {int, float})
 
 
 def _joined(known: Any, values: Sequence[Any]) -> Any:
@@ -148,9 +157,9 @@ def _joined(known: Any, values: Sequence[Any]) -> Any:
 
 def summarize(columns: Columns) -> Summary | None:
     """Return the summary of metric columns; the rows must be in order."""
-    if not len(columns) or not set(METRIC) <= set(columns.columns):
+    if not len(columns) or not all(_numeric(columns.columns.get(name)) for name in METRIC):
         return None
     values = columns["value"]
-    real = values if all(map(float.__eq__, values, values)) else [value for value in values if value == value]
+    real = values if all(map(eq, values, values)) else [value for value in values if not isnan(value)]
     low, high = (min(real), max(real)) if len(real) else (float("nan"), float("nan"))
     return Summary(len(values), low, high, columns["step"][-1], columns["time"][-1], values[-1])
