@@ -102,7 +102,7 @@ class _State:
         self.first, self.last = min(self.first, order[0]), max(self.last, order[0])
         if isinstance(event, RowsLogged):
             rows = self.rows.setdefault((event.key, event.context), Rows())
-            rows.add(order, event.columns)
+            rows.add(order[1], order[2], order[0], event.columns, order[3])
         elif isinstance(event, Created):
             self.parent = min(self.parent or (order, event.parent), (order, event.parent))
             for name, value in event.fields.items():

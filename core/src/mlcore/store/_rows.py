@@ -105,14 +105,16 @@ class Rows:
         self._parts: dict[tuple[str, tuple[str, ...]], _Part] = {}
         self._known: tuple[object, Summary | None] | None = None
 
-    def add(self, order: Order, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Take in the rows of one event."""
-        part = self._parts.setdefault((order[1], tuple(sorted(columns))), _Part({}))
+    def add(
+        self, source: str, number: int, stamp: int, columns: Mapping[str, Sequence[Any]], event: int = 0
+    ) -> None:
+        """Take in the rows of one event, `event` being its index in its record."""
+        part = self._parts.setdefault((source, tuple(sorted(columns))), _Part({}))
         count = 0
         for name, values in columns.items():
             part.columns[name] = _joined(part.columns.get(name), values)
             count = len(values)
-        for kept, value in ((part.stamps, order[0]), (part.numbers, order[2]), (part.events, order[3])):
+        for kept, value in ((part.stamps, stamp), (part.numbers, number), (part.events, event)):
             kept.extend([value] * count)
         self._known = None
 
