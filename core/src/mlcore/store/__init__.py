@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlcore.store import _clock as clock
 from mlcore.store._batch import Batch, Marks, Record, check, digest
 from mlcore.store._contract import START, Capabilities, SeriesKey, SimpleStore, Store, Stored, selected, shaped
 from mlcore.store._events import (
@@ -60,6 +61,7 @@ __all__ = [
     "Updated",
     "Where",
     "check",
+    "clock",
     "decode_event",
     "digest",
     "encode_event",

@@ -1,0 +1,121 @@
+"""The bytes of a journal, as ``docs/reference/journal.md`` describes them. Everything is little-endian."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from mlcore.errors import JournalError, NewerFormat
+
+VERSION = 1
+MAGIC = b"mlcorejl"
+SUFFIX = ".journal"
+MARK = 0xA74C
+
+# Kinds of frame
+WRITER, KEY, EVENTS, POINT, POINT_AT, BLOCK = range(1, 7)
+NAMES = {WRITER: "writer", KEY: "key", EVENTS: "events", POINT: "point", POINT_AT: "point", BLOCK: "block"}
+# Flags of a frame
+CONTINUES = 1  # more frames of the same record follow
+STAMPED = 2  # a block without a time column: every row has the time of the stamp
+CONTINUED = 4  # not the first frame of its record
+
+HEADER = struct.Struct("<8sHHI16s64s28s")  # magic, version, size, flags, source, home, zeros; then the checksum
+HEADER_SIZE = HEADER.size + 4
+FRAME = struct.Struct("<HBBIQQ")  # mark, kind, flags, word (payload length or key), number, stamp
+POINT_FRAME = struct.Struct("<QQQqd")  # the first eight bytes as one word, number, stamp, step, value
+POINT_AT_FRAME = struct.Struct("<QQQqqd")  # ..., step, time, value
+CHECKSUM = struct.Struct("<I")
+BLOCK_HEAD = struct.Struct("<II")  # key, rows
+FRAME_LIMIT = 64 << 20
+BLOCK_ROWS = 2_048  # rows of one event, so that it stays under 64 kB
+CALL_ROWS = 1 << 20  # rows of one record; a longer call makes several
+
+
+@attrs.frozen
+class Header:
+    """Name the writer's `source` and the `home` of what it writes."""
+
+    source: str
+    home: str
+
+    @property
+    def seed(self) -> int:
+        """Where every checksum of this journal starts, so that frames of other journals never fit."""
+        return zlib.crc32(bytes.fromhex(self.source))
+
+
+def pack_header(header: Header) -> bytes:
+    """Return the first bytes of a journal: the header, twice."""
+    source = bytes.fromhex(header.source)
+    body = HEADER.pack(MAGIC, VERSION, HEADER_SIZE, 0, source, header.home.encode(), b"")
+    return (body + CHECKSUM.pack(zlib.crc32(body))) * 2
+
+
+def read_header(data: bytes | memoryview) -> Header:
+    """Return the header from the first bytes of a journal; either copy will do.
+
+    Raises `JournalError` if neither can be read, `NewerFormat` if a newer mlcore wrote it.
+    """
+    for start in (0, HEADER_SIZE):
+        body = bytes(data[start : start + HEADER.size])
+        check = bytes(data[start + HEADER.size : start + HEADER_SIZE])
+        if len(check) == 4 and zlib.crc32(body) == CHECKSUM.unpack(check)[0]:
+            magic, version, _, _, source, home, _ = HEADER.unpack(body)
+            if magic == MAGIC and version > VERSION:
+                raise NewerFormat(f"journal format {version} is newer than {VERSION}: upgrade mlcore to read it")
+            if magic == MAGIC:
+                return Header(source.hex(), home.rstrip(b"\0").decode())
+    raise JournalError("not a journal: neither copy of its header can be read")
+
+
+def word(kind: int, value: int, flags: int = 0) -> int:
+    """Return the first eight bytes of a frame as one integer."""
+    return MARK | kind << 16 | flags << 24 | value << 32
+
+
+def pack_frame(seed: int, kind: int, flags: int, number: int, stamp: int, payload: bytes) -> bytes:
+    """Return one frame with its checksum."""
+    if len(payload) > FRAME_LIMIT:
+        raise JournalError(f"a frame of {len(payload):,} bytes is over the limit of {FRAME_LIMIT:,}")
+    body = FRAME.pack(MARK, kind, flags, len(payload), number, stamp) + payload
+    return body + CHECKSUM.pack(zlib.crc32(body, seed))
+
+
+def pack_block(key: int, steps: Sequence[int], times: Sequence[int] | None, values: Sequence[float]) -> bytes:
+    """Return the payload of a block: columns of steps, times (ms) and values."""
+    columns = [_column("q", steps), _column("q", times) if times is not None else b"", _column("d", values)]
+    return BLOCK_HEAD.pack(key, len(steps)) + b"".join(columns)
+
+
+def unpack_block(payload: memoryview, flags: int, stamp: int) -> tuple[int, dict[str, Any]]:
+    """Return the key and the columns of a block. Raises `ValueError` if its length is wrong."""
+    key, rows = BLOCK_HEAD.unpack_from(payload)
+    body, size = payload[BLOCK_HEAD.size :], 8 * rows
+    if len(body) != size * (2 if flags & STAMPED else 3):
+        raise ValueError("a block's length does not fit its rows")
+    steps, values = _array("q", body[:size]), _array("d", body[len(body) - size :])
+    times = array("q", [stamp // 1_000_000]) * rows if flags & STAMPED else _array("q", body[size : 2 * size])
+    return key, {"step": steps, "time": times, "value": values}
+
+
+def _column(code: str, values: Sequence[Any]) -> bytes:
+    packed = values if isinstance(values, array) and values.typecode == code else array(code, values)
+    if sys.byteorder == "big":
+        packed = packed[:]
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def _array(code: str, data: memoryview) -> array[Any]:
+    values = array(code)
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values

@@ -1,0 +1,243 @@
+"""Read a journal: every undamaged record once, and what is damaged with its offset."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from mlcore.errors import Malformed
+from mlcore.journal import _format as f
+from mlcore.store import Event, Record, RowsLogged, decode_event, from_json
+
+_MARK = f.MARK.to_bytes(2, "little")
+_CHUNK = 16 << 20
+_SIZES = {f.POINT: f.POINT_FRAME.size, f.POINT_AT: f.POINT_AT_FRAME.size}
+
+
+@attrs.frozen
+class Damage:
+    """Say which bytes of a journal cannot be read. A `torn` end may be a write that is still under way."""
+
+    offset: int
+    length: int
+    reason: str
+    torn: bool = False
+
+    def __str__(self) -> str:
+        return f"offset {self.offset}: {self.reason} ({self.length} bytes)"
+
+
+@attrs.frozen
+class Frame:
+    """Hold one frame whose checksum fits. `word` is the key of a point, else the length of the payload."""
+
+    offset: int
+    end: int
+    kind: int
+    flags: int
+    word: int
+    number: int
+    stamp: int
+    payload: memoryview
+
+
+class Journal:
+    """Hold what was read of one journal so far, so that its growth can be read without starting over.
+
+    Give the file's bytes from `offset` on to `feed`, as they come. `damage` lists what could not be read,
+    a torn end not included: see `tail`. `writer` is what the writer said about itself.
+    """
+
+    def __init__(self) -> None:
+        self.header: f.Header | None = None
+        self.writer: dict[str, Any] = {}
+        self.damage: list[Damage] = []
+        self.tail: Damage | None = None
+        self.offset = 0
+        self.last = 0
+        self.stamp = 0
+        self.keys: dict[int, dict[str, str]] = {}
+
+    def feed(self, data: bytes, final: bool = True) -> Iterator[Record]:
+        """Yield the records in `data`, which starts at `offset`; `offset` moves to where reading must go on.
+
+        `final` says that the file ends with `data`. Raises `JournalError` if this is no journal.
+        """
+        end, frames = self.offset + len(data), list[Frame]()
+        for frame in self.frames(data, final):
+            if frames and not (frame.flags & f.CONTINUED and frame.number == frames[0].number
+                               and frame.offset == frames[-1].end):  # fmt: skip
+                self._lost(frames, "a record without its end")
+                frames = []
+            if frame.number == 0:
+                self._note(frame)
+            elif frame.flags & f.CONTINUED and not frames:
+                self._lost([frame], "a record without its beginning")
+            else:
+                frames.append(frame)
+                if frame.flags & f.CONTINUES:
+                    continue
+                record = self._record(frames)
+                frames = []
+                self.offset = frame.end
+                if record:
+                    yield record
+            self.offset = frame.end
+        if frames:
+            self.offset = frames[0].offset
+            self.tail = Damage(self.offset, end - self.offset, "a record without its end, so far", torn=True)
+
+    def frames(self, data: bytes, final: bool = True) -> Iterator[Frame]:
+        """Yield the frames of `data` whose checksum fits, and note the damage between them."""
+        base, position, view = self.offset, 0, memoryview(data)
+        self.tail = None
+        if self.header is None:
+            if len(data) < 2 * f.HEADER_SIZE:
+                self.tail = Damage(0, len(data), "an incomplete header", torn=True)
+                return
+            self.header = f.read_header(data)
+            position = 2 * f.HEADER_SIZE
+            for start in (0, f.HEADER_SIZE):
+                if data[start : start + f.HEADER_SIZE] != f.pack_header(self.header)[: f.HEADER_SIZE]:
+                    self.damage.append(Damage(start, f.HEADER_SIZE, "one of the two headers is damaged"))
+            self.offset = position
+        seed = self.header.seed
+        while position < len(data):
+            frame = _frame(view, position, seed, base)
+            if frame is None:
+                start = position
+                while frame is None and (start := data.find(_MARK, start + 1)) >= 0:
+                    frame = _frame(view, start, seed, base)
+                if frame is None:
+                    self._end(data, position, base, final)
+                    return
+                self.damage.append(Damage(base + position, frame.offset - base - position, "damaged"))
+            position = frame.end - base
+            yield frame
+
+    def _end(self, data: bytes, position: int, base: int, final: bool) -> None:
+        """Tell a write that is under way, or was torn, from damage: the first is a frame that goes past the end."""
+        start = position
+        if final and any(data[position:]):
+            while start >= 0 and not _begins(data, start):
+                start = data.find(_MARK[:1], start + 1)
+        start = len(data) if start < 0 else start
+        if start > position:
+            self.damage.append(Damage(base + position, start - position, "damaged"))
+            self.offset = base + start
+        if start < len(data):
+            self.tail = Damage(base + start, len(data) - start, "an incomplete frame", torn=True)
+
+    def _lost(self, frames: list[Frame], reason: str) -> None:
+        self.damage.append(Damage(frames[0].offset, frames[-1].end - frames[0].offset, reason))
+
+    def _note(self, frame: Frame) -> None:
+        try:
+            content = from_json(bytes(frame.payload))
+            if frame.kind == f.WRITER:
+                self.writer = content
+            elif frame.kind == f.KEY:
+                self.keys[content["number"]] = content
+        except (ValueError, KeyError, TypeError) as error:
+            self._lost([frame], f"a {f.NAMES.get(frame.kind, 'strange')} frame that cannot be understood: {error}")
+
+    def _record(self, frames: list[Frame]) -> Record | None:
+        number, stamp = frames[0].number, frames[0].stamp
+        if number <= self.last:
+            self._lost(frames, f"record {number} after record {self.last}")
+            return None
+        if number > self.last + 1 and not self.damage:
+            self._lost(frames[:1], f"records {self.last + 1} to {number - 1} are missing before it")
+        self.last, self.stamp = number, max(self.stamp, stamp)
+        events: list[Event] = []
+        try:
+            for frame in frames:
+                events += self._events(frame)
+        except (ValueError, KeyError, Malformed) as error:
+            self._lost(frames, f"record {number} cannot be understood: {error}")
+            return None
+        return Record(number, stamp, tuple(events))
+
+    def _events(self, frame: Frame) -> list[Event]:
+        if frame.kind == f.EVENTS:
+            return [decode_event(line) for line in bytes(frame.payload).split(b"\n")]
+        if frame.kind == f.POINT:
+            _, _, _, step, value = f.POINT_FRAME.unpack(frame.payload)
+            key, time = frame.word, frame.stamp // 1_000_000
+        elif frame.kind == f.POINT_AT:
+            _, _, _, step, time, value = f.POINT_AT_FRAME.unpack(frame.payload)
+            key = frame.word
+        elif frame.kind == f.BLOCK:
+            key, columns = f.unpack_block(frame.payload, frame.flags, frame.stamp)
+            return [
+                self._rows(key, {name: values[start : start + f.BLOCK_ROWS] for name, values in columns.items()})
+                for start in range(0, len(columns["step"]), f.BLOCK_ROWS)
+            ]
+        else:
+            raise ValueError(f"frame kind {frame.kind} is unknown")
+        return [self._rows(key, {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])})]
+
+    def _rows(self, key: int, columns: dict[str, array[Any]]) -> RowsLogged:
+        assert self.header is not None
+        name = self.keys.get(key)
+        if name is None:
+            raise ValueError(f"key {key} is not defined")
+        return RowsLogged(
+            name.get("kind", "run"), name.get("id", self.header.home), name["key"], columns, name.get("context", "")
+        )
+
+
+def read(path: str | os.PathLike[str], journal: Journal | None = None) -> Iterator[Record]:
+    """Yield the records of a file, from where `journal` stopped; what was damaged stands in `journal` afterwards.
+
+    Raises `OSError`, or `JournalError` if the file is no journal.
+    """
+    journal = journal or Journal()
+    size = _CHUNK
+    with open(path, "rb") as file:
+        while True:
+            before = journal.offset
+            file.seek(before)
+            data = file.read(size)
+            yield from journal.feed(data, final=len(data) < size) if data else ()
+            if len(data) < size:
+                return
+            if journal.offset == before:
+                size *= 2  # not one whole record in it
+
+
+def _begins(data: bytes, position: int) -> bool:
+    if len(data) - position < f.FRAME.size:
+        return data.startswith(_MARK, position) or data[position:] == _MARK[:1]
+    size = _size(data, position)
+    return size is not None and position + size > len(data)
+
+
+def _size(view: bytes | memoryview, position: int) -> int | None:
+    """Return the size that a frame at `position` says it has, None if it cannot be one."""
+    if len(view) - position < f.FRAME.size:
+        return None
+    mark, kind, _, word, _, _ = f.FRAME.unpack_from(view, position)
+    if mark != f.MARK or kind not in f.NAMES:
+        return None
+    if kind in _SIZES:
+        return _SIZES[kind] + 4
+    return f.FRAME.size + word + 4 if word <= f.FRAME_LIMIT else None
+
+
+def _frame(view: memoryview, position: int, seed: int, base: int) -> Frame | None:
+    size = _size(view, position)
+    if size is None or position + size > len(view):
+        return None
+    end = position + size
+    body = view[position : end - 4]
+    if zlib.crc32(body, seed) != f.CHECKSUM.unpack_from(view, end - 4)[0]:
+        return None
+    _, kind, flags, word, number, stamp = f.FRAME.unpack_from(body)
+    payload = body if kind in _SIZES else body[f.FRAME.size :]
+    return Frame(base + position, base + end, kind, flags, word, number, stamp, payload)

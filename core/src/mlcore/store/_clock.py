@@ -1,0 +1,24 @@
+"""The hybrid logical clock of this process: stamps never go back, nor stay behind what was read."""
+
+from __future__ import annotations
+
+import threading
+from time import time_ns
+
+_lock = threading.Lock()
+_last = 0
+
+
+def tick(after: int = 0) -> int:
+    """Return a stamp (ns since 1970) above `after` and all that were returned or observed before."""
+    global _last
+    with _lock:
+        _last = max(time_ns(), _last + 1, after + 1)
+        return _last
+
+
+def observe(stamp: int) -> None:
+    """Let later stamps be above this one, which was read from somebody else."""
+    global _last
+    with _lock:
+        _last = max(_last, stamp)

@@ -1,0 +1,52 @@
+"""Ids and names: time-ordered ids for runs, derived ids for what has a name, and names to remember."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from time import time_ns
+
+DEFAULT_EXPERIMENT = "Default"
+_FIRST = (
+    "amber bold brave bright calm clever cosmic crisp daring deft eager early fair fleet gentle glad golden "
+    "grand happy keen kind lively lucid lucky mellow mighty noble patient proud quick quiet rapid rare "
+    "sharp silent smart steady sunny swift tidy vivid warm wild wise witty young zesty"
+).split()
+_SECOND = (
+    "badger beaver bison condor crane dolphin eagle falcon ferret finch fox gecko hare heron ibex jaguar "
+    "kestrel koala lark lemur lynx marten moth newt ocelot orca osprey otter owl panda perch puffin quail "
+    "raven robin salmon seal shrew sparrow stork swan tapir tern toad trout viper walrus wolf wren yak"
+).split()
+
+
+def new_run_id() -> str:
+    """Return a UUIDv7 (RFC 9562) as 32 hex digits: ids sort by the time they were made."""
+    number = time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10), "big")
+    return f"{number & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62:032x}"
+
+
+def keyed_run_id(experiment: str, key: str) -> str:
+    """Return the id of the run that a requeued job finds again, as a UUIDv8 (RFC 9562)."""
+    number = int(hashlib.sha256(f"run\0{experiment}\0{key}".encode()).hexdigest()[:32], 16)
+    return f"{number & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62:032x}"
+
+
+def is_run_id(text: str) -> bool:
+    """Tell whether `text` is a whole run id."""
+    return re.fullmatch(r"[0-9a-f]{32}", text) is not None
+
+
+def experiment_id(name: str, generation: int = 0) -> str:
+    """Return the decimal id, below 2**53, that everyone derives from an experiment's name; Default's is 0."""
+    if name == DEFAULT_EXPERIMENT and generation == 0:
+        return "0"
+    return str(int(hashlib.sha256(f"experiment\0{name}\0{generation}".encode()).hexdigest(), 16) % (1 << 53) or 1)
+
+
+def memorable_name(run_id: str) -> str:
+    """Return a name such as ``brave-otter-418``, the same for the same id."""
+    number = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big")
+    number, first = divmod(number, len(_FIRST))
+    number, second = divmod(number, len(_SECOND))
+    return f"{_FIRST[first]}-{_SECOND[second]}-{number % 1000}"

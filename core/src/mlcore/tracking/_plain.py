@@ -1,0 +1,102 @@
+"""Turn what people log as parameters and tags into JSON values, and nested ones into dotted keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from mlcore.errors import InvalidValue
+from mlcore.journal import check_key
+from mlcore.store import EVENT_LIMIT, to_json
+
+
+def plain(key: str, value: Any) -> Any:
+    """Return `value` as JSON: scalars as they are, numpy's as Python's, enums by value, anything else as text.
+
+    Raises `InvalidValue` when it is over the size that one event may have.
+    """
+    value = _plain(value)
+    size = len(to_json(value))
+    if size > EVENT_LIMIT - 4096:
+        raise InvalidValue(f"{key!r}: a value of {size:,} bytes is too large: keep it as a file and log its path")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, str | int | float | None):
+        # subclasses (numpy.float64, IntEnum, ...) become what JSON gives back
+        return value if value is None or type(value) is bool else _base(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_plain, value), key=repr)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return _plain(value.tolist())
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def _base(value: str | int | float) -> str | int | float:
+    return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
+
+
+def fields_of(value: Any) -> Mapping[Any, Any] | None:
+    """Return the content of a dict, Namespace, dataclass or attrs object, None of anything else."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, type):
+        return None
+    names = getattr(value, "__dataclass_fields__", None) or [
+        field.name for field in getattr(value, "__attrs_attrs__", ())
+    ]
+    if names:
+        return {name: getattr(value, name) for name in names}
+    # argparse.Namespace, types.SimpleNamespace and their like
+    return vars(value) if type(value).__name__.endswith("Namespace") else None
+
+
+def flat(values: Any) -> dict[str, Any]:
+    """Return dotted key -> JSON value of whatever holds parameters. Raises `InvalidValue`."""
+    content = fields_of(values)
+    if content is None:
+        raise InvalidValue(f"parameters must be a dict, Namespace, dataclass or attrs object, not {values!r:.80}")
+    found: dict[str, Any] = {}
+    for key, value in _walk("", content):
+        if found.setdefault(check_key(key), value) is not value:
+            raise InvalidValue(f"two parameters are both named {key!r}")
+    return {key: plain(key, value) for key, value in found.items()}
+
+
+def _walk(prefix: str, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        inner = fields_of(value)
+        if inner:
+            yield from _walk(f"{prefix}{key}.", inner)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def portions(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the values in parts that fit into one event each."""
+    part, size = dict[str, Any](), 0
+    for key, value in values.items():
+        cost = len(to_json({key: value}))
+        if part and size + cost > EVENT_LIMIT - 2048:
+            yield part
+            part, size = {}, 0
+        part[key] = value
+        size += cost
+    if part:
+        yield part
+
+
+def numbers(values: Any) -> Sequence[Any]:
+    """Return steps or values as a sequence, whatever iterable they were."""
+    return values if hasattr(values, "__len__") else list(values)
