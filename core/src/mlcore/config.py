@@ -16,7 +16,15 @@ import attrs
 
 from mlcore.errors import ConfigError
 
-__all__ = ["OFF", "STORE_FOLDER", "Setting", "experiment_setting", "project_root", "store_setting", "user_cache"]
+__all__ = [
+    "OFF",
+    "STORE_FOLDER",
+    "Setting",
+    "experiment_setting",
+    "project_root",
+    "store_setting",
+    "user_cache",
+]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"
@@ -32,20 +40,27 @@ class Setting:
     reason: str
 
 
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a container's user that has no name and no HOME
+        return Path(os.devnull)
+
+
 def user_cache() -> Path:
     """Return the folder for files that may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlcore"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "mlcore"
 
 
 def user_config() -> Path:
     """Return the path of the user's ``config.toml``, which may not exist."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "mlcore" / "config.toml"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "mlcore" / "config.toml"
 
 
 def project_root(start: Path | None = None) -> tuple[Path, str]:
     """Return the folder that holds or would hold the store, and the reason."""
     here = (start or Path.cwd()).resolve()
-    home, device = Path.home(), here.stat().st_dev
+    home, device = _home().resolve(), here.stat().st_dev
     for folder in (here, *here.parents):
         if folder.stat().st_dev != device:
             return here, f"no project above {here} on this file system"
@@ -105,9 +120,9 @@ def _table(file: Path, inside: tuple[str, ...]) -> dict[str, Any]:
         table: Any = tomllib.loads(text.decode())
         for name in inside:
             table = table.get(name, {})
+        wrong = sorted(key for key, value in table.items() if key not in _KEYS or not isinstance(value, str))
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
-    wrong = sorted(key for key, value in table.items() if key not in _KEYS or not isinstance(value, str))
     if wrong:
-        raise ConfigError(f"{file}: {', '.join(wrong)}: not a setting; there are {' and '.join(_KEYS)}, as text")
+        raise ConfigError(f"{file}: {', '.join(wrong)}: no setting; there are {' and '.join(_KEYS)}, as text")
     return dict(table)

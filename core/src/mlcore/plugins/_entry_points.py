@@ -8,6 +8,7 @@ installing or removing a distribution changes one of them.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -33,7 +34,8 @@ class EntryPoint:
 
 def entry_points() -> list[EntryPoint]:
     """Return the plugins that the distributions on `sys.path` declare, sorted by name."""
-    key = [[path, _changed(path)] for path in sys.path]
+    changes = [_changed(path) for path in sys.path]
+    key = [list(sys.path), changes]
     file = user_cache() / f"plugins-{zlib.crc32(json.dumps([sys.prefix, sys.path]).encode()):08x}.json"
     try:
         cached = json.loads(file.read_bytes())
@@ -42,7 +44,7 @@ def entry_points() -> list[EntryPoint]:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no cache, or not ours: it is only a cache
     found = _scan()
-    if all(time.time_ns() - changed > _SETTLED_NS for _, changed in key):
+    if all(time.time_ns() - changed > _SETTLED_NS for changed in changes):
         _remember(file, {"key": key, "plugins": [attrs.astuple(each) for each in found]})
     return found
 
@@ -59,10 +61,15 @@ def _scan() -> list[EntryPoint]:
 
     found: dict[tuple[str, str], EntryPoint] = {}
     for distribution in distributions():
-        for point in distribution.entry_points.select(group=GROUP):
-            name = distribution.metadata["Name"]
+        try:
+            points = [(point, distribution.name or "") for point in distribution.entry_points.select(group=GROUP)]
+        except Exception:
+            logging.getLogger("mlcore").warning("the metadata of %s cannot be read", distribution, exc_info=True)
+            continue
+        for point, name in points:
             # the first on sys.path is the one that is imported
-            found.setdefault((point.name, name), EntryPoint(point.name, point.value, name, distribution.version))
+            entry = EntryPoint(point.name, point.value, name, distribution.version or "")
+            found.setdefault((point.name, name), entry)
     return sorted(found.values(), key=lambda each: (each.name, each.distribution))
 
 

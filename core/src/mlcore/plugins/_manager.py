@@ -8,7 +8,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import attrs
@@ -25,7 +24,7 @@ FIRST_PARTY = {
     "stores": {"file": "local", "http": "remote", "https": "remote", "sqlite": "sql", "mysql": "sql"}
     | {"mariadb": "sql", "postgresql": "sql", "postgres": "sql", "mlflow": "mlflow"},
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
-    "commands": {word: "local" for word in ("init", "where", "fsck", "journal", "reindex")},
+    "commands": dict.fromkeys(("init", "where", "fsck", "journal", "reindex"), "local"),
 }
 
 
@@ -74,11 +73,11 @@ class _Door:
                     continue
                 try:
                     self.admit(_import(point.value), point)
-                except Exception as error:  # a broken plugin never breaks the others
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken plugin never breaks the others
                     self.set_aside(point, error)
 
-    def set_aside(self, point: EntryPoint, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
+    def set_aside(self, point: EntryPoint, error: BaseException) -> None:
+        reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
         key = point.name if point.name not in self.plugins else f"{point.name} ({point.distribution})"
         self.plugins[key] = Plugin(key, point.distribution, point.version, point.value, error=reason)
 
@@ -89,14 +88,15 @@ class _Door:
                 close = difflib.get_close_matches(name, known, 1)
                 hint = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
                 raise PluginError(f"plugin {point.name} has an unknown hook {name}{hint}")
-        if point.name in self.plugins:
-            raise PluginError(f"a plugin named {point.name} is loaded already, from {self.plugins[point.name]}")
+        known_as = point.name if point.name in self.plugins else self.pluggy.get_name(module)
+        if known_as is not None:
+            raise PluginError(f"plugin {point.name} is loaded already, as {known_as} of {self.plugins[known_as]}")
         try:
             self.pluggy.register(module, point.name)
             provides, listens = self.ask(module)
-        except Exception:
+        except Exception as error:
             self.pluggy.unregister(name=point.name)
-            raise
+            raise PluginError(f"plugin {point.name} is broken: {type(error).__name__}: {error}") from error
         plugin = Plugin(point.name, point.distribution, point.version, point.value, provides, listens)
         self.plugins[point.name] = plugin
         return plugin
@@ -107,16 +107,19 @@ class _Door:
             if caller.spec is not None and caller.spec.argnames:
                 listens.append(caller.name)
                 continue
-            records = tuple(getattr(module, caller.name)())
+            own: list[Callable[..., Any]] = [each.function for each in caller.get_hookimpls() if each.plugin is module]
+            records = tuple(record for function in own for record in function())
             for record in records:
                 if not isinstance(record, Provider):
-                    raise PluginError(f"{caller.name} returned {record!r}, which is no Provider record")
+                    raise TypeError(f"{caller.name} returned {record!r}, which is no Provider record")
             provides[caller.name.removeprefix(PREFIX)] = records
         return provides, tuple(listens)
 
 
-def _import(value: str) -> ModuleType:
-    return importlib.import_module(value.partition(":")[0])
+def _import(value: str) -> Any:
+    module, _, attribute = value.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
 
 
 _door = _Door()
@@ -131,10 +134,7 @@ def register(module: object, name: str | None = None) -> Plugin:
     title = name or str(getattr(module, "__name__", type(module).__name__))
     _door.open()
     with _door.lock:
-        try:
-            return _door.admit(module, EntryPoint(title, title))
-        except pluggy.PluginValidationError as error:
-            raise PluginError(str(error)) from error
+        return _door.admit(module, EntryPoint(title, title))
 
 
 def unregister(name: str) -> None:
@@ -166,7 +166,8 @@ def provided(kind: str) -> dict[str, list[tuple[Plugin, Provider]]]:
 def conflicts() -> list[str]:
     """Return one sentence for each name that more than one plugin provides."""
     kinds = sorted({kind for plugin in installed() for kind in plugin.provides})
-    return [_conflict(kind, name, who) for kind in kinds for name, who in provided(kind).items() if len(who) > 1]
+    found = [(kind, name, who) for kind in kinds for name, who in provided(kind).items()]
+    return [_conflict(kind, name, who) for kind, name, who in found if len(who) > 1]
 
 
 def _conflict(kind: str, name: str, who: list[tuple[Plugin, Provider]]) -> str:
@@ -188,11 +189,11 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     plugin, record = who[0]
     if not isinstance(record.implementation, str):
         return record.implementation
-    module, _, attribute = record.implementation.partition(":")
     try:
-        implementation: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        implementation: Callable[..., Any] = _import(record.implementation)
     except Exception as error:
-        raise PluginError(f"{plugin} provides {name!r} as {record.implementation}, which fails: {error}") from error
+        where = f"{plugin} provides {name!r} as {record.implementation}"
+        raise PluginError(f"{where}, which fails: {type(error).__name__}: {error}") from error
     return implementation
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
 from collections.abc import Iterable
 
 import attrs
 
-from mlcore.errors import Malformed, OutOfOrder, SourceReused
-from mlcore.store._events import EVENT_LIMIT, Event, RowsLogged, encode_event, to_json
+from mlcore.errors import InvalidValue, Malformed, OutOfOrder, SourceReused
+from mlcore.store._events import EVENT_LIMIT, Event, RowsLogged, check_rows, encode_event, to_json
 
 STAMP_LIMIT = 1 << 63
 _SOURCE = re.compile(r"[0-9a-f]{32}")
 _HOME = re.compile(r"[A-Za-z0-9_-]{0,64}")
-_CLAIM = re.compile(r"[^\x00-\x1f\x7f]{1,1000}")
+_CLAIM = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}")
+_DIGEST = re.compile(r"[0-9a-f]{64}|")
 
 
 @attrs.frozen
@@ -57,7 +59,7 @@ class Batch:
 
 
 def digest(records: Iterable[Record], previous: str = "") -> str:
-    """Return the digest of a source after `records`: SHA-256 over the digest before and the record, as hex."""
+    """Return the digest of a source after `records`: SHA-256, as hex, over the one before and the record."""
     for record in records:
         state = hashlib.sha256(f"{previous} {record.number} {record.stamp}".encode())
         for event in record.events:
@@ -65,7 +67,8 @@ def digest(records: Iterable[Record], previous: str = "") -> str:
                 head = attrs.evolve(event, columns={}, raw=None)
                 state.update(encode_event(head))
                 for name, values in sorted(event.columns.items()):
-                    state.update(name.encode() + (values.tobytes() if hasattr(values, "tobytes") else to_json(values)))
+                    content = values.tobytes() if isinstance(values, array) else to_json(values)
+                    state.update(name.encode() + content)
             else:
                 state.update(encode_event(event))
         previous = state.hexdigest()
@@ -80,21 +83,29 @@ def check(batch: Batch) -> None:
         raise Malformed(f"home {batch.home[:80]!r} is not an id")
     if batch.claim is not None and not (batch.records and _CLAIM.fullmatch(batch.claim)):
         raise Malformed(f"claim {batch.claim[:80]!r} is no plain text, or claims nothing")
+    if not _DIGEST.fullmatch(batch.previous):
+        raise Malformed(f"source {batch.source}: previous {batch.previous[:80]!r} is no digest")
     number, stamp = batch.first - 1, 0
     for record in batch.records:
         if record.number != number + 1 or record.number < 1:
             raise Malformed(f"source {batch.source}: record {record.number} follows record {number}")
         if not stamp <= record.stamp < STAMP_LIMIT or not record.events:
             raise Malformed(f"source {batch.source}: record {record.number} has no events or a wrong stamp")
-        if max(map(_size, record.events)) > EVENT_LIMIT:
-            raise Malformed(f"source {batch.source}: record {record.number} has an event over {EVENT_LIMIT:,} bytes")
+        for event in record.events:
+            check_rows(event)
+            if _size(event) > EVENT_LIMIT:
+                raise Malformed(f"source {batch.source}: record {record.number} has an event over 64 kB")
         number, stamp = record.number, record.stamp
 
 
 def _size(event: Event) -> int:
-    if isinstance(event, RowsLogged) and event.raw is None:
-        return sum(8 * len(values) for values in event.columns.values())
-    return len(encode_event(event))
+    try:
+        if not isinstance(event, RowsLogged):
+            return len(encode_event(event))
+        sizes = (8 * len(v) if isinstance(v, array) else len(to_json(v)) for v in event.columns.values())
+        return max(sum(sizes), len(event.raw or b"") // 4)
+    except InvalidValue as error:
+        raise Malformed(str(error)) from error
 
 
 class Marks:

@@ -76,8 +76,8 @@ class Store(Protocol):
     ) -> Iterator[Stored]:
         """Yield what is stored after a position, and end. Order holds within a source only.
 
-        Nothing that was durable before a position was given out is ever skipped after it. `of` asks for one home,
-        `kinds` for events of these kinds of entity, ``rows=False`` for no `RowsLogged`; what was not
+        Nothing that was durable before a position was given out is ever skipped after it. `of` asks for one
+        home, `kinds` for events of these kinds of entity, ``rows=False`` for no `RowsLogged`; what was not
         asked for is left out of its records, and a batch with nothing left may be left out.
         Raises `PositionLost` if `after` is unknown here.
         """
@@ -153,7 +153,12 @@ class SimpleStore:
         raise NotImplementedError
 
     def events(
-        self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
+        self,
+        after: str = START,
+        *,
+        of: str | None = None,
+        kinds: Iterable[str] | None = None,
+        rows: bool = True,
     ) -> Iterator[Stored]:
         """See `Store.events`."""
         raise NotImplementedError
@@ -180,7 +185,8 @@ class SimpleStore:
         """See `Store.get`."""
         with self._lock:
             fold = self._current()
-            return [None if found is None else self._alive(found) for found in (fold.entity(kind, id) for id in ids)]
+            found = [fold.entity(kind, id) for id in ids]
+            return [None if each is None else self._alive(each) for each in found]
 
     def find(self, kind: str, query: Query) -> Page:
         """See `Store.find`."""
@@ -221,6 +227,6 @@ def shaped(
     for name, series in found.items():
         if (keys is None or name[1] in keys) and (context is None or name[2] == context):
             thin = series.sampled(max_points)
-            chosen = {each: values for each, values in thin.columns.items() if columns is None or each in columns}
-            answer[name] = Columns(chosen).as_numpy()
+            chosen = thin.columns.keys() if columns is None else thin.columns.keys() & set(columns)
+            answer[name] = Columns({each: thin[each] for each in thin.columns if each in chosen}).as_numpy()
     return answer

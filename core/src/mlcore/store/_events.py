@@ -9,15 +9,34 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from mlcore.errors import InvalidValue, Malformed
 
-EVENT_LIMIT = 65_536
-_raw = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+EVENT_LIMIT = 65_536  # of rows it counts eight bytes a number; as JSON a number takes up to three times that
+
+
+def column(values: Sequence[Any]) -> Sequence[Any]:
+    """Return `values` as ``array('q')`` if all are int64, ``array('d')`` if all are float, else as a list."""
+    if isinstance(values, array) and values.typecode in "qd":
+        return values
+    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    kinds = {type(value) for value in values}
+    try:
+        if kinds == {int}:
+            return array("q", values)
+        if kinds == {float}:
+            return array("d", values)
+    except OverflowError:
+        pass
+    return values
+
+
+def _columns(columns: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
+    return {name: column(values) for name, values in columns.items()}
 
 
 @attrs.frozen
@@ -26,12 +45,12 @@ class Event:
 
     kind: str
     id: str
-    raw: bytes | None = _raw
+    raw: bytes | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
 
 
 @attrs.frozen
 class Created(Event):
-    """Make an entity. Its fields are first values: any `Updated` wins over them, the earliest over later ones."""
+    """Make an entity. Its fields are first values: any `Updated` wins over them, and the earliest do."""
 
     parent: str = ""
     fields: Mapping[str, Any] = attrs.field(factory=dict)
@@ -46,7 +65,7 @@ class Updated(Event):
 
 @attrs.frozen
 class AttributesSet(Event):
-    """Set values of a named family such as params or tags; with `once`, the first wins and others conflict."""
+    """Set values of a family such as params or tags; with `once`, the first wins and others conflict."""
 
     family: str
     values: Mapping[str, Any]
@@ -65,11 +84,12 @@ class AttributesRemoved(Event):
 class RowsLogged(Event):
     """Log rows under a key and a context, as columns of one length.
 
-    A metric has the columns ``step`` (int64), ``time`` (int64, ms since 1970) and ``value`` (float64).
+    A metric has the columns ``step`` (int64), ``time`` (int64, ms since 1970) and ``value`` (float64); other
+    rows may lack them. Columns of int64 or of floats are kept as `array.array`, whatever they came as.
     """
 
     key: str
-    columns: Mapping[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[Any]] = attrs.field(converter=_columns)
     context: str = ""
 
     def __len__(self) -> int:
@@ -100,11 +120,15 @@ TYPES: dict[str, type[Event]] = {
     for each in (Created, Updated, AttributesSet, AttributesRemoved, RowsLogged, Rewound, Erased)
 }
 _FIELDS = {name: [f for f in attrs.fields(cls) if f.name != "raw"] for name, cls in TYPES.items()}
-_CHECKS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("kind", "id", "parent", "family", "key", "context"), str),
-    **dict.fromkeys(("fields", "values", "columns"), Mapping),
-    **{"names": (list, tuple), "once": bool, "step": int},
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("kind", "id", "parent", "family", "key", "context"), lambda it: isinstance(it, str)),
+    **dict.fromkeys(("fields", "values"), lambda it: isinstance(it, dict)),
+    "columns": lambda it: isinstance(it, dict) and all(isinstance(values, list) for values in it.values()),
+    "names": lambda it: isinstance(it, list) and all(isinstance(name, str) for name in it),
+    "once": lambda it: isinstance(it, bool),
+    "step": lambda it: isinstance(it, int),
 }
+_COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
 
 
 def encode_event(event: Event) -> bytes:
@@ -119,10 +143,8 @@ def encode_event(event: Event) -> bytes:
         value = getattr(event, field.name)
         if field.default is attrs.NOTHING or value not in (field.default, {}):
             content[field.name] = value
-    if isinstance(event, RowsLogged):
-        content["columns"] = {name: list(values) for name, values in event.columns.items()}
     line = to_json(content)
-    if len(line) > EVENT_LIMIT:
+    if len(line) > EVENT_LIMIT * (4 if isinstance(event, RowsLogged) else 1):
         raise InvalidValue(
             f"{event.kind} {event.id}: one {content['type']} of {len(line):,} bytes is over the limit of "
             f"{EVENT_LIMIT:,}; keep large values as files and log where they are"
@@ -138,46 +160,43 @@ def decode_event(line: bytes) -> Event:
     try:
         content = from_json(line)
         name, kind, id = content["type"], content["kind"], content["id"]
+        if b"\n" in line or not all(isinstance(each, str) for each in (name, kind, id)):
+            raise ValueError("type, kind and id must be text, all in one line")
     except (ValueError, KeyError, TypeError) as error:
         raise Malformed(f"not an event: {line[:80]!r}: {error}") from error
     if name not in TYPES:
         return Unknown(kind=kind, id=id, type=name, raw=line)
     given = {field.name: content[field.name] for field in _FIELDS[name] if field.name in content}
-    wrong = [key for key, value in given.items() if not isinstance(value, _CHECKS[key])]
+    wrong = [key for key, value in given.items() if not _CHECKS[key](value)]
     if wrong:
         raise Malformed(f"{name} has a {wrong[0]} of the wrong type: {line[:80]!r}")
-    if name == "RowsLogged":
-        given["columns"] = {key: column(values) for key, values in given["columns"].items()}
-        if len({len(values) for values in given["columns"].values()}) > 1:
-            raise Malformed(f"RowsLogged with columns of different lengths: {line[:80]!r}")
     try:
-        return TYPES[name](**given, raw=line)
+        event = TYPES[name](**given, raw=line)
     except TypeError as error:
         raise Malformed(f"{name} lacks a field: {error}") from error
+    check_rows(event)
+    return event
 
 
-def column(values: Sequence[Any]) -> Sequence[Any]:
-    """Return `values` as ``array('q')`` or ``array('d')`` when all are int64 or all are float, else as they are."""
-    kinds = {type(value) for value in values}
-    try:
-        if kinds == {int}:
-            return array("q", values)
-        if kinds == {float}:
-            return array("d", values)
-    except OverflowError:
-        pass
-    return values
+def check_rows(event: Event) -> None:
+    """Raise `Malformed` if the event has rows that cannot be put in order."""
+    columns = event.columns if isinstance(event, RowsLogged) else {}
+    orders = [columns[name] for name in ("step", "time") if columns.get(name)]
+    if len({len(values) for values in columns.values()}) > 1:
+        raise Malformed(f"{event.kind} {event.id}: rows with columns of different lengths")
+    if not all(isinstance(values, array) and values.typecode == "q" for values in orders):
+        raise Malformed(f"{event.kind} {event.id}: rows with a step or time that is no int64")
 
 
 def to_json(value: Any) -> bytes:
     """Return strict JSON; NaN and the infinities become ``{"$float": "NaN"}``. Raises `InvalidValue`."""
     try:
         try:
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+            text = json.dumps(value, allow_nan=False, default=_plain, **_COMPACT)
         except ValueError:
             text = '"$'
         if '"$' in text:
-            text = json.dumps(_escape(value), ensure_ascii=False, separators=(",", ":"))
+            text = json.dumps(_escape(value), **_COMPACT)
         return text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidValue(f"not a JSON value: {error}") from error
@@ -186,9 +205,12 @@ def to_json(value: Any) -> bytes:
 def from_json(text: bytes) -> Any:
     """Return what `to_json` was given. Raises `ValueError`."""
     try:
-        return json.loads(text, object_hook=_unescape if b'"$' in text else None)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        value = (_ESCAPED if b'"$' in text else _PLAIN).decode(text.decode())
+        if b"\\ud" in text or b"\\uD" in text:
+            to_json(value)  # half a surrogate could never be written again
+        return value
+    except (RecursionError, TypeError) as error:
+        raise ValueError(f"nested too deeply, or a wrong escape: {error}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -208,14 +230,21 @@ def _escape(value: Any) -> Any:
         return [_escape(each) for each in value]
     if not isinstance(value, Mapping):
         return _escape(_plain(value))
-    if any(key.startswith("$") for key in value):
-        return {"$dict": [[key, _escape(each)] for key, each in value.items()]}
-    return {key: _escape(each) for key, each in value.items()}
+    escaped = {key if isinstance(key, str) else json.dumps(key): _escape(each) for key, each in value.items()}
+    return {"$dict": list(escaped.items())} if any(key.startswith("$") for key in escaped) else escaped
 
 
 def _unescape(value: dict[str, Any]) -> Any:
     if value.keys() == {"$float"}:
         return float(value["$float"])
     if value.keys() == {"$dict"}:
-        return dict(value["$dict"])
+        return {"" + key: each for key, each in value["$dict"]}  # a key that is no text is a TypeError
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_PLAIN = json.JSONDecoder(parse_constant=_refuse)
+_ESCAPED = json.JSONDecoder(parse_constant=_refuse, object_hook=_unescape)

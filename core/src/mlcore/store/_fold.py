@@ -42,8 +42,8 @@ class Conflict:
 class Entity:
     """Show one thing as the events made it.
 
-    `created` is the stamp (ns) of its first event, `changed` of its last. `metrics` sums up its metrics by key and
-    context. `seen` is the last sign of life (ms since 1970) where the store can vouch for one, `alive`
+    `created` is the stamp (ns) of its first event, `changed` of its last. `metrics` sums up its metrics by key
+    and context. `seen` is the last sign of life (ms since 1970) where the store can vouch for one, `alive`
     whether the process that opened it is known to run (True), known to be gone (False), or neither (None).
     """
 
@@ -81,6 +81,10 @@ class _Attribute:
         return value, [item for item in later if not same(item[1], value)]
 
 
+def _when(write: tuple[Order, Any]) -> Order:
+    return write[0]
+
+
 class _State:
     """All that is known of one entity."""
 
@@ -98,17 +102,14 @@ class _State:
         self.first, self.last = min(self.first, order[0]), max(self.last, order[0])
         if isinstance(event, RowsLogged):
             rows = self.rows.setdefault((event.key, event.context), Rows())
-            rows.add(order[1], order[2], order[0], event.columns)
+            rows.add(order[1], order[2], order[0], event.columns, order[3])
         elif isinstance(event, Created):
-            if self.parent is None or order < self.parent[0]:
-                self.parent = (order, event.parent)
+            self.parent = min(self.parent or (order, event.parent), (order, event.parent))
             for name, value in event.fields.items():
-                if name not in self.initial or order < self.initial[name][0]:
-                    self.initial[name] = (order, value)
+                self.initial[name] = min(self.initial.get(name, (order, value)), (order, value), key=_when)
         elif isinstance(event, Updated):
             for name, value in event.fields.items():
-                if name not in self.updated or order > self.updated[name][0]:
-                    self.updated[name] = (order, value)
+                self.updated[name] = max(self.updated.get(name, (order, value)), (order, value), key=_when)
         elif isinstance(event, AttributesSet):
             for name, value in event.values.items():
                 self.write(event.family, name, order, value, event.once)
@@ -155,7 +156,7 @@ class Fold:
     def add(self, batch: Batch) -> None:
         """Take in a batch; records that were taken in before change nothing."""
         if batch.claim is not None:
-            self.claims[batch.claim] = batch.source
+            self.claims[batch.claim] = min(batch.source, self.claims.get(batch.claim, batch.source))
         for record in batch.records:
             if self._unseen(batch.source, record.number):
                 self.add_record(batch.source, record)
@@ -216,5 +217,5 @@ class Fold:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Tell whether two JSON values are the same, NaN being the same as NaN, and 1 not the same as 1.0 or True."""
+    """Tell whether two JSON values are the same: NaN is the same as NaN, 1 is neither 1.0 nor True."""
     return type(one) is type(other) and (one == other or repr(one) == repr(other))

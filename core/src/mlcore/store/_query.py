@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
 from collections.abc import Iterable
-from functools import cmp_to_key, lru_cache
+from functools import cmp_to_key, lru_cache, partial
 from typing import Any
 
 import attrs
 
 from mlcore.errors import Malformed
-from mlcore.store._events import to_json
+from mlcore.store._events import from_json, to_json
 from mlcore.store._fold import Entity
 
 FUNCTIONS = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
@@ -24,8 +23,8 @@ COMPARISONS = ("=", "!=", "<", "<=", ">", ">=", "like", "ilike", "in", "is null"
 class Term:
     """Name a value of an entity.
 
-    `family` is ``""`` for the entity's own ``id``, ``parent``, ``created`` and ``changed``; ``"fields"``, ``"metrics"``, or a
-    family of attributes. For metrics `function` is one of `FUNCTIONS` and `context` may be given.
+    `family` is ``""`` for the entity's own ``id``, ``parent``, ``created`` and ``changed``; ``"fields"``,
+    ``"metrics"``, or a family of attributes. For metrics `function` is one of `FUNCTIONS` and `context` may be given.
     """
 
     family: str
@@ -38,8 +37,8 @@ class Term:
 class Compare:
     """Hold where `term` compares to `value`; what is missing holds only for ``is null``.
 
-    `op` is one of `COMPARISONS`. Strings compare by code point, ``like`` is case-sensitive and ``ilike`` is not,
-    ``in`` takes a tuple; values of different types are unequal and in no order.
+    `op` is one of `COMPARISONS`. Strings compare by code point, ``like`` is case-sensitive and ``ilike`` is
+    not, ``in`` takes a tuple; values of different types are unequal and in no order.
     """
 
     term: Term
@@ -83,8 +82,8 @@ class Sort:
 class Query:
     """Ask for entities: which (`where`), in what order, how many from where on, and what of each.
 
-    Ties are ordered by start time, newest first, then by id. Deleted entities (field ``deleted``) are left out
-    unless `where` names that field. `select` names what to bring back, a term with an empty name the whole
+    Ties are ordered by start time, newest first, then by id. Deleted entities (field ``deleted``) are left
+    out unless `where` names that field. `select` names what to bring back, a term with an empty name the whole
     family, None everything. `token` is the page's before; `count` asks for the number of all that fit.
     """
 
@@ -98,7 +97,7 @@ class Query:
 
 @attrs.frozen
 class Page:
-    """Hold one page of entities, the token of the next (None at the end), and the count if it was asked for."""
+    """Hold one page of entities, the token of the next (None at the end), and the count if asked for."""
 
     items: tuple[Entity, ...]
     token: str | None = None
@@ -158,8 +157,9 @@ def find(entities: Iterable[Entity], query: Query) -> Page:
     deleted = _names_deleted(query.where)
     fit = [e for e in entities if (deleted or not e.fields.get("deleted")) and holds(query.where, e)]
     signs = [-1 if sort.descending else 1 for sort in query.order]
-    ranked = [([_rank(value_of(entity, sort.term)) for sort in query.order] + _ties(entity), entity) for entity in fit]
-    ranked.sort(key=cmp_to_key(lambda one, other: _order(one[0], other[0], signs)))
+    ranked = [([_rank(value_of(each, sort.term)) for sort in query.order] + _ties(each), each) for each in fit]
+    in_order = cmp_to_key(partial(_order, signs=signs))
+    ranked.sort(key=lambda item: in_order(item[0]))
     count = len(ranked) if query.count else None
     if query.token is not None:
         after = _read_token(query.token, len(signs) + 2)
@@ -189,7 +189,9 @@ def _rank(value: Any) -> list[Any]:
         return [3, 0]
     if isinstance(value, float) and math.isnan(value):
         return [2, 0]
-    return [0, value] if isinstance(value, int | float) else [1, value if isinstance(value, str) else to_json(value).decode()]
+    if isinstance(value, int | float):
+        return [0, value]
+    return [1, value if isinstance(value, str) else to_json(value).decode()]
 
 
 def _order(one: list[Any], other: list[Any], signs: list[int]) -> int:
@@ -202,9 +204,11 @@ def _order(one: list[Any], other: list[Any], signs: list[int]) -> int:
 
 def _read_token(token: str, size: int) -> list[Any]:
     try:
-        ranks = json.loads(base64.urlsafe_b64decode(token))
+        ranks = from_json(base64.urlsafe_b64decode(token))
         if len(ranks) != size:
             raise ValueError("it belongs to another order")
+        if any(isinstance(value, str) != (rank == 1) for rank, value in ranks):
+            raise ValueError("it was changed")
         return [[int(rank), value] for rank, value in ranks]
     except (ValueError, TypeError) as error:
         raise Malformed(f"not a page token: {token[:40]!r}: {error}") from error

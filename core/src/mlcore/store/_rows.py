@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -37,16 +37,17 @@ class Columns:
             import numpy
         except ImportError:
             return self
-        return Columns({
+        arrays: dict[str, Any] = {
             name: numpy.frombuffer(values, dtype="<i8" if values.typecode == "q" else "<f8")
             if isinstance(values, array) else values
             for name, values in self.columns.items()
-        })  # fmt: skip
+        }  # fmt: skip
+        return Columns(arrays)
 
     def sampled(self, max_points: int | None) -> Columns:
         """Return at most `max_points` rows that keep the least and the greatest value of every bucket."""
         size = len(self)
-        if max_points is None or size <= max_points or "value" not in self.columns:
+        if max_points is None or size <= max_points or not _numeric(self.columns.get("value")):
             return self
         values, buckets = self.columns["value"], max(1, max_points // 2)
         keep: set[int] = set()
@@ -58,7 +59,7 @@ class Columns:
 
     def summary(self) -> Summary | None:
         """Sum up a metric whose rows are in order; None of no rows, or rows that are no metric."""
-        if not len(self) or not set(METRIC) <= set(self.columns):
+        if not len(self) or not all(_numeric(self.columns.get(name)) for name in METRIC):
             return None
         values = self["value"]
         real = [value for value in values if value == value]  # NaN is not itself
@@ -87,8 +88,9 @@ class _Part:
     """The rows of one source that have the same columns."""
 
     columns: dict[str, Any]
-    numbers: array[int]
-    stamps: array[int]
+    stamps: array[int] = attrs.field(factory=lambda: array("q"))
+    numbers: array[int] = attrs.field(factory=lambda: array("q"))
+    events: array[int] = attrs.field(factory=lambda: array("q"))
 
     def get(self, name: str) -> Sequence[Any]:
         return self.columns.get(name) or [0] * len(self.numbers)
@@ -97,8 +99,11 @@ class _Part:
         steps = self.get("step")
         if all(map(int.__lt__, steps[:-1], steps[1:])):
             return True
-        keys = list(zip(steps, self.get("time"), self.numbers, strict=True))
+        keys = list(self.orders())
         return keys == sorted(keys)
+
+    def orders(self) -> Iterator[tuple[int, int, int, int, int]]:
+        return zip(self.get("step"), self.get("time"), self.stamps, self.numbers, self.events, strict=True)
 
 
 class Rows:
@@ -108,15 +113,17 @@ class Rows:
         self._parts: dict[tuple[str, tuple[str, ...]], _Part] = {}
         self._known: tuple[object, Summary | None] | None = None
 
-    def add(self, source: str, number: int, stamp: int, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Take in the rows of one event."""
-        part = self._parts.setdefault((source, tuple(sorted(columns))), _Part({}, array("q"), array("q")))
+    def add(
+        self, source: str, number: int, stamp: int, columns: Mapping[str, Sequence[Any]], event: int = 0
+    ) -> None:
+        """Take in the rows of one event, `event` being its index in its record."""
+        part = self._parts.setdefault((source, tuple(sorted(columns))), _Part({}))
         count = 0
         for name, values in columns.items():
             part.columns[name] = _joined(part.columns.get(name), values)
             count = len(values)
-        part.numbers.extend([number] * count)
-        part.stamps.extend([stamp] * count)
+        for kept, value in ((part.stamps, stamp), (part.numbers, number), (part.events, event)):
+            kept.extend([value] * count)
         self._known = None
 
     def add_point(self, source: str, number: int, stamp: int, step: int, time: int, value: float) -> None:
@@ -126,8 +133,8 @@ class Rows:
             return self.add(source, number, stamp, {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])})
         for name, number_of in zip(METRIC, (step, time, value), strict=True):
             part.columns[name].append(number_of)
-        part.numbers.append(number)
-        part.stamps.append(stamp)
+        for kept, each in ((part.stamps, stamp), (part.numbers, number), (part.events, 0)):
+            kept.append(each)
         self._known = None
         return None
 
@@ -146,18 +153,16 @@ class Rows:
             return Columns({name: values[:] for name, values in parts[0][1].columns.items()})
         keys: list[tuple[Any, ...]] = []
         for index, (source, part) in enumerate(parts):
-            rows = zip(part.get("step"), part.get("time"), part.stamps, part.numbers, strict=True)
-            keys += [(step or 0, time or 0, stamp, source, number, row, index)
-                     for row, (step, time, stamp, number) in enumerate(rows)]  # fmt: skip
+            keys += [(step, time, stamp, source, number, event, row, index)
+                     for row, (step, time, stamp, number, event) in enumerate(part.orders())]  # fmt: skip
         for order, limit in rewinds:
-            keys = [key for key in keys if (key[0] or 0) <= limit or key[2:5] > order[:3]]
+            keys = [key for key in keys if key[0] <= limit or key[2:6] > order]
         keys.sort()
-        merged = {}
+        merged: dict[str, Sequence[Any]] = {}
         for name in dict.fromkeys(name for _, part in parts for name in part.columns):
             columns = [part.columns.get(name) for _, part in parts]
-            values = [None if columns[key[6]] is None else columns[key[6]][key[5]] for key in keys]
-            codes = {getattr(each, "typecode", "") for each in columns}
-            merged[name] = array(codes.pop(), values) if len(codes) == 1 and "" not in codes else values
+            values = [None if columns[key[7]] is None else columns[key[7]][key[6]] for key in keys]
+            merged[name] = column(values)
         return Columns(merged)
 
     def summary(self, rewinds: Sequence[tuple[Order, int]] = ()) -> Summary | None:
@@ -165,6 +170,10 @@ class Rows:
         if self._known is None or self._known[0] != len(rewinds):
             self._known = (len(rewinds), self.columns(rewinds).summary())
         return self._known[1]
+
+
+def _numeric(values: Any) -> bool:
+    return hasattr(values, "tolist") or (values is not None and {type(each) for each in values} <= {int, float})
 
 
 def _joined(known: Any, values: Sequence[Any]) -> Any:

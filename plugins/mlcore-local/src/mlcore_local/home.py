@@ -162,10 +162,10 @@ class Home:
     def _add(self, journal: Journal, records: Iterable[Record], fold: Fold) -> None:
         for record in records:
             rest = []
-            for event in record.events:
+            for index, event in enumerate(record.events):
                 if isinstance(event, RowsLogged):
                     rows = self._series(event.kind, event.id, event.key, event.context, record.stamp)
-                    rows.add(journal.source, record.number, record.stamp, event.columns)
+                    rows.add(journal.source, record.number, record.stamp, event.columns, index)
                 else:
                     rest.append(event)
             if rest:

@@ -100,12 +100,12 @@ def seal(folder: Path, run_id: str) -> bool:
         journal = Journal()
         for record in _records(path, journal, rows, run_id):
             events = []
-            for event in record.events:
+            for index, event in enumerate(record.events):
                 if not isinstance(event, RowsLogged):
                     events.append(event)
                 elif event.kind == "run" and event.id == run_id and set(event.columns) == set(_TYPES):
                     one = rows.setdefault((event.key, event.context), Rows())
-                    one.add(journal.source, record.number, record.stamp, event.columns)
+                    one.add(journal.source, record.number, record.stamp, event.columns, index)
                 else:
                     return False
             if events:

@@ -1,0 +1,25 @@
+"""The kit for those who write a store: subclass `StoreContract`, say how to open yours, and run pytest.
+
+::
+
+    from mlcore.testing import StoreContract
+
+    class TestMyStore(StoreContract):
+        def open_store(self, tmp_path):
+            return lambda: MyStore(tmp_path / "store")
+
+Every call of what `open_store` returns must open one more handle on the same store, which is new for every
+test. What the store declares in its `capabilities` decides which checks run. Needs pytest.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+_CHECKS = ("appending", "checking", "claiming", "finding", "folding", "listing", "reading", "series", "sharing")
+pytest.register_assert_rewrite(*(f"mlcore.testing._{name}" for name in _CHECKS))
+
+from mlcore.testing._builders import Writer, new_id, points, run_batch, run_events  # noqa: E402 - rewritten first
+from mlcore.testing._contract import StoreContract  # noqa: E402
+
+__all__ = ["StoreContract", "Writer", "new_id", "points", "run_batch", "run_events"]
