@@ -25,7 +25,9 @@ def list_plugins(as_json: bool) -> None:
     if as_json:
         return click.echo(json.dumps({"plugins": found, "conflicts": plugins.conflicts()}, indent=2))
     for each in found:
-        names = [f"{kind}: {', '.join(record['name'] for record in records)}" for kind, records in each["provides"].items()]
+        names = [
+            f"{kind}: {', '.join(record['name'] for record in records)}" for kind, records in each["provides"].items()
+        ]
         what = f"FAILED {each['error']}" if each["error"] else "; ".join([*names, *each["listens"]])
         click.echo(f"{each['name']}  {each['distribution']} {each['version']}  {what}")
     for conflict in plugins.conflicts():

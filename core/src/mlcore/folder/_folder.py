@@ -35,7 +35,9 @@ class Folder:
             about = json.loads((root / _ABOUT).read_bytes())
             version, id = about["format"], about["id"]
         except FileNotFoundError:
-            raise StoreNotFound(f"there is no store at {root}: log a run there, or make one with `mlcore init`") from None
+            raise StoreNotFound(
+                f"there is no store at {root}: log a run there, or make one with `mlcore init`"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{root / _ABOUT} cannot be read: {error}") from error
         if version > FORMAT:
@@ -52,7 +54,14 @@ class Folder:
             return cls.open(root), False
         try:
             root.mkdir(parents=True, exist_ok=True)
-            others = {each.name for each in root.iterdir()} - {".gitignore", "runs", "store", "claims", "changes", "lock"}
+            others = {each.name for each in root.iterdir()} - {
+                ".gitignore",
+                "runs",
+                "store",
+                "claims",
+                "changes",
+                "lock",
+            }
             if any(not name.startswith(_ABOUT) for name in others):
                 raise StoreError(f"{root} is no mlcore store and not empty: choose another folder")
             (root / ".gitignore").write_text("*\n", encoding="utf-8")

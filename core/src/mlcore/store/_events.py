@@ -116,8 +116,7 @@ class Unknown(Event):
 
 
 TYPES: dict[str, type[Event]] = {
-    each.__name__: each
-    for each in (Created, Updated, AttributesSet, AttributesRemoved, RowsLogged, Rewound, Erased)
+    each.__name__: each for each in (Created, Updated, AttributesSet, AttributesRemoved, RowsLogged, Rewound, Erased)
 }
 _FIELDS = {name: [f for f in attrs.fields(cls) if f.name != "raw"] for name, cls in TYPES.items()}
 _CHECKS: dict[str, Callable[[Any], bool]] = {

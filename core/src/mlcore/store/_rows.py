@@ -113,9 +113,7 @@ class Rows:
         self._parts: dict[tuple[str, tuple[str, ...]], _Part] = {}
         self._known: tuple[object, Summary | None] | None = None
 
-    def add(
-        self, source: str, number: int, stamp: int, columns: Mapping[str, Sequence[Any]], event: int = 0
-    ) -> None:
+    def add(self, source: str, number: int, stamp: int, columns: Mapping[str, Sequence[Any]], event: int = 0) -> None:
         """Take in the rows of one event, `event` being its index in its record."""
         part = self._parts.setdefault((source, tuple(sorted(columns))), _Part({}))
         count = 0
@@ -130,7 +128,12 @@ class Rows:
         """Take in one point of a metric; the same as `add` with columns of one row, only faster."""
         part = self._parts.get((source, METRIC))
         if part is None:
-            return self.add(source, number, stamp, {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])})
+            return self.add(
+                source,
+                number,
+                stamp,
+                {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])},
+            )
         for name, number_of in zip(METRIC, (step, time, value), strict=True):
             part.columns[name].append(number_of)
         for kept, each in ((part.stamps, stamp), (part.numbers, number), (part.events, 0)):

@@ -243,7 +243,9 @@ class Run(Viewed):
         """Return all metrics as a DataFrame with the columns key, step, time (ms since 1970) and value."""
         found = self._backend.store().series("run", [self.id], context="")
         names = ("step", "time", "value")
-        columns: dict[str, list[Any]] = {"key": [key for _, key, _ in found for _ in range(len(found[self.id, key, ""]))]}
+        columns: dict[str, list[Any]] = {
+            "key": [key for _, key, _ in found for _ in range(len(found[self.id, key, ""]))]
+        }
         for name in names:
             columns[name] = [value for each in found.values() for value in each[name]]
         return frame(columns)

@@ -27,7 +27,18 @@ import attrs
 from mlcore.errors import JournalError, StoreError
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
-from mlcore.store import Columns, Fold, Record, Rows, RowsLogged, Summary, decode_event, encode_event, from_json, to_json
+from mlcore.store import (
+    Columns,
+    Fold,
+    Record,
+    Rows,
+    RowsLogged,
+    Summary,
+    decode_event,
+    encode_event,
+    from_json,
+    to_json,
+)
 from mlcore_local.reader import Journal, read
 
 if TYPE_CHECKING:
