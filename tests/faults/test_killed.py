@@ -6,8 +6,10 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,19 +40,18 @@ while True:
 """
 
 
-def killed(home: Path, store: Path, delay: float, mark: str) -> tuple[str, Counter[tuple[str, int]]]:
-    """Start a writer, kill it after a while, and return its run's id and the calls that had returned."""
-    return told(start(home, WRITER, store, mark), delay)
-
-
 def told(process: subprocess.Popen[str], delay: float) -> tuple[str, Counter[tuple[str, int]]]:
     """Kill a writer `delay` after it began to log; return its run's id and the calls that had returned."""
     assert process.stdout is not None
-    first = process.stdout.readline()
-    assert first.startswith("id "), first + (process.stderr.read() if process.stderr else "")
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    out, _ = finish(process, -signal.SIGKILL)
+    assert process.stderr is not None
+    with process:
+        first = process.stdout.readline()
+        assert first.startswith("id "), first + process.stderr.read()
+        killer = threading.Timer(delay, process.kill)
+        killer.start()
+        out = process.stdout.read()
+        killer.join()
+    assert process.returncode == -signal.SIGKILL
     lines = out[: out.rfind("\n") + 1].splitlines()
     return first.split()[1], Counter((name, int(count)) for name, count in map(str.split, lines))
 
@@ -58,10 +59,9 @@ def told(process: subprocess.Popen[str], delay: float) -> tuple[str, Counter[tup
 def test_writers_killed_at_random_lose_nothing_that_had_returned(tmp_path: Path) -> None:
     """Guards the promise: of 20 writers killed at random moments every call that returned is read back, once."""
     store, chance = tmp_path / "store", random.Random()
-    found = []
-    for group in range(5):  # four at a time, so that they get in each other's way on two cores
-        some = [start(tmp_path, WRITER, store, f"writer {group} {each}") for each in range(4)]
-        found += [told(process, chance.random() * 0.15) for process in some]
+    processes = [start(tmp_path, WRITER, store, f"writer {each}") for each in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(told, processes, [chance.random() * 0.5 for _ in processes]))
     calls = 0
     with reading(store) as client:
         for id, returned in found:
@@ -77,16 +77,14 @@ def test_writers_killed_at_random_lose_nothing_that_had_returned(tmp_path: Path)
             assert set(read.values()) <= {1, 100}
             for (name, count), times in returned.items():
                 assert times == 1
-                for key in {"ab": "a"}.get(name, name):
-                    assert read[key, count] == (100 if key == "c" else 1), (name, count)
+                key = {"ab": "a"}.get(name, name)
+                assert read[key, count] == (100 if key == "c" else 1), (name, count)
                 if name == "ab":
                     assert read["b", -count] == 1
+            assert {count for name, count in read if name == "a"} == {-count for name, count in read if name == "b"}
             # what is there beyond: the call that the kill broke off, or that had returned but was not told yet
-            beyond = {name for name in read if name[0] not in "ab" and not returned[name]}
-            assert len(beyond) <= 1, beyond
-            assert read.keys() & {("a", count) for count in range(10**6)} == {
-                ("a", -count) for name, count in read if name == "b"
-            }
+            names = {("ab" if name == "a" else name, count) for name, count in read if name != "b"}
+            assert len(names - returned.keys()) <= 1, names - returned.keys()
             assert steps.get("m", []) == list(range(len(steps.get("m", []))))
             calls += len(returned)
     assert calls > 1_000
