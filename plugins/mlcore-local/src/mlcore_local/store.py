@@ -22,7 +22,6 @@ from mlcore.store import (
     Fold,
     Page,
     Query,
-    Rows,
     SeriesKey,
     SimpleStore,
     Stored,
@@ -34,6 +33,7 @@ from mlcore.store import (
 from mlcore_local.append import Appender
 from mlcore_local.home import Home, Piece
 from mlcore_local.reader import Journal, read
+from mlcore_local.rows import Rows
 from mlcore_local.watch import Watch
 
 _BATCH_RECORDS = 1_000
