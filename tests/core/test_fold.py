@@ -50,7 +50,9 @@ plain: st.SearchStrategy[Event] = st.one_of(
     st.builds(Unknown, kinds, ids, st.just("Later"), raw=st.just(b'{"type":"Later","kind":"run","id":"1"}')),
 )
 crowded = st.builds(RowsLogged, st.just("run"), st.just("1"), st.just("a"), metric_rows | step_rows)
-final: st.SearchStrategy[Event] = st.one_of(st.builds(Rewound, st.just("run"), ids, steps), st.builds(Erased, kinds, st.just("2")))
+final: st.SearchStrategy[Event] = st.one_of(
+    st.builds(Rewound, st.just("run"), ids, steps), st.builds(Erased, kinds, st.just("2"))
+)
 events = st.sampled_from([plain] * 5 + [crowded] * 4 + [final]).flatmap(lambda each: each)
 # stamps of one source may even fall from batch to batch: the order must not depend on them being right
 sources = st.lists(
@@ -73,6 +75,7 @@ def state(fold: Fold) -> Any:
 
 
 def folded(batches: Sequence[Batch], *, asking: bool = False) -> Any:
+    """Return the state that batches make, with or without questions in between."""
     fold = Fold()
     for batch in batches:
         fold.add(batch)
@@ -83,7 +86,7 @@ def folded(batches: Sequence[Batch], *, asking: bool = False) -> Any:
 
 @settings(max_examples=250, deadline=None)
 @given(sources, st.data())
-def test_order_partition_and_repetition_do_not_matter(made: list[list[tuple[int, list[Event]]]], data: st.DataObject) -> None:
+def test_order_partition_and_repetition_do_not_matter(made: list[Any], data: st.DataObject) -> None:
     """Batches cut anywhere, some twice, in any order, asked in between or not, make one and the same state."""
     writers, whole, pieces = [], [], []
     for index, records in enumerate(made):
