@@ -19,7 +19,6 @@ from mlcore.store import (
     Capabilities,
     Columns,
     Entity,
-    Fold,
     Page,
     Query,
     SeriesKey,
