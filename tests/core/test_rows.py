@@ -1,8 +1,10 @@
-"""Rows in memory: order, columns, summaries and thinning."""
+"""Rows in order: merging, rewinding, summaries and thinning."""
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 import sys
 from array import array
 from typing import Any
@@ -12,7 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlcore.store import Columns, Rows
+from mlcore.store import Columns, Order, ordered
+
+
+def at(stamp: int, source: str = "a", number: int = 1, event: int = 0) -> Order:
+    """Return a place in the order of everything."""
+    return stamp, source, number, event
+
 
 numbers = st.floats() | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf])
 
@@ -39,13 +47,12 @@ def test_thinning_keeps_the_bound_the_order_and_the_extremes(values: list[float]
         assert thin is whole
 
 
-@given(st.lists(numbers, min_size=1, max_size=30))
-def test_a_summary_is_of_the_whole_series(values: list[float]) -> None:
-    """Count, least and greatest without NaN, and the last row by step."""
-    rows = Rows()
-    for step, value in reversed(list(enumerate(values))):
-        rows.add("a" * 32, step + 1, step, metric([value], [step]))
-    found, real = rows.summary(), [value for value in values if not math.isnan(value)]
+@given(st.lists(numbers, min_size=1, max_size=30), st.randoms())
+def test_a_summary_is_of_the_whole_series(values: list[float], chance: random.Random) -> None:
+    """Count, least and greatest without NaN, and the last row by step, whatever was logged when."""
+    logged = [(at(step), metric([value], [step])) for step, value in enumerate(values)]
+    chance.shuffle(logged)
+    found, real = ordered(logged).summary(), [value for value in values if not math.isnan(value)]
     assert found is not None
     assert (found.count, found.step, repr(found.value)) == (len(values), len(values) - 1, repr(values[-1]))
     wanted = (min(real), max(real)) if real else (math.nan, math.nan)
@@ -56,52 +63,62 @@ def test_columns_of_text_are_neither_summed_nor_thinned() -> None:
     """Rows that are no numbers come whole, and break nothing."""
     columns = Columns({"step": array("q", [1, 2, 3]), "time": array("q", [1, 2, 3]), "value": ["a", None, 1]})
     assert columns.sampled(2) is columns
-    rows = Rows()
-    rows.add("a" * 32, 1, 1, columns.columns)
-    assert rows.summary() is None
-    assert list(rows.columns()["value"]) == ["a", None, 1]
+    assert columns.summary() is None
+    assert Columns({}).summary() is None
+    assert list(ordered([(at(1), columns.columns)])["value"]) == ["a", None, 1]
+
+
+def test_integers_beyond_any_float_are_summed_up() -> None:
+    """A value that a foreign client sent as a huge integer breaks no reader."""
+    found = ordered([(at(1), {"step": array("q", [1, 2]), "time": array("q", [1, 2]), "value": [10**400, 1]})])
+    summary = found.summary()
+    assert summary
+    assert (summary.max, summary.value) == (10**400, 1)
+    assert list(found.sampled(1)["value"]) == [10**400]
 
 
 def test_a_column_that_some_rows_lack_is_none_there() -> None:
     """Rows of two shapes make one series: what one lacks is None, in order of the steps."""
-    rows = Rows()
-    rows.add("a" * 32, 1, 1, {"step": array("q", [2]), "value": array("d", [2.0])})
-    rows.add("a" * 32, 2, 2, {"step": array("q", [1]), "note": ["x"]})
-    found = rows.columns()
+    first = {"step": array("q", [2]), "value": array("d", [2.0])}
+    found = ordered([(at(1), first), (at(2), {"step": array("q", [1]), "note": ["x"]})])
     assert {name: list(values) for name, values in found.columns.items()} == {
-        "step": [1, 2], "value": [None, 2.0], "note": ["x", None]
-    }  # fmt: skip
+        "step": [1, 2],
+        "value": [None, 2.0],
+        "note": ["x", None],
+    }
 
 
 def test_steps_of_several_sources_are_merged() -> None:
-    """Order is by step, time, stamp and source, whichever was added first."""
-    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
-        rows, adds = Rows(), [("a", 1, 5, [1.0, 3.0], [1, 3]), ("b", 1, 4, [2.0, 3.5], [2, 3]), ("a", 2, 6, [0.0], [0])]
-        for index in order:
-            source, number, stamp, values, steps = adds[index]
-            rows.add(source * 32, number, stamp, metric(values, steps))
-        assert list(rows.columns()["value"]) == [0.0, 1.0, 2.0, 3.5, 3.0]
+    """Order is by step, time, stamp, source, record, event and row, whatever was added first."""
+    logged = [
+        (at(5, "a"), metric([1.0, 3.0], [1, 3])),
+        (at(4, "b"), metric([2.0, 3.5], [2, 3])),
+        (at(6, "a", 2), metric([0.0, 0.1, 0.2], [0, 0, 0])),
+        (at(6, "a", 2, 1), metric([0.3], [0])),
+        (at(6, "b", 1), metric([0.4], [0])),
+    ]
+    for order in itertools.permutations(logged):
+        assert list(ordered(order)["value"]) == [0.0, 0.1, 0.2, 0.3, 0.4, 1.0, 2.0, 3.5, 3.0]
 
 
-def test_a_rewind_drops_rows_and_their_summary() -> None:
-    """A rewind that drops everything leaves an empty series and no summary."""
-    rows = Rows()
-    rows.add("a" * 32, 1, 5, metric([1.0, 2.0]))
-    assert list(rows.columns([((6, "b", 1, 0), 0)])["value"]) == [1.0]
-    assert len(rows.columns([((6, "b", 1, 0), -1)])) == 0
-    assert rows.summary([((6, "b", 1, 0), -1)]) is None
-    assert len(rows.columns([((5, "a" * 32, 1, 0), -1)])) == 0, "rows of the rewind's own place were logged before it"
-    assert len(rows.columns([((4, "b", 1, 0), -1)])) == 2
+def test_a_rewind_drops_what_was_logged_before_it() -> None:
+    """Rows above the step go if their place is before the rewind's, down to the event in a record."""
+    logged = [(at(5, "a", 1, 1), metric([1.0, 2.0]))]
+    assert list(ordered(logged, [(at(6, "b"), 0)])["value"]) == [1.0]
+    assert len(ordered(logged, [(at(6, "b"), -1)])) == 0
+    assert ordered(logged, [(at(6, "b"), -1)]).summary() is None
+    assert len(ordered(logged, [(at(5, "a", 1, 2), -1)])) == 0
+    assert len(ordered(logged, [(at(5, "a", 1, 0), -1)])) == 2
+    assert len(ordered(logged, [(at(4, "b"), -1)])) == 2
+    assert len(ordered(logged, [(at(6, "b"), 0), (at(7, "b"), 1)])) == 1
 
 
 def test_what_is_returned_is_the_callers() -> None:
-    """Changing or keeping an answer does not touch what is stored, or stop it from growing."""
-    rows = Rows()
-    rows.add("a" * 32, 1, 1, metric([1.0]))
-    answer = rows.columns().as_numpy()
+    """Changing an answer does not touch what was logged."""
+    logged = [(at(1), metric([1.0]))]
+    answer = ordered(logged).as_numpy()
     answer["value"][0] = 9.0  # type: ignore[index]
-    rows.add("a" * 32, 2, 2, metric([2.0], [1]))
-    assert list(rows.columns()["value"]) == [1.0, 2.0]
+    assert list(ordered(logged)["value"]) == [1.0]
 
 
 def test_numpy_arrays_are_what_numpy_users_expect() -> None:

@@ -1,0 +1,42 @@
+"""mlcore: track, package and reproduce machine-learning experiments.
+
+Everything is imported when it is first used: ``import mlcore`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlcore.hookspecs import Provider, hookimpl
+    from mlcore.tracking._active import active_run, last_run
+    from mlcore.tracking._client import Client, Experiment
+    from mlcore.tracking._module import *
+    from mlcore.tracking._run import Run
+    from mlcore.tracking._views import Listing, Series
+
+__version__ = "0.1.0"
+_PLACES = {
+    "mlcore.hookspecs": "Provider hookimpl",
+    "mlcore.tracking._active": "active_run last_run",
+    "mlcore.tracking._client": "Client Experiment",
+    "mlcore.tracking._module": "client create_experiment end_run get_experiment get_run list_experiments list_runs "
+    "log_metric log_metrics log_param log_params log_points remove_tag set_experiment set_note set_store set_tag "
+    "set_tags start_run",
+    "mlcore.tracking._run": "Run",
+    "mlcore.tracking._views": "Listing Series",
+}
+_HOME = {name: module for module, names in _PLACES.items() for name in names.split()}
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the names stand above, once
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlcore' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

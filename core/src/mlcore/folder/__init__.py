@@ -13,6 +13,6 @@
 
 from __future__ import annotations
 
-from mlcore.folder._folder import FORMAT, STORE_HOME, Folder
+from mlcore.folder._folder import FORMAT, STORE_HOME, Folder, publish
 
-__all__ = ["FORMAT", "STORE_HOME", "Folder"]
+__all__ = ["FORMAT", "STORE_HOME", "Folder", "publish"]

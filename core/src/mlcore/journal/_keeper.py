@@ -7,31 +7,21 @@ import os
 import threading
 import time
 import weakref
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlcore.journal._writer import Writer
 
 SYNC_SECONDS = 1.0
 SIGN_SECONDS = 30.0
 
 
-class Kept(Protocol):
-    """What the keeper looks after."""
-
-    def sync(self) -> None:
-        """Make what was written survive a loss of power, if there is anything new."""
-
-    def sign(self) -> None:
-        """Show that the writer lives."""
-
-    def forked(self) -> None:
-        """Learn that this is now a child process, whose parent goes on with the file."""
-
-
-_kept: weakref.WeakSet[Kept] = weakref.WeakSet()
+_kept: weakref.WeakSet[Writer] = weakref.WeakSet()
 _thread: threading.Thread | None = None
 _lock = threading.Lock()
 
 
-def keep(journal: Kept) -> None:
+def keep(journal: Writer) -> None:
     """Look after a journal until it is let go."""
     global _thread
     with _lock:
@@ -41,7 +31,7 @@ def keep(journal: Kept) -> None:
             _thread.start()
 
 
-def let_go(journal: Kept) -> None:
+def let_go(journal: Writer) -> None:
     """Stop looking after a journal."""
     _kept.discard(journal)
 

@@ -11,7 +11,7 @@ from mlcore.errors import InvalidValue
 
 KEY_LIMIT = 250
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_INT64 = range(-(1 << 63), 1 << 63)
+_FORMATS = {"q": ("l", "q", "<l", "<q"), "d": ("d", "<d")}
 
 
 def check_key(key: Any) -> str:
@@ -38,48 +38,38 @@ def as_float(key: str, value: Any) -> float:
 def as_int(name: str, value: Any) -> int:
     """Return a step or a time (ms) from an integer or a whole float. Raises `InvalidValue`."""
     try:
-        number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(
-            value.item() if hasattr(value, "item") else value
-        )  # fmt: skip
-    except (TypeError, ValueError) as error:
-        raise InvalidValue(f"{name} {value!r:.80} is no whole number") from error
-    if number not in _INT64:
-        raise InvalidValue(f"{name} {number} does not fit into 64 bits")
-    return number
+        value = value.item() if hasattr(value, "item") else value
+        number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+        return array("q", [number])[0]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidValue(f"{name} {value!r:.80} is no whole number of 64 bits") from error
 
 
-def as_int_column(key: str, name: str, values: Any) -> array[int]:
-    """Return int64s from a buffer, a numpy array or a sequence. Raises `InvalidValue`."""
-    found = _buffer("q", values)
-    if found is None:
-        try:
-            found = array("q", values.tolist() if hasattr(values, "tolist") else values)
-        except (TypeError, OverflowError):
-            found = array("q", [as_int(f"{key!r}: {name}", value) for value in values])
-    return found
+def metric_columns(key: str, steps: Any, values: Any, times: Any = None) -> dict[str, array[Any]]:
+    """Return columns ``step``, ``value`` and, where times (ms) are given, ``time``, from buffers or sequences.
+
+    Raises `InvalidValue` if one is no number, or their lengths differ.
+    """
+    columns = {"step": _column("q", key, steps), "value": _column("d", key, values)}
+    if times is not None:
+        columns["time"] = _column("q", key, times)
+    if len(set(map(len, columns.values()))) > 1:
+        lengths = ", ".join(f"{len(column)} {name}s" for name, column in columns.items())
+        raise InvalidValue(f"metric {key!r}: columns of different lengths: {lengths}")
+    return columns
 
 
-def as_float_column(key: str, values: Any) -> array[float]:
-    """Return float64s from a buffer, a numpy array or a sequence. Raises `InvalidValue`."""
-    found = _buffer("d", values)
-    if found is None:
-        try:
-            found = array("d", values.tolist() if hasattr(values, "tolist") else values)
-        except TypeError:
-            found = array("d", [as_float(key, value) for value in values])
-    return found
-
-
-def _buffer(code: str, values: Any) -> array[Any] | None:
-    """Copy a contiguous one-dimensional buffer of the very type, None if it is not one."""
-    if isinstance(values, array):
-        return values[:] if values.typecode == code else None
+def _column(code: str, key: str, values: Any) -> array[Any]:
+    found = array(code)
     try:
         view = memoryview(values)
-    except (TypeError, ValueError, BufferError):
-        return None
-    if view.ndim != 1 or view.itemsize != 8 or view.format not in (("d", "<d") if code == "d" else ("l", "q", "<q", "<l")):
-        return None
-    found = array(code)
-    found.frombytes(view.tobytes())
-    return found
+        if view.ndim == 1 and view.format in _FORMATS[code] and view.itemsize == 8:
+            found.frombytes(view.tobytes())
+            return found
+    except TypeError:
+        pass  # no buffer
+    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    try:
+        return array(code, values)
+    except (TypeError, OverflowError):
+        return array(code, [as_int(f"{key!r}: step or time", v) if code == "q" else as_float(key, v) for v in values])

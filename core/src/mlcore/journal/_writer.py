@@ -10,43 +10,18 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import time_ns
-from typing import Any, Protocol
+from typing import Any
 
 from mlcore.errors import InvalidValue
-from mlcore.journal import _format as f
+from mlcore.journal import format as f
 from mlcore.journal._keeper import keep, let_go
-from mlcore.journal._values import as_float, as_float_column, as_int, as_int_column, check_key
+from mlcore.journal._values import as_float, as_int, check_key, metric_columns
 from mlcore.journal._signs import this_process
 from mlcore.store import Event, clock, encode_event, to_json
 
 _log = logging.getLogger("mlcore")
 _SIZE = f.POINT_FRAME.size + f.CHECKSUM.size
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-
-
-class Sink(Protocol):
-    """Take in what a run logs; a journal does, and so does a store that is written to directly."""
-
-    dropped: int
-    reason: str
-
-    def point(self, key: str, value: Any, step: Any = None, time: Any = None) -> None:
-        """Log one value; without `step` the key's next one, without `time` (ms since 1970) now."""
-
-    def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
-        """Log one value a key, all or none of them."""
-
-    def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
-        """Log columns of one length for one key."""
-
-    def events(self, events: Sequence[Event]) -> None:
-        """Log events as one record."""
-
-    def continue_after(self, steps: Mapping[str, int]) -> None:
-        """Count steps on from these, as after a resume."""
-
-    def close(self) -> None:
-        """Sync and close."""
 
 
 class Writer:
@@ -112,44 +87,37 @@ class Writer:
         return None
 
     def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
-        """See `Sink.points`."""
+        """Log one value a key as one record: all of them or none."""
         with self._lock:
             if values:
                 self._several(values, step, time)
 
     def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
-        """See `Sink.block`. More than 1,048,576 rows make several records."""
-        columns = [as_int_column(key, "step", steps), as_float_column(key, values)]
-        columns += [] if times is None else [as_int_column(key, "time", times)]
-        if len({len(each) for each in columns}) > 1:
-            raise InvalidValue(f"{key!r}: columns of different lengths: {[len(each) for each in columns]}")
-        for start in range(0, len(columns[0]), f.CALL_ROWS):
+        """Log columns of one length for one key. More than 1,048,576 rows make several records."""
+        columns = metric_columns(key, steps, values, times)
+        for start in range(0, len(columns["step"]), f.CALL_ROWS):
+            part = {name: column[start : start + f.CALL_ROWS] for name, column in columns.items()}
             with self._lock:
-                word = self._word(key)
-                if word is None:
-                    continue
-                steps, values, *more = (each[start : start + f.CALL_ROWS] for each in columns)
-                payload = f.pack_block(word[0] >> 32, steps, more[0] if more else None, values)
-                stamp, flags = self._tick(), 0 if more else f.STAMPED
-                data = f.pack_frame(self._seed, f.BLOCK, flags, self._number + 1, stamp, payload)
-                self._commit(data, stamp, {key: steps[-1]})
+                entry = self._entry(key)
+                if entry is not None:
+                    payload = f.pack_block(entry[0] >> 32, part["step"], part.get("time"), part["value"])
+                    flags = 0 if "time" in part else f.STAMPED
+                    self._frame(f.BLOCK, flags, payload, {key: part["step"][-1]})
 
     def events(self, events: Sequence[Event]) -> None:
-        """See `Sink.events`."""
+        """Log events as one record."""
         payload = b"\n".join(map(encode_event, events))
         with self._lock:
             if self._ready():
-                stamp = self._tick()
-                data = f.pack_frame(self._seed, f.EVENTS, 0, self._number + 1, stamp, payload)
-                self._commit(data, stamp, {})
+                self._frame(f.EVENTS, 0, payload, {})
 
     def continue_after(self, steps: Mapping[str, int]) -> None:
-        """See `Sink.continue_after`."""
+        """Count the steps of these keys on from here, as after a resume."""
         with self._lock:
             self._steps.update(steps)
 
     def close(self) -> None:
-        """See `Sink.close`."""
+        """Sync and close; a later call opens a new journal."""
         let_go(self)
         try:
             self.sync()
@@ -216,35 +184,33 @@ class Writer:
                 return False
         return True
 
-    def _tick(self) -> int:
-        return clock.tick(self._stamp)
+    def _frame(self, kind: int, flags: int, payload: bytes, steps: Mapping[str, int]) -> None:
+        stamp = clock.tick(self._stamp)
+        self._commit(f.pack_frame(self._seed, kind, flags, self._number + 1, stamp, payload), stamp, steps)
 
-    def _word(self, key: str) -> list[int] | None:
-        """Return the entry of a key, defined in the journal, or None if the disk refuses that."""
+    def _entry(self, key: str) -> list[int] | None:
+        """Return what is known of a key, defined in the journal, or None if the disk refuses that."""
         entry = self._keys.get(key)
         if entry is None and check_key(key) and self._ready():
             number = len(self._keys) + 1
-            about = to_json({"number": number, "key": key})
-            frame = f.pack_frame(self._seed, f.KEY, 0, 0, self._tick(), about)
+            frame = f.pack_frame(self._seed, f.KEY, 0, 0, clock.tick(), to_json({"number": number, "key": key}))
             # twice, since all points of the key hang on it
-            if not self._write(frame * 2):
-                return None
-            entry = self._keys[key] = [f.word(f.POINT, number), self._steps.get(key, -1)]
+            if self._write(frame * 2):
+                entry = self._keys[key] = [f.word(f.POINT, number), self._steps.get(key, -1)]
         return entry
 
     def _several(self, values: Mapping[str, Any], step: Any, time: Any) -> None:
-        numbers = {key: as_float(key, value) for key, value in values.items()}
-        given, at = None if step is None else as_int("step", step), None if time is None else as_int("time", time)
-        entries = {key: self._word(key) for key in numbers}
-        words = {key: entry for key, entry in entries.items() if entry is not None}
-        if len(words) < len(numbers):
+        numbers = {check_key(key): as_float(key, value) for key, value in values.items()}
+        given = None if step is None else as_int("step", step)
+        at = time_ns() // 1_000_000 if time is None else as_int("time", time)
+        entries = {key: entry for key in numbers if (entry := self._entry(key)) is not None}
+        if len(entries) < len(numbers):
             return
-        stamp, frames, steps = self._tick(), [], {}
-        at = time_ns() // 1_000_000 if at is None else at
+        stamp, frames, steps = clock.tick(self._stamp), list[bytes](), dict[str, int]()
         for index, (key, value) in enumerate(numbers.items()):
-            steps[key] = words[key][1] + 1 if given is None else given
+            steps[key] = entries[key][1] + 1 if given is None else given
             flags = (f.CONTINUES if index + 1 < len(numbers) else 0) | (f.CONTINUED if index else 0)
-            first = f.word(f.POINT_AT, words[key][0] >> 32, flags)
+            first = f.word(f.POINT_AT, entries[key][0] >> 32, flags)
             body = f.POINT_AT_FRAME.pack(first, self._number + 1, stamp, steps[key], at, value)
             frames.append(body + f.CHECKSUM.pack(zlib.crc32(body, self._seed)))
         self._commit(b"".join(frames), stamp, steps)
@@ -286,27 +252,3 @@ class Writer:
         if not self.reason:
             self.reason = f"{self.folder}: {error.strerror or error}"
             _log.warning("cannot write to %s; training goes on, what cannot be written is counted", self.reason)
-
-
-class Nowhere:
-    """Take in everything and keep nothing, for ``MLCORE_STORE=off``."""
-
-    dropped, reason = 0, ""
-
-    def point(self, key: str, value: Any, step: Any = None, time: Any = None) -> None:
-        """See `Sink.point`."""
-
-    def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
-        """See `Sink.points`."""
-
-    def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
-        """See `Sink.block`."""
-
-    def events(self, events: Sequence[Event]) -> None:
-        """See `Sink.events`."""
-
-    def continue_after(self, steps: Mapping[str, int]) -> None:
-        """See `Sink.continue_after`."""
-
-    def close(self) -> None:
-        """See `Sink.close`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlcore.hookspecs import Provider, hookimpl
 from mlcore.plugins._entry_points import EntryPoint
 from mlcore.plugins._manager import (
+    FIRST_PARTY,
     Plugin,
     conflicts,
     installed,
@@ -16,6 +17,7 @@ from mlcore.plugins._manager import (
 )
 
 __all__ = [
+    "FIRST_PARTY",
     "EntryPoint",
     "Plugin",
     "Provider",

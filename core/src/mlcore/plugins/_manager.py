@@ -23,9 +23,8 @@ PREFIX = "mlcore_"
 FIRST_PARTY = {
     "stores": {"file": "local", "http": "remote", "https": "remote", "sqlite": "sql", "mysql": "sql"}
     | {"mariadb": "sql", "postgresql": "sql", "postgres": "sql", "mlflow": "mlflow"},
-    "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs"}
-    | {"az": "azure", "abfs": "azure"},
-    "commands": dict.fromkeys(("init", "where", "fsck", "reindex"), "local"),
+    "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
+    "commands": dict.fromkeys(("init", "where", "fsck", "journal", "reindex"), "local"),
 }
 
 

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 import attrs
 
 from mlcore.errors import InvalidValue, Malformed, OutOfOrder, SourceReused
-from mlcore.store._events import EVENT_LIMIT, Event, RowsLogged, check_rows, encode_event, to_json
+from mlcore.store._codec import EVENT_LIMIT, check_rows, encode_event, to_json
+from mlcore.store._events import Event, RowsLogged
+
+__all__ = ["Batch", "Marks", "Record", "check", "digest"]
 
 STAMP_LIMIT = 1 << 63
 _SOURCE = re.compile(r"[0-9a-f]{32}")
@@ -117,9 +120,13 @@ class Marks:
     def __init__(self) -> None:
         self._marks: dict[str, tuple[int, str]] = {}
 
-    def last(self, source: str) -> int:
-        """Return the number of the last record known of `source`, 0 if none is."""
-        return self._marks.get(source, (0, ""))[0]
+    def get(self, source: str) -> tuple[int, str]:
+        """Return the number of the last record known of `source` and the digest after it: 0 and "" if none is."""
+        return self._marks.get(source, (0, ""))
+
+    def set(self, source: str, last: int, digest: str) -> None:
+        """Remember a source that was read back: the number of its last record, and the digest after it."""
+        self._marks[source] = (last, digest)
 
     def new(self, batch: Batch) -> Batch | None:
         """Return the part of `batch` that is not known yet, or None if all of it is.
@@ -127,7 +134,7 @@ class Marks:
         Raises `Malformed`, `OutOfOrder` or `SourceReused`. Nothing is remembered before `advance`.
         """
         check(batch)
-        last, known = self._marks.get(batch.source, (0, ""))
+        last, known = self.get(batch.source)
         if not batch.records:
             return batch
         if batch.first > last + 1:
@@ -143,4 +150,4 @@ class Marks:
     def advance(self, batch: Batch) -> None:
         """Remember that `batch`, as `new` returned it, is stored."""
         if batch.records:
-            self._marks[batch.source] = (batch.last, digest(batch.records, batch.previous))
+            self.set(batch.source, batch.last, digest(batch.records, batch.previous))

@@ -15,6 +15,8 @@ from mlcore.store._fold import Entity, Fold
 from mlcore.store._query import Page, Query, find
 from mlcore.store._rows import Columns
 
+__all__ = ["START", "Capabilities", "SeriesKey", "SimpleStore", "Store", "Stored", "selected", "shaped"]
+
 START = ""
 
 
@@ -67,12 +69,7 @@ class Store(Protocol):
         """
 
     def events(
-        self,
-        after: str = START,
-        *,
-        of: str | None = None,
-        kinds: Iterable[str] | None = None,
-        rows: bool = True,
+        self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
     ) -> Iterator[Stored]:
         """Yield what is stored after a position, and end. Order holds within a source only.
 
@@ -119,11 +116,8 @@ def selected(
     wanted = None if kinds is None else set(kinds)
     records = []
     for record in stored.batch.records:
-        events = tuple(
-            event for event in record.events
-            if (rows or not isinstance(event, RowsLogged)) and (wanted is None or event.kind in wanted)
-        )  # fmt: skip
-        if events:
+        of_kinds = (event for event in record.events if wanted is None or event.kind in wanted)
+        if events := tuple(event for event in of_kinds if rows or not isinstance(event, RowsLogged)):
             records.append(attrs.evolve(record, events=events))
     return attrs.evolve(stored, batch=attrs.evolve(stored.batch, records=tuple(records))) if records else None
 
@@ -153,12 +147,7 @@ class SimpleStore:
         raise NotImplementedError
 
     def events(
-        self,
-        after: str = START,
-        *,
-        of: str | None = None,
-        kinds: Iterable[str] | None = None,
-        rows: bool = True,
+        self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
     ) -> Iterator[Stored]:
         """See `Store.events`."""
         raise NotImplementedError

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 
-from mlcore.errors import Malformed
-from mlcore.journal import _format as f
+from mlcore.errors import JournalError, Malformed, NewerFormat
+from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, decode_event, from_json
 
 _MARK = f.MARK.to_bytes(2, "little")
@@ -46,11 +47,16 @@ class Frame:
     payload: memoryview
 
 
+Points = Callable[["Journal", int, int, int, int, int, float], None]  # journal, key, number, stamp, step, time, value
+
+
 class Journal:
     """Hold what was read of one journal so far, so that its growth can be read without starting over.
 
     Give the file's bytes from `offset` on to `feed`, as they come. `damage` lists what could not be read,
-    a torn end not included: see `tail`. `writer` is what the writer said about itself.
+    a torn end not included: see `tail`. `gaps` are record numbers that are not in this file, `first` and
+    `stamp` the first and the last stamp. `writer` is what the
+    writer said about itself.
     """
 
     def __init__(self) -> None:
@@ -60,18 +66,24 @@ class Journal:
         self.tail: Damage | None = None
         self.offset = 0
         self.last = 0
-        self.stamp = 0
+        self.first = self.stamp = 0
+        self.gaps: list[tuple[int, int]] = []
         self.keys: dict[int, dict[str, str]] = {}
 
-    def feed(self, data: bytes, final: bool = True) -> Iterator[Record]:
+    @property
+    def source(self) -> str:
+        """The source whose records these are, empty before the header was read."""
+        return self.header.source if self.header else ""
+
+    def feed(self, data: bytes, *, final: bool = True, points: Points | None = None) -> Iterator[Record]:
         """Yield the records in `data`, which starts at `offset`; `offset` moves to where reading must go on.
 
-        `final` says that the file ends with `data`. Raises `JournalError` if this is no journal.
+        `final` says that the file ends with `data`. Single points go to `points` instead, where it is given:
+        that is much faster. Raises `JournalError` if this is no journal.
         """
         end, frames = self.offset + len(data), list[Frame]()
         for frame in self.frames(data, final):
-            if frames and not (frame.flags & f.CONTINUED and frame.number == frames[0].number
-                               and frame.offset == frames[-1].end):  # fmt: skip
+            if frames and not _follows(frame, frames[-1]):
                 self._lost(frames, "a record without its end")
                 frames = []
             if frame.number == 0:
@@ -82,14 +94,17 @@ class Journal:
                 frames.append(frame)
                 if frame.flags & f.CONTINUES:
                     continue
-                record = self._record(frames)
-                frames = []
+                whole, frames = frames, []
                 self.offset = frame.end
-                if record:
-                    yield record
+                if self._in_turn(whole):
+                    if points is not None and frame.kind in _SIZES and len(whole) == 1 and frame.word in self.keys:
+                        points(self, frame.word, frame.number, frame.stamp, *_point(frame))
+                    elif (record := self._record(whole)) is not None:
+                        yield record
             self.offset = frame.end
         if frames:
             self.offset = frames[0].offset
+            self.damage = [each for each in self.damage if each.offset < self.offset]
             self.tail = Damage(self.offset, end - self.offset, "a record without its end, so far", torn=True)
 
     def frames(self, data: bytes, final: bool = True) -> Iterator[Frame]:
@@ -100,7 +115,7 @@ class Journal:
             if len(data) < 2 * f.HEADER_SIZE:
                 self.tail = Damage(0, len(data), "an incomplete header", torn=True)
                 return
-            self.header = f.read_header(data)
+            self.header = read_header(data)
             position = 2 * f.HEADER_SIZE
             for start in (0, f.HEADER_SIZE):
                 if data[start : start + f.HEADER_SIZE] != f.pack_header(self.header)[: f.HEADER_SIZE]:
@@ -146,69 +161,89 @@ class Journal:
         except (ValueError, KeyError, TypeError) as error:
             self._lost([frame], f"a {f.NAMES.get(frame.kind, 'strange')} frame that cannot be understood: {error}")
 
-    def _record(self, frames: list[Frame]) -> Record | None:
-        number, stamp = frames[0].number, frames[0].stamp
+    def _in_turn(self, frames: list[Frame]) -> bool:
+        number = frames[0].number
         if number <= self.last:
             self._lost(frames, f"record {number} after record {self.last}")
-            return None
-        if number > self.last + 1 and not self.damage:
-            self._lost(frames[:1], f"records {self.last + 1} to {number - 1} are missing before it")
-        self.last, self.stamp = number, max(self.stamp, stamp)
-        events: list[Event] = []
+            return False
+        if number > self.last + 1:
+            self.gaps.append((self.last + 1, number - 1))
+        self.first = self.first or frames[0].stamp
+        self.last, self.stamp = number, max(self.stamp, frames[0].stamp)
+        return True
+
+    def _record(self, frames: list[Frame]) -> Record | None:
         try:
-            for frame in frames:
-                events += self._events(frame)
-        except (ValueError, KeyError, Malformed) as error:
-            self._lost(frames, f"record {number} cannot be understood: {error}")
+            events = tuple(event for frame in frames for event in self._events(frame))
+        except (ValueError, Malformed) as error:
+            self._lost(frames, f"record {frames[0].number} cannot be understood: {error}")
             return None
-        return Record(number, stamp, tuple(events))
+        return Record(frames[0].number, frames[0].stamp, events)
 
     def _events(self, frame: Frame) -> list[Event]:
         if frame.kind == f.EVENTS:
             return [decode_event(line) for line in bytes(frame.payload).split(b"\n")]
-        if frame.kind == f.POINT:
-            _, _, _, step, value = f.POINT_FRAME.unpack(frame.payload)
-            key, time = frame.word, frame.stamp // 1_000_000
-        elif frame.kind == f.POINT_AT:
-            _, _, _, step, time, value = f.POINT_AT_FRAME.unpack(frame.payload)
-            key = frame.word
-        elif frame.kind == f.BLOCK:
-            key, columns = f.unpack_block(frame.payload, frame.flags, frame.stamp)
-            return [
-                self._rows(key, {name: values[start : start + f.BLOCK_ROWS] for name, values in columns.items()})
-                for start in range(0, len(columns["step"]), f.BLOCK_ROWS)
-            ]
-        else:
-            raise ValueError(f"frame kind {frame.kind} is unknown")
-        return [self._rows(key, {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])})]
+        if frame.kind in _SIZES:
+            step, time, value = _point(frame)
+            columns = {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])}
+            return [self._rows(frame.word, columns)]
+        if frame.kind != f.BLOCK:
+            raise ValueError(f"a frame of kind {frame.kind}")
+        key, columns = _unpack_block(frame.payload, frame.flags, frame.stamp)
+        return [
+            self._rows(key, {name: values[start : start + f.BLOCK_ROWS] for name, values in columns.items()})
+            for start in range(0, len(columns["step"]), f.BLOCK_ROWS)
+        ]
 
     def _rows(self, key: int, columns: dict[str, array[Any]]) -> RowsLogged:
-        assert self.header is not None
-        name = self.keys.get(key)
-        if name is None:
+        if key not in self.keys:
             raise ValueError(f"key {key} is not defined")
-        return RowsLogged(
-            name.get("kind", "run"), name.get("id", self.header.home), name["key"], columns, name.get("context", "")
-        )
+        kind, id, name, context = self.named(key)
+        return RowsLogged(kind, id, name, columns, context)
+
+    def named(self, key: int) -> tuple[str, str, str, str]:
+        """Return kind and id of the entity, key and context that a key's number stands for."""
+        assert self.header is not None
+        about = self.keys[key]
+        return about.get("kind", "run"), about.get("id", self.header.home), about["key"], about.get("context", "")
 
 
-def read(path: str | os.PathLike[str], journal: Journal | None = None) -> Iterator[Record]:
+def read(
+    path: str | os.PathLike[str],
+    journal: Journal | None = None,
+    *,
+    stop: int | None = None,
+    points: Points | None = None,
+) -> Iterator[Record]:
     """Yield the records of a file, from where `journal` stopped; what was damaged stands in `journal` afterwards.
 
-    Raises `OSError`, or `JournalError` if the file is no journal.
+    `stop` is an offset not to read beyond. Raises `OSError`, or `JournalError` if the file is no journal.
     """
-    journal = journal or Journal()
-    size = _CHUNK
+    journal, size = journal or Journal(), _CHUNK
     with open(path, "rb") as file:
-        while True:
+        end = os.fstat(file.fileno()).st_size if stop is None else stop
+        while journal.offset < end:
             before = journal.offset
             file.seek(before)
-            data = file.read(size)
-            yield from journal.feed(data, final=len(data) < size) if data else ()
-            if len(data) < size:
+            data = file.read(min(size, end - before))
+            yield from journal.feed(data, final=before + len(data) >= end, points=points)
+            if before + len(data) >= end or not data:
                 return
             if journal.offset == before:
                 size *= 2  # not one whole record in it
+
+
+def _follows(frame: Frame, before: Frame) -> bool:
+    return bool(frame.flags & f.CONTINUED) and frame.number == before.number and frame.offset == before.end
+
+
+def _point(frame: Frame) -> tuple[int, int, float]:
+    """Return step, time and value."""
+    if frame.kind == f.POINT:
+        _, _, _, step, value = f.POINT_FRAME.unpack(frame.payload)
+        return step, frame.stamp // 1_000_000, value
+    step, time, value = f.POINT_AT_FRAME.unpack(frame.payload)[3:]
+    return step, time, value
 
 
 def _begins(data: bytes, position: int) -> bool:
@@ -241,3 +276,39 @@ def _frame(view: memoryview, position: int, seed: int, base: int) -> Frame | Non
     _, kind, flags, word, number, stamp = f.FRAME.unpack_from(body)
     payload = body if kind in _SIZES else body[f.FRAME.size :]
     return Frame(base + position, base + end, kind, flags, word, number, stamp, payload)
+
+
+def read_header(data: bytes | memoryview) -> f.Header:
+    """Return the header from the first bytes of a journal; either copy will do.
+
+    Raises `JournalError` if neither can be read, `NewerFormat` if a newer mlcore wrote it.
+    """
+    for start in (0, f.HEADER_SIZE):
+        body = bytes(data[start : start + f.HEADER.size])
+        check = bytes(data[start + f.HEADER.size : start + f.HEADER_SIZE])
+        if len(check) == 4 and zlib.crc32(body) == f.CHECKSUM.unpack(check)[0]:
+            magic, version, _, _, source, home, _ = f.HEADER.unpack(body)
+            if magic == f.MAGIC and version > f.VERSION:
+                raise NewerFormat(f"journal format {version} is newer than {f.VERSION}: upgrade mlcore to read it")
+            if magic == f.MAGIC:
+                return f.Header(source.hex(), home.rstrip(b"\0").decode())
+    raise JournalError("not a journal: neither copy of its header can be read")
+
+
+def _unpack_block(payload: memoryview, flags: int, stamp: int) -> tuple[int, dict[str, Any]]:
+    """Return the key and the columns of a block. Raises `ValueError` if its length is wrong."""
+    key, rows = f.BLOCK_HEAD.unpack_from(payload)
+    body, size = payload[f.BLOCK_HEAD.size :], 8 * rows
+    if len(body) != size * (2 if flags & f.STAMPED else 3):
+        raise ValueError("a block's length does not fit its rows")
+    steps, values = _array("q", body[:size]), _array("d", body[len(body) - size :])
+    times = array("q", [stamp // 1_000_000]) * rows if flags & f.STAMPED else _array("q", body[size : 2 * size])
+    return key, {"step": steps, "time": times, "value": values}
+
+
+def _array(code: str, data: memoryview) -> array[Any]:
+    values = array(code)
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlcore.journal import _format as f
+from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, encode_event, to_json
 
 _CODES = {"step": "q", "time": "q", "value": "d"}
@@ -41,7 +41,7 @@ class Packer:
         key = (event.kind, event.id, event.key, event.context)
         if key in self._keys:
             return self._keys[key], b""
-        number = self._keys[key] = len(self._keys) + 1
+        number = self._keys[key] = max(self._keys.values(), default=0) + 1
         about = {"number": number, "key": event.key, "context": event.context, "kind": event.kind, "id": event.id}
         return number, f.pack_frame(self._header.seed, f.KEY, 0, 0, 0, to_json(about)) * 2
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import JournalError, NewerFormat
+from mlcore.errors import JournalError
 
 VERSION = 1
 MAGIC = b"mlcorejl"
@@ -58,23 +58,6 @@ def pack_header(header: Header) -> bytes:
     return (body + CHECKSUM.pack(zlib.crc32(body))) * 2
 
 
-def read_header(data: bytes | memoryview) -> Header:
-    """Return the header from the first bytes of a journal; either copy will do.
-
-    Raises `JournalError` if neither can be read, `NewerFormat` if a newer mlcore wrote it.
-    """
-    for start in (0, HEADER_SIZE):
-        body = bytes(data[start : start + HEADER.size])
-        check = bytes(data[start + HEADER.size : start + HEADER_SIZE])
-        if len(check) == 4 and zlib.crc32(body) == CHECKSUM.unpack(check)[0]:
-            magic, version, _, _, source, home, _ = HEADER.unpack(body)
-            if magic == MAGIC and version > VERSION:
-                raise NewerFormat(f"journal format {version} is newer than {VERSION}: upgrade mlcore to read it")
-            if magic == MAGIC:
-                return Header(source.hex(), home.rstrip(b"\0").decode())
-    raise JournalError("not a journal: neither copy of its header can be read")
-
-
 def word(kind: int, value: int, flags: int = 0) -> int:
     """Return the first eight bytes of a frame as one integer."""
     return MARK | kind << 16 | flags << 24 | value << 32
@@ -94,28 +77,9 @@ def pack_block(key: int, steps: Sequence[int], times: Sequence[int] | None, valu
     return BLOCK_HEAD.pack(key, len(steps)) + b"".join(columns)
 
 
-def unpack_block(payload: memoryview, flags: int, stamp: int) -> tuple[int, dict[str, Any]]:
-    """Return the key and the columns of a block. Raises `ValueError` if its length is wrong."""
-    key, rows = BLOCK_HEAD.unpack_from(payload)
-    body, size = payload[BLOCK_HEAD.size :], 8 * rows
-    if len(body) != size * (2 if flags & STAMPED else 3):
-        raise ValueError("a block's length does not fit its rows")
-    steps, values = _array("q", body[:size]), _array("d", body[len(body) - size :])
-    times = array("q", [stamp // 1_000_000]) * rows if flags & STAMPED else _array("q", body[size : 2 * size])
-    return key, {"step": steps, "time": times, "value": values}
-
-
 def _column(code: str, values: Sequence[Any]) -> bytes:
     packed = values if isinstance(values, array) and values.typecode == code else array(code, values)
     if sys.byteorder == "big":
         packed = packed[:]
         packed.byteswap()
     return packed.tobytes()
-
-
-def _array(code: str, data: memoryview) -> array[Any]:
-    values = array(code)
-    values.frombytes(data)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values

@@ -1,0 +1,90 @@
+"""The active run: which one is meant when nobody says, and how open ones end with the process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from mlcore.errors import RunStateError
+
+if TYPE_CHECKING:
+    from mlcore.tracking._run import Run
+
+current: ContextVar[Run | None] = ContextVar("mlcore_run", default=None)
+_open: list[Run] = []
+_last: Run | None = None
+
+
+def push(run: Run) -> None:
+    """Make a run the active one, until it ends."""
+    global _last
+    run._previous, _last = current.get(), run
+    current.set(run)
+    _open[:] = [each for each in _open if each._live] + [run]
+
+
+def active_run() -> Run | None:
+    """Return the active run: this context's, or for a thread that has none the only open one of the process.
+
+    Raises `RunStateError` where a thread leaves several to choose from.
+    """
+    run = current.get()
+    while run is not None and not run._live:
+        run = run._previous
+    if run is None and current.get() is None:
+        others = [each for each in _open if each._live]
+        if len(others) > 1:
+            raise RunStateError("several runs are open and none of them in this thread: call the run's own methods")
+        return others[0] if others else None
+    return run
+
+
+def last_run() -> Run | None:
+    """Return the run that this process started last, ended or not."""
+    return _last
+
+
+def make_way(inside: bool) -> Run | None:
+    """Return the active run for a new one to start in, or end it if a notebook starts another.
+
+    Raises `RunStateError` if a run is active and the new one is to be on its own.
+    """
+    run = active_run() if inside else current.get() and active_run()
+    if run is None or inside:
+        return run
+    if not _in_notebook():
+        raise RunStateError(
+            f"run {run.id} is active: end it, or start this one inside it with nested=True or parent=run"
+        )
+    logging.getLogger("mlcore").warning("ending run %s, as another one starts", run.id)
+    run.end()
+    return None
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what is open as the process ended: an uncaught error is where the interpreter leaves it."""
+    from mlcore.tracking._run import status_after
+
+    error = None if _in_notebook() else getattr(sys, "last_value", None)
+    for run in reversed(_open):
+        if run._live:
+            run.end(status_after(error))
+
+
+def _forget_opener() -> None:
+    for run in _open:
+        run._opener = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_opener)

@@ -1,0 +1,74 @@
+"""The module-level functions: the methods of the default client and of the active run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, Concatenate
+from functools import wraps
+
+from mlcore.tracking import _active
+from mlcore.tracking._client import Client
+from mlcore.tracking._run import Run
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_T = TypeVar("_T")
+_default: Client | None = None
+
+
+def client() -> Client:
+    """Return the client that the module-level functions use."""
+    return _default or set_store()
+
+
+def set_store(uri: Any = None) -> Client:
+    """Use another store from now on: a path, a URI or ``"off"``; without one, the one that is found."""
+    global _default
+    _default = Client(uri)
+    return _default
+
+
+def log_metric(key: str, value: Any, step: int | None = None, time: int | None = None) -> None:
+    """Log one value of a metric to the active run, starting one if there is none; see `Run.log_metric`."""
+    run = _active.current.get()
+    if run is None or not run._live:
+        run = _run()
+    run._sink.point(key, value, step, time)
+
+
+def end_run(status: str = "FINISHED") -> None:
+    """End the active run; see `Run.end`."""
+    run = _active.active_run()
+    if run is None:
+        return logging.getLogger("mlcore").warning("there is no active run to end")
+    return run.end(status)
+
+
+def _run() -> Run:
+    return _active.active_run() or client().start_run()
+
+
+def _on(target: Callable[[], _T], method: Callable[Concatenate[_T, _P], _R]) -> Callable[_P, _R]:
+    @wraps(method)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return method(target(), *args, **kwargs)
+
+    return call
+
+
+log_metrics = _on(_run, Run.log_metrics)
+log_param = _on(_run, Run.log_param)
+log_params = _on(_run, Run.log_params)
+log_points = _on(_run, Run.log_points)
+remove_tag = _on(_run, Run.remove_tag)
+set_note = _on(_run, Run.set_note)
+set_tag = _on(_run, Run.set_tag)
+set_tags = _on(_run, Run.set_tags)
+create_experiment = _on(client, Client.create_experiment)
+get_experiment = _on(client, Client.get_experiment)
+get_run = _on(client, Client.get_run)
+list_experiments = _on(client, Client.list_experiments)
+list_runs = _on(client, Client.list_runs)
+set_experiment = _on(client, Client.set_experiment)
+start_run = _on(client, Client.start_run)

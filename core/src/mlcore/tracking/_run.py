@@ -1,0 +1,256 @@
+"""A run: what is logged to it, live, and what is read back of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlcore import plugins
+from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError
+from mlcore.folder import Folder
+from mlcore.journal import Writer, check_key
+from mlcore.store import AttributesRemoved, AttributesSet, Conflict, Entity, Event, Updated, same
+from mlcore.tracking._backend import Backend, StoreSink, status_of
+from mlcore.tracking._plain import flat, plain, portions
+from mlcore.tracking._views import Series, Viewed, frame
+
+if TYPE_CHECKING:
+    import pandas
+
+ENDED = ("FINISHED", "FAILED", "KILLED")
+_log = logging.getLogger("mlcore")
+
+
+class _Later:
+    """Stand in for the sink of a run that this process does not hold open, until something is written."""
+
+    dropped, reason = 0, ""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        run = self._run
+        if name != "events" and run.status in ENDED:
+            raise RunStateError(f"run {run.name} ({run.id}) is {run.status}: resume it with start_run(run_id=...)")
+        run._sink = run._backend.sink(run.id)
+        return getattr(run._sink, name)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def _field(name: str, doc: str, default: Any = None) -> Any:
+    def value(run: Run) -> Any:
+        found = run._now().fields.get(name)
+        return default if found is None else found
+
+    return property(value, doc=doc)
+
+
+class Run(Viewed):
+    """A run, live or read back.
+
+    As a context manager it ends with the block: FINISHED, FAILED on an exception, KILLED on an interrupt. What is read
+    from a live run is read from its store.
+    """
+
+    def __init__(self, backend: Backend, id: str, entity: Entity | None = None) -> None:
+        self.id = id
+        self._backend, self._entity, self._live, self._opener = backend, entity, False, False
+        self._sink: Writer | StoreSink | _Later = _Later(self)
+        self._params: dict[str, Any] = dict(entity.attributes.get("params", {})) if entity else {}
+        self._previous: Run | None = None
+
+    # What is logged
+
+    def log_metric(self, key: str, value: Any, step: int | None = None, time: int | None = None) -> None:
+        """Log one value of a metric.
+
+        `value` is anything with ``__float__`` or ``.item()``; NaN and infinities are kept. `step` defaults to the
+        key's next one, `time` (ms since 1970) to now. Raises `InvalidValue`.
+        """
+        self._sink.point(key, value, step, time)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, time: int | None = None) -> None:
+        """Log one value of each metric at one step, all or none. Raises `InvalidValue`."""
+        self._sink.points(metrics, step, time)
+
+    def log_points(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
+        """Log many values of one metric: buffers, numpy arrays or sequences of one length, `times` in ms since 1970.
+
+        Raises `InvalidValue`.
+        """
+        self._sink.block(key, *(x if x is None or hasattr(x, "__len__") else list(x) for x in (steps, values, times)))
+
+    def log_param(self, key: str, value: Any, *, correct: bool = False) -> None:
+        """Log one parameter; see `log_params`."""
+        self.log_params({key: value}, correct=correct)
+
+    def log_params(self, params: Any, *, correct: bool = False) -> None:
+        """Log parameters from a dict, Namespace, dataclass or attrs object; nested ones become ``a.b``.
+
+        A parameter has one value: the same again is no change, another raises `ParamConflict`, unless `correct`
+        says that the one before was wrong. Raises `InvalidValue`.
+        """
+        given = flat(params)
+        known = self._params
+        for key, value in given.items():
+            if key in known and not correct and not same(known[key], value):
+                raise ParamConflict(f"param {key!r} is {known[key]!r}, not {value!r}; correct=True replaces it")
+        new = {key: value for key, value in given.items() if key not in known or not same(known[key], value)}
+        self._write(*(AttributesSet("run", self.id, "params", part, once=not correct) for part in portions(new)))
+        known.update(new)
+
+    def set_tag(self, key: str, value: Any) -> None:
+        """Set one tag; the last value counts. Raises `InvalidValue`."""
+        self.set_tags({key: value})
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags; the last values count. Raises `InvalidValue`."""
+        values = {check_key(key): plain(key, value) for key, value in tags.items()}
+        self._write(*(AttributesSet("run", self.id, "tags", part) for part in portions(values)))
+
+    def remove_tag(self, key: str) -> None:
+        """Remove a tag; one that is not there is no error."""
+        self._write(AttributesRemoved("run", self.id, "tags", [check_key(key)]))
+
+    def set_note(self, text: str) -> None:
+        """Set the run's note, as Markdown; the last one counts."""
+        self._write(Updated("run", self.id, {"note": plain("note", text)}))
+
+    def delete(self) -> None:
+        """Hide the run until it is restored."""
+        self._write(Updated("run", self.id, {"deleted": True}))
+
+    def restore(self) -> None:
+        """Show a deleted run again."""
+        self._write(Updated("run", self.id, {"deleted": False}))
+
+    def end(self, status: str = "FINISHED") -> None:
+        """End the run: FINISHED, FAILED or KILLED. In a process that only joined it, stop logging to it."""
+        if status not in ENDED:
+            raise InvalidValue(f"a run ends as {', '.join(ENDED)}, not {status!r}")
+        if not self._live:
+            return _log.warning("run %s has ended already", self.id)
+        if self._opener:
+            self._write(Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)}))
+        sink, self._sink, self._live, self._entity = self._sink, _Later(self), False, None
+        sink.close()
+        if sink.dropped:
+            _log.warning("run %s: %d calls could not be written: %s", self.id, sink.dropped, sink.reason)
+        if self._opener:
+            plugins.notify("mlcore_run_ended", run=self)
+        return None
+
+    def _write(self, *events: Event) -> None:
+        if events:
+            self._sink.events(events)
+            if not self._live:
+                self._entity = None
+
+    # What is read
+
+    def _now(self) -> Entity:
+        if self._entity is not None:
+            return self._entity
+        entity = self._backend.get("run", self.id) or Entity("run", self.id)
+        if not self._live:
+            self._entity = entity
+        return entity
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the run's journals, None in a store that is no folder."""
+        root = self._backend.root
+        return None if root is None else Folder.open(root).run_folder(self.id)
+
+    def refresh(self) -> Run:
+        """Read the run anew: what was read back stays as it was until this is called."""
+        self._entity = None
+        return self
+
+    @property
+    def name(self) -> str:
+        """The run's name; several may share it."""
+        return str(self._now().fields.get("name", ""))
+
+    @property
+    def status(self) -> str:
+        """RUNNING, FINISHED, FAILED, KILLED, or LOST when its process is gone or silent for five minutes."""
+        return status_of(self._now())
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of the run's experiment."""
+        return self._now().parent
+
+    parent_run_id = _field("parent_run", "The id of the run that this one is nested in, or None.")
+    start_time = _field("start_time", "When the run started, in ms since 1970.")
+    end_time = _field("end_time", "When the run ended, in ms since 1970; None while it has not.")
+    deleted = _field("deleted", "Whether the run is hidden until it is restored.", default=False)
+    note = _field("note", "The run's note, as Markdown.", default="")
+
+    @property
+    def last_seen(self) -> int:
+        """When the run was last heard of, in ms since 1970."""
+        entity = self._now()
+        return entity.seen or entity.changed // 1_000_000
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters, of the types they were logged with."""
+        return dict(self._now().attributes.get("params", {}))
+
+    @property
+    def tags(self) -> dict[str, Any]:
+        """The tags."""
+        return dict(self._now().attributes.get("tags", {}))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The latest value of every metric: that of the highest step."""
+        return {key: each.value for (key, context), each in self._now().metrics.items() if not context}
+
+    @property
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """The parameters that several processes set to different values, and lost."""
+        return self._now().conflicts
+
+    def series(self, key: str, *, max_points: int | None = None) -> Series:
+        """Return the history of a metric; thinned to `max_points` it keeps every peak. Raises `NotFound`."""
+        found = self._backend.store().series("run", [self.id], [key], context="", max_points=max_points)
+        if not found:
+            raise NotFound(f"run {self.id} has no metric {key!r}; it has {', '.join(self.metrics) or 'none'}")
+        columns = found[self.id, key, ""]
+        return Series(key, columns["step"], columns["time"], columns["value"])
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return all metrics as a DataFrame with the columns key, step, time (ms since 1970) and value."""
+        found = self._backend.store().series("run", [self.id], context="")
+        columns = {
+            name: [value for each in found.values() for value in each[name]] for name in ("step", "time", "value")
+        }
+        return frame({"key": [key for (_, key, _), each in found.items() for _ in range(len(each))], **columns})
+
+    def _view(self) -> dict[str, Any]:
+        families = {"metrics": self.metrics, "params": self.params, "tags": self.tags}
+        values = {f"{family}.{key}": each for family, found in families.items() for key, each in found.items()}
+        return {"id": self.id, "name": self.name, "status": self.status, **values}
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self._live:
+            self.end(status_after(error))
+
+
+def status_after(error: BaseException | None) -> str:
+    """Return how a run ends that `error` broke off."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "FINISHED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"

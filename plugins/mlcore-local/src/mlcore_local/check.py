@@ -1,0 +1,92 @@
+"""Check a folder store, and repair what can be without losing a whole record."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+from mlcore.errors import JournalError
+from mlcore.folder import Folder
+from mlcore.journal import alive
+from mlcore.journal.format import SUFFIX
+from mlcore_local.reader import Journal, read
+from mlcore_local.seal import NAME, open_sealed
+
+_LEFTOVER_SECONDS = 3600
+
+
+@attrs.frozen
+class Finding:
+    """Say what is wrong with a file: ``damaged`` lost records, ``torn`` and ``leftover`` did not, ``repaired`` was."""
+
+    path: Path
+    what: str
+    severity: str
+
+
+@attrs.define
+class Report:
+    """Hold what a check found."""
+
+    journals: int = 0
+    records: int = 0
+    findings: list[Finding] = attrs.field(factory=list)
+
+
+def check(folder: Folder, *, repair: bool = False, progress: Callable[[int], None] = lambda _: None) -> Report:
+    """Read every journal and seal of a store. With `repair`, cut torn ends of dead writers and remove leftovers."""
+    report = Report()
+    gaps: dict[str, tuple[Path, list[tuple[int, int]]]] = {}
+    claimed: dict[str, set[int]] = {}
+    for path in sorted(folder.root.rglob("*")):
+        progress(1)
+        if path.suffix == SUFFIX and path.is_file():
+            journal = _journal(path, report, repair)
+            if path.parts[-3] == "claims":
+                claimed.setdefault(journal.source, set()).update(range(journal.last + 1))
+            if journal.gaps:
+                gaps[journal.source] = (path, journal.gaps)
+        elif path.name == NAME:
+            _seal(path, report, repair)
+        elif path.suffix == ".tmp" and time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+            _remove(path, "left over by a process that died", "leftover", report, repair)
+    for source, (path, missing) in gaps.items():
+        for first, last in missing:
+            if first > 1 and not claimed.get(source, set()).issuperset(range(first, last + 1)):
+                report.findings.append(Finding(path, f"records {first} to {last} are missing", "damaged"))
+    return report
+
+
+def _journal(path: Path, report: Report, repair: bool) -> Journal:
+    journal = Journal()
+    report.journals += 1
+    try:
+        report.records += sum(1 for _ in read(path, journal))
+    except (JournalError, OSError) as error:
+        report.findings.append(Finding(path, str(error), "damaged"))
+    report.findings += [Finding(path, str(each), "damaged") for each in journal.damage]
+    if journal.tail is not None and not alive(journal.writer):
+        if repair:
+            os.truncate(path, journal.tail.offset)
+        report.findings.append(Finding(path, str(journal.tail), "repaired" if repair else "torn"))
+    return journal
+
+
+def _seal(path: Path, report: Report, repair: bool) -> None:
+    sealed = open_sealed(path.parent)
+    good = False
+    with contextlib.suppress(OSError):
+        good = sealed is not None and sealed.intact()
+    if not good:
+        _remove(path, "the seal is damaged; the journals are not affected", "leftover", report, repair)
+
+
+def _remove(path: Path, what: str, severity: str, report: Report, repair: bool) -> None:
+    if repair:
+        path.unlink(missing_ok=True)
+    report.findings.append(Finding(path, what, "repaired" if repair else severity))

@@ -1,0 +1,126 @@
+"""The commands that look after a folder store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from mlcore import config
+from mlcore.errors import StoreError
+from mlcore.folder import Folder
+from mlcore.store import encode_event
+from mlcore_local.check import check
+from mlcore_local.reader import Journal, read
+from mlcore_local.seal import drop, seal
+from mlcore_local.store import FolderStore
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_store = click.option("--store", "uri", help="A store other than the one `mlcore where` tells.")
+
+
+@click.command(epilog="Example: mlcore init ~/experiments/.mlcore")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@_as_json
+def init(path: Path | None, as_json: bool) -> None:
+    """Make a store at PATH, or as .mlcore in the current folder; one that is there is left as it is."""
+    root = (path or Path(config.STORE_FOLDER)).absolute()
+    folder, made = Folder.create(root)
+    if as_json:
+        click.echo(json.dumps({"store": str(root), "id": folder.id, "made": made}))
+    else:
+        click.echo(f"{'made' if made else 'there is already'} a store at {root}")
+
+
+@click.command(epilog="Example: mlcore where --json")
+@_store
+@_as_json
+def where(uri: str | None, as_json: bool) -> None:
+    """Tell which store is used, and why."""
+    setting = config.store_setting(uri)
+    exists = None if "://" in setting.value or setting.value == config.OFF else _exists(setting.value)
+    if as_json:
+        click.echo(json.dumps({"store": setting.value, "reason": setting.reason, "exists": exists}))
+    else:
+        click.echo(f"{setting.value}\n  because: {setting.reason}")
+        if exists is False:
+            click.echo("  not there yet: the first run makes it, or `mlcore init`")
+
+
+@click.command(epilog="Example: mlcore fsck --repair")
+@_store
+@click.option(
+    "--repair", is_flag=True, help="Cut torn ends, remove leftovers and bad seals; no whole record is touched."
+)
+@_as_json
+def fsck(uri: str | None, repair: bool, as_json: bool) -> None:
+    """Check every journal of a store: exit code 1 if anything is damaged."""
+    folder = _folder(uri)
+    findings = []
+    with click.progressbar(length=0, label="checking", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        report = check(folder, repair=repair, progress=bar.update)
+        findings = report.findings
+    if as_json:
+        content = [{"path": str(each.path), "what": each.what, "severity": each.severity} for each in findings]
+        click.echo(json.dumps({"journals": report.journals, "records": report.records, "findings": content}, indent=2))
+    else:
+        for each in findings:
+            click.echo(f"{each.severity}: {each.path}: {each.what}")
+        click.echo(f"{report.journals} journals, {report.records} records, {len(findings)} findings")
+    if any(each.severity == "damaged" for each in findings):
+        sys.exit(1)
+
+
+@click.command(epilog="Example: mlcore reindex")
+@_store
+def reindex(uri: str | None) -> None:
+    """Make the sealed files of all ended runs anew; nothing is lost if they are wrong or missing."""
+    folder = _folder(uri)
+    store = FolderStore(folder.root)
+    runs = [path for path in sorted((folder.root / "runs").glob("*/*")) if path.is_dir()]
+    made = 0
+    with click.progressbar(runs, label="sealing", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        for path in bar:
+            drop(folder, path.name)
+            entity = store.get("run", [path.name])[0]
+            ended = entity is not None and entity.fields.get("status") != "RUNNING"
+            made += ended and seal(path, path.name)
+    click.echo(f"sealed {made} of {len(runs)} runs")
+
+
+@click.group()
+def journal() -> None:
+    """Look into journals."""
+
+
+@journal.command(epilog="Example: mlcore journal cat .mlcore/runs/*/*/*.journal")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def cat(paths: tuple[Path, ...]) -> None:
+    """Print journals as JSON lines, a record each; damage goes to stderr and makes exit code 1."""
+    damaged = False
+    for path in paths:
+        found = Journal()
+        for record in read(path, found):
+            events = b",".join(map(encode_event, record.events)).decode()
+            click.echo(f'{{"number":{record.number},"stamp":{record.stamp},"events":[{events}]}}')
+        for each in [*found.damage, *([found.tail] if found.tail else [])]:
+            damaged = True
+            click.echo(f"{path}: {each}", err=True)
+    sys.exit(1 if damaged else 0)
+
+
+def _folder(uri: str | None) -> Folder:
+    value = config.store_setting(uri).value
+    if "://" in value and not value.startswith("file://"):
+        raise StoreError(f"{value} is no folder store")
+    return Folder.open(Path(value.removeprefix("file://")))
+
+
+def _exists(path: str) -> bool:
+    try:
+        Folder.open(Path(path))
+    except StoreError:
+        return False
+    return True

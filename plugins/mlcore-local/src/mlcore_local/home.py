@@ -1,0 +1,190 @@
+"""One home of a folder store: a run's folder, or the store's own journals, as far as it was read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mlcore.errors import JournalError
+from mlcore.journal.format import SUFFIX
+from mlcore.store import Batch, Columns, Erased, Fold, Record, Rewound, RowsLogged, Summary
+from mlcore_local.reader import Journal, read
+from mlcore_local.rows import Rows
+from mlcore_local.seal import Sealed, open_sealed
+
+Name = tuple[str, str]  # key, context
+Rewinds = Sequence[tuple[Any, int]]
+
+
+@attrs.frozen
+class Piece:
+    """Say which records of a file arrived together: those after number `known`, up to the offset `stop`."""
+
+    path: Path
+    home: str
+    known: int
+    stop: int
+
+
+@attrs.define
+class _File:
+    size: int = 0
+    inode: int = 0
+    changed: float = 0.0
+    journal: Journal = attrs.field(factory=Journal)
+
+
+class Home:
+    """Read what is new in a home's journals into a fold, and keep their rows here, or sealed."""
+
+    def __init__(self, id: str, folder: Path) -> None:
+        self.id, self.folder = id, folder
+        self.foreign = False
+        self._files: dict[str, _File] = {}
+        self._claims: list[tuple[Journal, list[Record]]] = []
+        self._rows: dict[tuple[str, str], dict[Name, Rows]] = {}
+        self._spans: dict[tuple[str, str], tuple[int, int]] = {}  # first and last stamp of rows, until the fold knows
+        self._sealed: Sealed | None = None
+
+    def read(self, fold: Fold) -> list[Piece]:
+        """Read what was written since the last time."""
+        fresh = not self._files and not self._rows
+        grown = dict(self._grown())
+        if fresh:
+            self._sealed = open_sealed(self.folder)
+        if self._sealed is not None and not self._covered(grown):
+            self.unseal(fold)
+        if fresh and self._sealed is not None:
+            self._take_sealed(self._sealed, fold)
+        pieces = []
+        for name, size in grown.items():
+            file = self._files.setdefault(name, _File())
+            known = file.journal.last
+            with contextlib.suppress(FileNotFoundError, JournalError):
+                if self._sealed is not None and self._sealed.journals.get(name, (0, 0))[0] == size:
+                    file.size = size
+                    pieces.append(Piece(self.folder / name, self.id, 0, size))
+                else:
+                    self._take(file, self.folder / name, size, fold)
+                    pieces.append(Piece(self.folder / name, self.id, known, file.journal.offset))
+        return pieces
+
+    def take_claim(self, journal: Journal, records: list[Record], fold: Fold) -> None:
+        """Read the records of a claim's file that has its home here."""
+        self._claims.append((journal, records))
+        if any(isinstance(event, RowsLogged) for record in records for event in record.events):
+            self.unseal(fold)
+        self._add(journal, records, fold)
+
+    def unseal(self, fold: Fold) -> None:
+        """Read the rows from the journals after all, as somebody wrote to the run after it was sealed."""
+        if self._sealed is not None:
+            self._sealed = None
+            for name, file in self._files.items():
+                file.journal = Journal()
+                with contextlib.suppress(FileNotFoundError, JournalError):
+                    self._take(file, self.folder / name, file.size, fold)
+
+    def names(self, kind: str, id: str) -> Iterable[Name]:
+        """Return key and context of what is logged about an entity here."""
+        if self._sealed is not None and (kind, id) == ("run", self.id):
+            return self._sealed.series.keys()
+        return self._rows.get((kind, id), {}).keys()
+
+    def columns(self, kind: str, id: str, name: Name, rewinds: Rewinds) -> Columns:
+        """Return rows in order."""
+        return self._rows[kind, id][name].columns(rewinds) if self._sealed is None else self._sealed.columns(name)
+
+    def rows(self, kind: str, id: str, name: Name) -> Rows:
+        """Return rows as they were read, of a home that is not sealed."""
+        return self._rows[kind, id][name]
+
+    def summaries(self, kind: str, id: str, rewinds: Rewinds) -> dict[Name, Summary]:
+        """Return the summaries of the metrics of an entity."""
+        if self._sealed is not None:
+            return {name: series.summary for name, series in self._sealed.series.items()}
+        found = {name: rows.summary(rewinds) for name, rows in sorted(self._rows.get((kind, id), {}).items())}
+        return {name: summary for name, summary in found.items() if summary is not None}
+
+    def writers(self) -> list[Mapping[str, Any]]:
+        """Return what the writers here said about themselves."""
+        return [journal.writer for journal in [*(file.journal for file in self._files.values()), *self._claimed()]]
+
+    def changed(self) -> float:
+        """Return when a journal changed last, in s since 1970."""
+        return max((file.changed for file in self._files.values()), default=0.0)
+
+    def seen(self) -> int | None:
+        """Return the last sign of life in ms since 1970, None if these are copies, whose times say nothing."""
+        own = [file.changed for file in self._files.values() if file.inode == file.journal.writer.get("inode")]
+        return int(max(own) * 1000) if own else None
+
+    def _claimed(self) -> Iterator[Journal]:
+        return (journal for journal, _ in self._claims)
+
+    def _grown(self) -> Iterator[tuple[str, int]]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX):
+                    status = entry.stat()
+                    file = self._files.get(entry.name)
+                    if file is not None:
+                        file.changed, file.inode = status.st_mtime, status.st_ino
+                    if file is None or file.size != status.st_size:
+                        self._files.setdefault(entry.name, _File(0, status.st_ino, status.st_mtime))
+                        yield entry.name, status.st_size
+
+    def _covered(self, grown: Mapping[str, int]) -> bool:
+        """Tell whether the seal still holds: its journals are as they were, and what came is no row and no rewind."""
+        assert self._sealed is not None
+        if any(size != grown.get(name, self._files.get(name, _File()).size) for name, (size, _) in
+               self._sealed.journals.items()):  # fmt: skip
+            return False
+        for name in grown.keys() - self._sealed.journals.keys():
+            with contextlib.suppress(FileNotFoundError, JournalError):
+                for record in read(self.folder / name):
+                    if any(isinstance(event, RowsLogged | Rewound | Erased) for event in record.events):
+                        return False
+        return True
+
+    def _take(self, file: _File, path: Path, size: int, fold: Fold) -> None:
+        def point(journal: Journal, key: int, number: int, stamp: int, step: int, time: int, value: float) -> None:
+            self._series(*journal.named(key), stamp).add_point(journal.source, number, stamp, step, time, value)
+
+        journal = file.journal
+        self._add(journal, read(path, journal, stop=size, points=point), fold)
+        file.size = size
+
+    def _add(self, journal: Journal, records: Iterable[Record], fold: Fold) -> None:
+        for record in records:
+            rest = []
+            for index, event in enumerate(record.events):
+                if isinstance(event, RowsLogged):
+                    rows = self._series(event.kind, event.id, event.key, event.context, record.stamp)
+                    rows.add(journal.source, record.number, record.stamp, event.columns, index)
+                else:
+                    rest.append(event)
+            if rest:
+                fold.add(Batch(journal.source, self.id, (attrs.evolve(record, events=tuple(rest)),)))
+        for (kind, id), span in self._spans.items():
+            for stamp in span:
+                fold.touch(kind, id, stamp)
+        self._spans.clear()
+
+    def _series(self, kind: str, id: str, key: str, context: str, stamp: int) -> Rows:
+        """Return where rows go, and note that their entity was there at `stamp`."""
+        self.foreign = self.foreign or (kind, id) != ("run", self.id)
+        first, last = self._spans.get((kind, id), (stamp, stamp))
+        self._spans[kind, id] = (min(first, stamp), max(last, stamp))
+        return self._rows.setdefault((kind, id), {}).setdefault((key, context), Rows())
+
+    def _take_sealed(self, sealed: Sealed, fold: Fold) -> None:
+        for source, record in sealed.records:
+            fold.add(Batch(source, self.id, (record,)))
+        for stamp in sealed.span:
+            fold.touch("run", self.id, stamp)

@@ -1,0 +1,39 @@
+"""What mlcore-local brings, by name; nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mlcore.hookspecs import Provider
+
+if TYPE_CHECKING:
+    from mlcore import Run
+
+
+def mlcore_stores() -> Iterable[Provider]:
+    """Provide the folder store, for paths and ``file://``."""
+    return [Provider("file", "mlcore_local.store:open_store", "runs as journals in a folder")]
+
+
+def mlcore_artifact_backends() -> Iterable[Provider]:
+    """Provide files on this machine."""
+    return [Provider("file", "mlcore_local.artifacts:open_files", "files on this machine")]
+
+
+def mlcore_commands() -> Iterable[Provider]:
+    """Provide the commands that look after a folder store."""
+    return [
+        Provider("fsck", "mlcore_local.commands:fsck", "Check every journal of a store, and repair it."),
+        Provider("init", "mlcore_local.commands:init", "Make a store."),
+        Provider("journal", "mlcore_local.commands:journal", "Look into journals."),
+        Provider("reindex", "mlcore_local.commands:reindex", "Make anew what speeds up reading."),
+        Provider("where", "mlcore_local.commands:where", "Tell which store is used, and why."),
+    ]
+
+
+def mlcore_run_ended(run: Run) -> None:
+    """Seal a run that was logged into a folder store, so that reading it costs what is read."""
+    from mlcore_local.seal import seal_ended
+
+    seal_ended(run)

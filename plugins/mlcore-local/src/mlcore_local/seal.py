@@ -1,0 +1,216 @@
+"""Seal an ended run: its metrics as columns, key by key, so that reading a key costs what the key costs.
+
+A sealed file is disposable: it is made from the journals beside it and left alone once they say more. It is::
+
+    magic, 8 bytes "mlcoresl"
+    the columns of every key, one after the other: steps and times (int64, ms), values (float64)
+    JSON: what the journals were, the records without rows, and where each key's columns are
+    length of the JSON (u64), CRC-32 of the JSON (u32), magic
+
+All little-endian. Columns carry a CRC-32 each, which `mlcore fsck` checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import sys
+import zlib
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from mlcore.errors import JournalError, StoreError
+from mlcore.folder import Folder
+from mlcore.journal.format import SUFFIX
+from mlcore.store import (
+    Columns,
+    Fold,
+    Record,
+    RowsLogged,
+    Summary,
+    decode_event,
+    encode_event,
+    from_json,
+    to_json,
+)
+from mlcore_local.reader import Journal, read
+from mlcore_local.rows import Rows
+
+if TYPE_CHECKING:
+    from mlcore import Run
+
+NAME = "sealed"
+VERSION = 1
+_MAGIC = b"mlcoresl"
+_TAIL = struct.Struct("<QI8s")
+_TYPES = {"step": ("q", "<i8"), "time": ("q", "<i8"), "value": ("d", "<f8")}
+
+
+@attrs.frozen
+class SealedSeries:
+    """Say where a metric's columns stand in the sealed file, and sum them up."""
+
+    key: str
+    context: str
+    offset: int
+    checksum: int
+    summary: Summary
+
+
+@attrs.frozen
+class Sealed:
+    """Hold what a sealed file says, but for the columns, which `columns` reads.
+
+    `journals` has the size and the last record number of each journal it was made from, by file name; `span` the first
+    and the last stamp of them all; `records` what else they hold, by source.
+    """
+
+    path: Path
+    journals: dict[str, tuple[int, int]]
+    span: tuple[int, int]
+    records: list[tuple[str, Record]]
+    series: dict[tuple[str, str], SealedSeries]
+
+    def columns(self, key: tuple[str, str]) -> Columns:
+        """Read the columns of one key. Raises `OSError`."""
+        series = self.series[key]
+        rows = series.summary.count
+        try:
+            import numpy
+        except ImportError:
+            with open(self.path, "rb") as file:
+                file.seek(series.offset)
+                return Columns({name: _array(code, file.read(8 * rows)) for name, (code, _) in _TYPES.items()})
+        data = numpy.fromfile(self.path, "<i8", 3 * rows, offset=series.offset)
+        parts = (data[:rows], data[rows : 2 * rows], data[2 * rows :].view("<f8"))
+        return Columns(dict(zip(_TYPES, parts, strict=True)))  # type: ignore[arg-type]
+
+    def intact(self) -> bool:
+        """Tell whether every column is as it was written. Raises `OSError`."""
+        with open(self.path, "rb") as file:
+            for series in self.series.values():
+                file.seek(series.offset)
+                if zlib.crc32(file.read(24 * series.summary.count)) != series.checksum:
+                    return False
+        return True
+
+
+def seal(folder: Path, run_id: str) -> bool:
+    """Seal a run's folder, replacing what was sealed; False if there is nothing that a seal can hold.
+
+    Raises `OSError`, and then leaves everything as it was.
+    """
+    fold, rows, sources = Fold(), dict[tuple[str, str], Rows](), dict[str, tuple[int, int]]()
+    records, span = list[list[Any]](), list[int]()
+    for path in sorted(folder.glob("*" + SUFFIX)):
+        journal = Journal()
+        for record in _records(path, journal, rows, run_id):
+            events = []
+            for index, event in enumerate(record.events):
+                if not isinstance(event, RowsLogged):
+                    events.append(event)
+                elif event.kind == "run" and event.id == run_id and set(event.columns) == set(_TYPES):
+                    one = rows.setdefault((event.key, event.context), Rows())
+                    one.add(journal.source, record.number, record.stamp, event.columns, index)
+                else:
+                    return False
+            if events:
+                fold.add_record(journal.source, attrs.evolve(record, events=tuple(events)))
+                lines = [encode_event(event).decode() for event in events]
+                records.append([journal.source, record.number, record.stamp, lines])
+        sources[path.name] = (journal.offset, journal.last)
+        span += [journal.first, journal.stamp] if journal.last else []
+    if not span:
+        return False
+    rewinds = fold.rewinds("run", run_id)
+    about = {"journals": sources, "span": (min(span), max(span)), "records": records}
+    _write(folder / NAME, about, {key: rows[key].columns(rewinds) for key in sorted(rows)})
+    return True
+
+
+def _records(path: Path, journal: Journal, rows: dict[tuple[str, str], Rows], run_id: str) -> Iterator[Record]:
+    def point(journal: Journal, key: int, number: int, stamp: int, step: int, time: int, value: float) -> None:
+        kind, id, name, context = journal.named(key)
+        if (kind, id) == ("run", run_id):
+            rows.setdefault((name, context), Rows()).add_point(journal.source, number, stamp, step, time, value)
+
+    yield from read(path, journal, points=point)
+
+
+def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Columns]) -> None:
+    temporary = path.with_name(f"{NAME}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(_MAGIC)
+            series = []
+            for (key, context), each in columns.items():
+                summary = each.summary()
+                if summary is None:
+                    continue
+                data = b"".join(_bytes(each[name]) for name in _TYPES)
+                series.append([key, context, file.tell(), zlib.crc32(data), list(attrs.astuple(summary))])
+                file.write(data)
+            text = to_json({"version": VERSION, **about, "series": series})
+            file.write(text + _TAIL.pack(len(text), zlib.crc32(text), _MAGIC))
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def open_sealed(folder: Path) -> Sealed | None:
+    """Read a run's sealed file; None if there is none, or one that cannot be relied on."""
+    path = folder / NAME
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(size - _TAIL.size)
+            length, checksum, magic = _TAIL.unpack(file.read(_TAIL.size))
+            file.seek(size - _TAIL.size - length)
+            text = file.read(length)
+        if magic != _MAGIC or zlib.crc32(text) != checksum:
+            return None
+        about = from_json(text)
+        if about["version"] != VERSION:
+            return None
+    except (OSError, ValueError, struct.error):
+        return None
+    records = [
+        (source, Record(number, stamp, tuple(decode_event(line.encode()) for line in lines)))
+        for source, number, stamp, lines in about["records"]
+    ]
+    series = [SealedSeries(*each[:4], Summary(*each[4])) for each in about["series"]]
+    journals = {name: (size, last) for name, (size, last) in about["journals"].items()}
+    return Sealed(path, journals, tuple(about["span"]), records, {(each.key, each.context): each for each in series})
+
+
+def seal_ended(run: Run) -> None:
+    """Seal a run that ended just now, if it lies in a folder store; what hinders that is no harm."""
+    if run.folder is not None:
+        with contextlib.suppress(OSError, StoreError, JournalError):
+            seal(run.folder, run.id)
+
+
+def drop(folder: Folder, run_id: str) -> None:
+    """Remove a run's sealed file."""
+    (folder.run_folder(run_id) / NAME).unlink(missing_ok=True)
+
+
+def _bytes(values: Any) -> bytes:
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return bytes(values.tobytes())
+
+
+def _array(code: str, data: bytes) -> array[Any]:
+    values = array(code)
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
