@@ -48,6 +48,7 @@ class Stored:
     batch: Batch
 
 
+Names = Sequence[str] | None
 SeriesKey = tuple[str, str, str]
 
 
@@ -89,10 +90,10 @@ class Store(Protocol):
         self,
         kind: str,
         ids: Sequence[str],
-        keys: Sequence[str] | None = None,
+        keys: Names = None,
         *,
         context: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Names = None,
         max_points: int | None = None,
     ) -> dict[SeriesKey, Columns]:
         """Return rows by (id, key, context), in order of step, time and log order.
@@ -174,8 +175,7 @@ class SimpleStore:
         """See `Store.get`."""
         with self._lock:
             fold = self._current()
-            found = [fold.entity(kind, id) for id in ids]
-            return [None if each is None else self._alive(each) for each in found]
+            return [found and self._alive(found) for found in (fold.entity(kind, id) for id in ids)]
 
     def find(self, kind: str, query: Query) -> Page:
         """See `Store.find`."""
@@ -187,29 +187,24 @@ class SimpleStore:
         self,
         kind: str,
         ids: Sequence[str],
-        keys: Sequence[str] | None = None,
+        keys: Names = None,
         *,
         context: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Names = None,
         max_points: int | None = None,
     ) -> dict[SeriesKey, Columns]:
         """See `Store.series`."""
         with self._lock:
             fold = self._current()
             found = {(id, *key): value for id in ids for key, value in fold.series(kind, id).items()}
-        return shaped(found, keys, context=context, columns=columns, max_points=max_points)
+        return shaped(found, keys, context, columns, max_points)
 
     def close(self) -> None:
         """See `Store.close`."""
 
 
 def shaped(
-    found: dict[SeriesKey, Columns],
-    keys: Sequence[str] | None = None,
-    *,
-    context: str | None = None,
-    columns: Sequence[str] | None = None,
-    max_points: int | None = None,
+    found: dict[SeriesKey, Columns], keys: Names, context: str | None, columns: Names, max_points: int | None
 ) -> dict[SeriesKey, Columns]:
     """Return of whole series what `Store.series` was asked for."""
     answer = {}

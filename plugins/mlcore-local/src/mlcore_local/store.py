@@ -125,7 +125,7 @@ class FolderStore(SimpleStore):
                 for name in self._names(kind, id):
                     if (keys is None or name[0] in keys) and context in (None, name[1]):
                         found[id, *name] = self._columns(kind, id, name)
-        return shaped(found, None, columns=columns, max_points=max_points)
+        return shaped(found, None, None, columns, max_points)
 
     # What is read
 
