@@ -15,7 +15,8 @@ import pytest
 
 from mlcore import plugins
 from mlcore.errors import NotInstalled, PluginError
-from mlcore.plugins import Provider, _manager, hookimpl
+from mlcore.hookspecs import Provider, hookimpl
+from mlcore.plugins import _manager
 
 STORE = """
 from mlcore.hookspecs import Provider
@@ -192,6 +193,13 @@ def test_an_implementation_that_fails_to_import_names_its_plugin(site: Site) -> 
     assert "No module named 'no_such'" in text
 
 
+def test_a_plugin_that_was_set_aside_can_be_taken_out_and_replaced(site: Site) -> None:
+    """A notebook that mends a broken plugin registers the mended one under the same name."""
+    site.install("alpha", "import no_such_module")
+    code = "from mlcore import plugins; plugins.unregister('alpha'); plugins.register(sys, 'alpha'); " + LIST
+    assert site.run(code)["alpha"] == ["alpha", ""]
+
+
 def test_distributions_with_broken_metadata_do_not_break_the_rest(site: Site) -> None:
     """Half-removed and hand-edited distributions cost themselves only."""
     site.install("alpha")
@@ -351,7 +359,7 @@ def test_a_marked_hook_may_have_a_name_of_its_own(door: None) -> None:
 def test_a_missing_provider_says_what_to_install_or_what_there_is(door: None) -> None:
     """What mlcore's own packages bring is one line away; of the rest the existing names are shown."""
     plugins.register(stores(ram=len, disk=len), "mine")
-    with pytest.raises(NotInstalled, match=r"pip install 'mlcore-sql'"):
+    with pytest.raises(NotInstalled, match=r"pip install mlcore-sql"):
         plugins.load("stores", "postgresql")
     with pytest.raises(NotInstalled, match=r"'rma' under stores; there is: disk, ram$"):
         plugins.load("stores", "rma")
