@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from mlcore import hookimpl, plugins
+from mlcore import plugins
 from mlcore.errors import NotInstalled, PluginError
-from mlcore.hookspecs import Provider
+from mlcore.hookspecs import Provider, hookimpl
 from mlcore.plugins import _manager
 
 STORE = """
@@ -191,6 +191,13 @@ def test_an_implementation_that_fails_to_import_names_its_plugin(site: Site) -> 
     name, text = site.fails("load('stores', 'a')")
     assert (name, text.split(", which")[0]) == ("PluginError", "mlcore-alpha 1.0 provides 'a' as no_such:x")
     assert "No module named 'no_such'" in text
+
+
+def test_a_plugin_that_was_set_aside_can_be_taken_out_and_replaced(site: Site) -> None:
+    """A notebook that mends a broken plugin registers the mended one under the same name."""
+    site.install("alpha", "import no_such_module")
+    code = "from mlcore import plugins; plugins.unregister('alpha'); plugins.register(sys, 'alpha'); " + LIST
+    assert site.run(code)["alpha"] == ["alpha", ""]
 
 
 def test_distributions_with_broken_metadata_do_not_break_the_rest(site: Site) -> None:

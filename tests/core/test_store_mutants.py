@@ -331,7 +331,7 @@ class NumbersSignsOfLife(Marking):
         def advance(self, batch: Batch) -> None:
             super().advance(batch)
             if not batch.records:
-                self._marks[batch.source] = (self.get(batch.source)[0] + 1, digest(()))
+                self.set(batch.source, self.get(batch.source)[0] + 1, digest(()))
 
 
 @breaks("the_mark_of_a_source_is_shared_and_outlives_handles", "handles_continue_each_others_sources")
