@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -41,17 +42,24 @@ class Viewed:
 
 
 class Listing(list[_T]):
-    """A list that shows itself as a table."""
+    """A list that shows itself as a table, as wide as the terminal: what has no room is named below it."""
 
     def _rows(self) -> tuple[list[str], list[list[str]]]:
         views = [each._view() for each in self]
         names = list(dict.fromkeys(name for view in views for name in view))
-        return names, [[_text(view[name]) if name in view else "" for name in names] for view in views]
+        return names, [[_cell(name, view[name]) if name in view else "" for name in names] for view in views]
 
     def __repr__(self) -> str:
+        from shutil import get_terminal_size
+
         names, rows = self._rows()
-        widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [names, *rows]]
+        heads = [name.removeprefix("metrics.") for name in names]
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        room = get_terminal_size((100, 24)).columns + 2
+        fit = max(1, sum(end <= room for end in accumulate(width + 2 for width in widths)))
+        lines = ["  ".join(map(str.ljust, row[:fit], widths)).rstrip() for row in [heads, *rows]]
+        if fit < len(names):
+            lines.append(f"and {len(names) - fit} more columns, in to_pandas(): {', '.join(names[fit:])}"[: room - 2])
         return "\n".join(lines) if rows else "nothing"
 
     def _repr_html_(self) -> str:
@@ -60,8 +68,7 @@ class Listing(list[_T]):
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with a row each."""
         views = [each._view() for each in self]
-        names = list(dict.fromkeys(name for view in views for name in view))
-        return frame({name: [view.get(name) for view in views] for name in names})
+        return frame({name: [view.get(name) for view in views] for name in self._rows()[0]})
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -90,6 +97,13 @@ class Series(Viewed):
 def _text(value: Any) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _cell(name: str, value: Any) -> str:
+    """Return a value as it stands in a table: a run's id by its last 8 digits, which `get_run` takes, too."""
+    text = _text(value)
+    short = text[-8:] if name == "id" and len(text) == 32 else text
+    return short if len(short) <= 40 else f"{short[:39]}…"
 
 
 def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
