@@ -47,7 +47,7 @@ def show() -> None:
     runs = mlcore.list_runs()
     print(runs)
 
-    best = max(runs, key=lambda run: run.metrics["accuracy.valid"])
+    best = max(runs, key=lambda run: run.metrics.get("accuracy.valid", 0))
     print(f"\nBest: {best.name} ({best.id[-8:]}), {best.tags['class']}, batches of {best.params['batch']}\n")
     print("epoch  loss.train  loss.valid")
     train, valid = best.series("loss.train"), best.series("loss.valid")
