@@ -46,9 +46,7 @@ def test_the_tools_know_every_package() -> None:
     assert set(tool["importlinter"]["root_packages"]) == EVERY_PACKAGE
     assert set(tool["coverage"]["run"]["source_pkgs"]) == EVERY_PACKAGE
     here = "$MYPY_CONFIG_FILE_DIR"
-    assert set(tool["mypy"]["mypy_path"]) == {
-        f"{here}/{folder.relative_to(ROOT)}/src" for folder in (CORE, *PLUGINS)
-    }
+    assert set(tool["mypy"]["mypy_path"]) == {f"{here}/{folder.relative_to(ROOT)}/src" for folder in (CORE, *PLUGINS)}
     core_knows_no_plugin = tool["importlinter"]["contracts"][1]
     assert {"mlcore", *core_knows_no_plugin["forbidden_modules"]} == EVERY_PACKAGE
 
@@ -76,9 +74,7 @@ def test_every_plugin_declares_itself_the_same_way(folder: Path) -> None:
 @pytest.mark.parametrize("folder", [CORE, *PLUGINS], ids=lambda folder: folder.name)
 def test_every_package_is_in_the_table_of_the_readme(folder: Path) -> None:
     """Guards the list of what there is to install."""
-    assert (
-        f"| [`{project(folder)['name']}`]({folder.relative_to(ROOT)}/) |" in (ROOT / "README.md").read_text()
-    )
+    assert f"| [`{project(folder)['name']}`]({folder.relative_to(ROOT)}/) |" in (ROOT / "README.md").read_text()
 
 
 def test_the_readme_opens_with_its_two_commands() -> None:

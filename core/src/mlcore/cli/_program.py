@@ -37,7 +37,9 @@ class _Program(click.Group):
             formatter.write_dl(sorted(summaries.items()))
 
 
-@click.group(cls=_Program, epilog="Example: mlcore plugins list", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Program, epilog="Example: mlcore plugins list", context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(mlcore.__version__, prog_name="mlcore")
 def program() -> None:
     """Track, package and reproduce machine-learning experiments.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -44,31 +43,32 @@ class Viewed:
 class Listing(list[_T]):
     """A list that shows itself as a table, as wide as the terminal: what has no room is named below it."""
 
-    def _rows(self) -> tuple[list[str], list[list[str]]]:
+    def _columns(self) -> dict[str, list[Any]]:
         views = [each._view() for each in self]
-        names = list(dict.fromkeys(name for view in views for name in view))
-        return names, [[_cell(name, view[name]) if name in view else "" for name in names] for view in views]
+        return {name: [view.get(name) for view in views] for name in dict.fromkeys(chain.from_iterable(views))}
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        cells = ([_cell(name, value) for value in values] for name, values in self._columns().items())
+        return list(zip(*cells, strict=True))
 
     def __repr__(self) -> str:
         from shutil import get_terminal_size
 
-        names, rows = self._rows()
-        heads = [name.removeprefix("metrics.") for name in names]
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-        room = get_terminal_size((100, 24)).columns + 2
-        fit = max(1, sum(end <= room for end in accumulate(width + 2 for width in widths)))
-        lines = ["  ".join(map(str.ljust, row[:fit], widths)).rstrip() for row in [heads, *rows]]
-        if fit < len(names):
-            lines.append(f"and {len(names) - fit} more columns, in to_pandas(): {', '.join(names[fit:])}"[: room - 2])
-        return "\n".join(lines) if rows else "nothing"
+        names = list(self._columns())
+        rows = [tuple(name.removeprefix("metrics.") for name in names), *self._rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        room = get_terminal_size((100, 24)).columns
+        fit = max(1, sum(end <= room + 2 for end in accumulate(width + 2 for width in widths)))
+        lines = ["  ".join(map(str.ljust, row[:fit], widths)).rstrip() for row in rows]
+        more = f"and {len(names) - fit} more columns, in to_pandas(): {', '.join(names[fit:])}"[:room]
+        return "\n".join([*lines, more] if names[fit:] else lines) or "nothing"
 
     def _repr_html_(self) -> str:
-        return _table(*reversed(self._rows()))
+        return _table(self._rows(), tuple(self._columns()))
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with a row each."""
-        views = [each._view() for each in self]
-        return frame({name: [view.get(name) for view in views] for name in self._rows()[0]})
+        return frame(self._columns())
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -101,12 +101,13 @@ def _text(value: Any) -> str:
 
 def _cell(name: str, value: Any) -> str:
     """Return a value as it stands in a table: a run's id by its last 8 digits, which `get_run` takes, too."""
-    text = _text(value)
-    short = text[-8:] if name == "id" and len(text) == 32 else text
-    return short if len(short) <= 40 else f"{short[:39]}…"
+    text = "" if value is None else _text(value)
+    return text[-8:] if name == "id" and len(text) == 32 else text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>" if names else f"<table>{body}</table>"
+    from html import escape
+
+    lines = [("th", names), *(("td", row) for row in rows)]
+    cells = ("".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in lines if row)
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"

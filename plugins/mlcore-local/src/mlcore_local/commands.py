@@ -51,7 +51,9 @@ def where(uri: str | None, as_json: bool) -> None:
 
 @click.command(epilog="Example: mlcore fsck --repair")
 @_store
-@click.option("--repair", is_flag=True, help="Cut torn ends, remove leftovers and bad seals; no whole record is touched.")
+@click.option(
+    "--repair", is_flag=True, help="Cut torn ends, remove leftovers and bad seals; no whole record is touched."
+)
 @_as_json
 def fsck(uri: str | None, repair: bool, as_json: bool) -> None:
     """Check every journal of a store: exit code 1 if anything is damaged."""
