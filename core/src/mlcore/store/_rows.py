@@ -53,7 +53,7 @@ class Columns:
         keep: set[int] = set()
         for bucket in range(buckets):
             start, stop = bucket * size // buckets, (bucket + 1) * size // buckets
-            real = [row for row in range(start, stop) if not math.isnan(values[row])] or [start]
+            real = [row for row in range(start, stop) if values[row] == values[row]] or [start]
             keep |= {min(real, key=values.__getitem__), max(real, key=values.__getitem__)}
         rows = sorted(keep)[:max_points]
         return Columns({name: column([values[row] for row in rows]) for name, values in self.columns.items()})

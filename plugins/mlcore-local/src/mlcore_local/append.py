@@ -18,6 +18,8 @@ from mlcore.store import Batch, Marks, check, digest, to_json
 from mlcore_local.packer import Packer
 from mlcore_local.reader import Journal, read
 
+__all__ = ["Appender", "claim_path"]
+
 
 class Appender:
     """Write batches under the store's lock, so that several processes may append the same."""

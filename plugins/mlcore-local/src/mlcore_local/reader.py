@@ -15,6 +15,8 @@ from mlcore.errors import JournalError, Malformed, NewerFormat
 from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, decode_event, from_json
 
+__all__ = ["Damage", "Frame", "Journal", "Points", "read", "read_header"]
+
 _MARK = f.MARK.to_bytes(2, "little")
 _CHUNK = 16 << 20
 _SIZES = {f.POINT: f.POINT_FRAME.size, f.POINT_AT: f.POINT_AT_FRAME.size}

@@ -10,6 +10,8 @@ import attrs
 
 from mlcore.store import METRIC, Columns, Rewind, Summary, column
 
+__all__ = ["Rows"]
+
 
 @attrs.define(eq=False)
 class _Part:

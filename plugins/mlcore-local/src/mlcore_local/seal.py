@@ -34,6 +34,8 @@ from mlcore_local.rows import Rows
 if TYPE_CHECKING:
     from mlcore import Run
 
+__all__ = ["NAME", "VERSION", "Sealed", "SealedSeries", "drop", "open_sealed", "seal", "seal_ended"]
+
 NAME = "sealed"
 VERSION = 1
 _MAGIC = b"mlcoresl"

@@ -36,6 +36,8 @@ from mlcore_local.home import Home, Piece
 from mlcore_local.reader import Journal, read
 from mlcore_local.watch import Watch
 
+__all__ = ["FolderStore", "open_store"]
+
 _BATCH_RECORDS = 1_000
 _SETTLED_SECONDS = 90  # three signs of life: a run that ended and is silent that long is not being written to
 
