@@ -15,7 +15,7 @@ import attrs
 import pluggy
 
 if TYPE_CHECKING:
-    from mlcore.tracking import Run
+    from mlcore.tracking._run import Run
 
 __all__ = [
     "Provider",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlcore.store import _batch, _codec, _contract, _events, _fold, _query, _rows
-from mlcore.store import _clock as clock
+from mlcore.store import _clock as clock  # noqa: F401 - public as `clock`
 from mlcore.store._batch import *
 from mlcore.store._codec import *
 from mlcore.store._contract import *

@@ -26,6 +26,7 @@ from mlcore.store import (
     Store,
     Term,
     Updated,
+    Where,
 )
 from mlcore.tracking import _active
 from mlcore.tracking._backend import Backend, status_of
@@ -124,8 +125,8 @@ class Client:
     ) -> Run:
         """Start a run and make it the active one.
 
-        With `key`, or the id of a run (`run_id`, else ``MLCORE_RUN_ID``), the run of before goes on if there is one: joined
-        while its process runs, resumed when that has ended; `resume` may be ``"must"`` or ``"never"``. A run
+        With `key`, or the id of a run (`run_id`, else ``MLCORE_RUN_ID``), the run of before goes on if there is one:
+        joined while its process runs, resumed when that has ended; `resume` may be ``"must"`` or ``"never"``. A run
         that is resumed with `rewind_to` forgets what was logged after that step. `nested` or `parent` start it inside
         another. Raises `RunStateError`, `NotFound` or `InvalidValue`.
         """
@@ -142,7 +143,7 @@ class Client:
             raise InvalidValue(f"run id {id!r} is not 32 lower-case hex digits")
         fields = {"name": name or memorable_name(id), "status": "RUNNING", "start_time": int(time.time() * 1000)}
         fields |= {"user": user()} | ({"parent_run": inside} if inside else {}) | ({"key": key} if key else {})
-        first = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
+        first: list[Event] = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
         run = Run(self._backend, id)
         known = None
         if run_id is None and key is None:
@@ -203,7 +204,7 @@ class Client:
         Raises `NotFound` if there is no such experiment.
         """
         name = experiment or self._experiment or config.experiment_setting().value
-        where = [_ALL] if include_deleted else []
+        where: list[Where] = [_ALL] if include_deleted else []
         if name != "*":
             where.append(Compare(Term("", "parent"), "=", self.get_experiment(name).id))
         elif not include_deleted:

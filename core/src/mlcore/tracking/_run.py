@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import plugins
 from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError
@@ -241,7 +241,7 @@ class Run(Viewed):
         values = {f"{family}.{key}": each for family, found in families.items() for key, each in found.items()}
         return {"id": self.id, "name": self.name, "status": self.status, **values}
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:

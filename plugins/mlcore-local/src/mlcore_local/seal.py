@@ -184,7 +184,7 @@ def open_sealed(folder: Path) -> Sealed | None:
         (source, Record(number, stamp, tuple(decode_event(line.encode()) for line in lines)))
         for source, number, stamp, lines in about["records"]
     ]
-    series = [SealedSeries(*each[:4], Summary(*each[4])) for each in about["series"]]
+    series = [SealedSeries(a, b, c, d, Summary(*e)) for a, b, c, d, e in about["series"]]
     journals = {name: (size, last) for name, (size, last) in about["journals"].items()}
     return Sealed(path, journals, tuple(about["span"]), records, {(each.key, each.context): each for each in series})
 
