@@ -53,7 +53,7 @@ class Columns:
         keep: set[int] = set()
         for bucket in range(buckets):
             start, stop = bucket * size // buckets, (bucket + 1) * size // buckets
-            real = [row for row in range(start, stop) if not math.isnan(values[row])] or [start]
+            real = [row for row in range(start, stop) if values[row] == values[row]] or [start]
             keep |= {min(real, key=values.__getitem__), max(real, key=values.__getitem__)}
         rows = sorted(keep)[:max_points]
         return Columns({name: column([values[row] for row in rows]) for name, values in self.columns.items()})
@@ -63,7 +63,7 @@ class Columns:
         if not len(self) or not all(_numeric(self.columns.get(name)) for name in METRIC):
             return None
         values = self["value"]
-        real = [value for value in values if not math.isnan(value)]
+        real = [value for value in values if value == value]  # noqa: PLR0124 - isnan fails on huge integers
         low, high = (min(real), max(real)) if real else (math.nan, math.nan)
         return Summary(len(values), low, high, self["step"][-1], self["time"][-1], values[-1])
 
