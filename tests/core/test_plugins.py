@@ -264,8 +264,7 @@ def test_a_folder_that_changed_just_now_is_not_trusted(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b"null", b"\xff", b'{"key": 1}', b"KEY5}", b'KEY["x", ["a"]]}', b"KEY[[1,2,3,4,5]]}"],
+    "content", [b"", b"{", b"[]", b"null", b"\xff", b'{"key": 1}', b"KEY5}", b'KEY["x", ["a"]]}', b"KEY[[1,2,3,4,5]]}"]
 )
 def test_a_corrupt_cache_is_ignored(site: Site, content: bytes) -> None:
     """The cache is only a cache: whatever is in it, the plugins are found."""

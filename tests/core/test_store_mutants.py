@@ -15,15 +15,7 @@ import numpy
 import pytest
 
 from memory_store import MemoryStore, Shelf
-from mlcore.errors import (
-    AlreadyExists,
-    Malformed,
-    MlcoreError,
-    OutOfOrder,
-    PositionLost,
-    SourceReused,
-    StoreError,
-)
+from mlcore.errors import AlreadyExists, Malformed, MlcoreError, OutOfOrder, PositionLost, SourceReused, StoreError
 from mlcore.store import (
     START,
     And,

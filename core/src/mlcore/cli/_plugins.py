@@ -1,7 +1,5 @@
 """``mlcore plugins``: what is installed, what each provides, and what failed to load."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -5,8 +5,6 @@ So the answer is kept in the user's cache, under the times at which the folders 
 installing or removing a distribution changes one of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

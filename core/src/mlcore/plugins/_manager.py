@@ -1,7 +1,5 @@
 """Keep what is installed in one place: what each plugin provides, what failed to load, and why."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import logging

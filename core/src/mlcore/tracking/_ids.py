@@ -1,7 +1,5 @@
 """Ids and names: time-ordered ids for runs, derived ids for what has a name, and names to remember."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -27,17 +27,7 @@ import attrs
 from mlcore.errors import JournalError, StoreError
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
-from mlcore.store import (
-    Columns,
-    Fold,
-    Record,
-    RowsLogged,
-    Summary,
-    decode_event,
-    encode_event,
-    from_json,
-    to_json,
-)
+from mlcore.store import Columns, Fold, Record, RowsLogged, Summary, decode_event, encode_event, from_json, to_json
 from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows
 
