@@ -558,7 +558,8 @@ class NumbersBeforeItCommits(MemoryStore):
         with self.shelf.lock:
             self.shelf.marks.advance(batch)
             self.shelf.claims["number"] = number = str(int(self.shelf.claims.get("number", "0")) + 1)
-        if len(batch.records[0].events[0].columns["step"]) > 1:  # type: ignore[attr-defined]
+        event = batch.records[0].events[0]
+        if isinstance(event, RowsLogged) and len(event) > 1:
             time.sleep(0.003)
         self.shelf.stored.append(Stored(f"{self.shelf.name} {number}", 0, "", batch))
 

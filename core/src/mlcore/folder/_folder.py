@@ -52,7 +52,7 @@ class Folder:
             return cls.open(root), False
         try:
             root.mkdir(parents=True, exist_ok=True)
-            others = {each.name for each in root.iterdir()} - {".gitignore", *_FOLDERS}
+            others = {each.name for each in root.iterdir()} - {".gitignore", "lock", *_FOLDERS}
             if any(not name.startswith(_ABOUT) for name in others):
                 raise StoreError(f"{root} is no mlcore store and not empty: choose another folder")
             (root / ".gitignore").write_text("*\n", encoding="utf-8")
