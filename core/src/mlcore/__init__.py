@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlcore.hookspecs import Provider, hookimpl
-    from mlcore.tracking import *  # noqa: F403
-    from mlcore.tracking._module import *  # noqa: F403
+    from mlcore.tracking._active import active_run, last_run
+    from mlcore.tracking._client import Client, Experiment
+    from mlcore.tracking._module import *
+    from mlcore.tracking._run import Run
+    from mlcore.tracking._views import Listing, Series
 
 __version__ = "0.1.0"
 _PLACES = {
-    "mlcore.tracking": "Client Experiment Listing Run Series active_run client end_run last_run log_metric set_store "
-    "create_experiment get_experiment get_run list_experiments list_runs log_metrics log_param log_params log_points "
-    "remove_tag set_experiment set_note set_tag set_tags start_run",
     "mlcore.hookspecs": "Provider hookimpl",
+    "mlcore.tracking._active": "active_run last_run",
+    "mlcore.tracking._client": "Client Experiment",
+    "mlcore.tracking._module": "client create_experiment end_run get_experiment get_run list_experiments list_runs "
+    "log_metric log_metrics log_param log_params log_points remove_tag set_experiment set_note set_store set_tag "
+    "set_tags start_run",
+    "mlcore.tracking._run": "Run",
+    "mlcore.tracking._views": "Listing Series",
 }
 _HOME = {name: module for module, names in _PLACES.items() for name in names.split()}
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the names stand above, once
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 ::
 
     MlcoreError
-    ├── ConfigError              a setting cannot be understood
     ├── PluginError              a plugin is broken, misspelt or in conflict
     │   └── NotInstalled         nothing installed provides what was asked for
     ├── StoreError
@@ -26,36 +25,9 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "AlreadyExists",
-    "Ambiguous",
-    "ConfigError",
-    "InvalidValue",
-    "JournalError",
-    "Malformed",
-    "MlcoreError",
-    "NewerFormat",
-    "NotFound",
-    "NotInstalled",
-    "NotSupported",
-    "OutOfOrder",
-    "ParamConflict",
-    "PluginError",
-    "PositionLost",
-    "Refused",
-    "RunStateError",
-    "SourceReused",
-    "StoreError",
-    "StoreNotFound",
-]
-
 
 class MlcoreError(Exception):
     """Stand at the root of everything that mlcore raises on purpose."""
-
-
-class ConfigError(MlcoreError):
-    """Say that a setting cannot be understood."""
 
 
 class PluginError(MlcoreError):
@@ -140,3 +112,7 @@ class ParamConflict(InvalidValue):
 
 class RunStateError(MlcoreError, RuntimeError):
     """Say that the state of the run forbids the call."""
+
+
+# The tree above is the list; every class here belongs to it.
+__all__ = sorted(name for name, each in globals().items() if isinstance(each, type))  # noqa: PLE0605

@@ -13,12 +13,12 @@ from pathlib import Path
 import attrs
 
 from mlcore.errors import NewerFormat, StoreError, StoreNotFound
-from mlcore.journal import Writer
 from mlcore.store import to_json
 
 FORMAT = 1
 STORE_HOME = ""
 _ABOUT = "store.json"
+_FOLDERS = ("runs", "store", "claims", "changes")
 
 
 @attrs.frozen
@@ -35,9 +35,7 @@ class Folder:
             about = json.loads((root / _ABOUT).read_bytes())
             version, id = about["format"], about["id"]
         except FileNotFoundError:
-            raise StoreNotFound(
-                f"there is no store at {root}: log a run there, or make one with `mlcore init`"
-            ) from None
+            raise StoreNotFound(f"there is no store at {root}: log a run, or make one with `mlcore init`") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{root / _ABOUT} cannot be read: {error}") from error
         if version > FORMAT:
@@ -54,18 +52,11 @@ class Folder:
             return cls.open(root), False
         try:
             root.mkdir(parents=True, exist_ok=True)
-            others = {each.name for each in root.iterdir()} - {
-                ".gitignore",
-                "runs",
-                "store",
-                "claims",
-                "changes",
-                "lock",
-            }
+            others = {each.name for each in root.iterdir()} - {".gitignore", *_FOLDERS}
             if any(not name.startswith(_ABOUT) for name in others):
                 raise StoreError(f"{root} is no mlcore store and not empty: choose another folder")
             (root / ".gitignore").write_text("*\n", encoding="utf-8")
-            for name in ("runs", "store", "claims", "changes"):
+            for name in _FOLDERS:
                 (root / name).mkdir(exist_ok=True)
             made = publish(root / _ABOUT, to_json({"format": FORMAT, "id": os.urandom(16).hex()}))
         except OSError as error:
@@ -76,14 +67,6 @@ class Folder:
         """Return the folder of a run."""
         return self.root / "runs" / run_id[-2:] / run_id
 
-    def writer(self, home: str) -> Writer:
-        """Return the writer of a new journal, not opened yet. Raises `OSError`."""
-        folder = self.run_folder(home) if home else self.root / "store"
-        folder.mkdir(parents=True, exist_ok=True)
-        if home:
-            self.note(home)
-        return Writer(folder, home)
-
     def note(self, home: str) -> None:
         """Note that a run's folder changes, so that readers need not look at every run.
 
@@ -92,11 +75,8 @@ class Folder:
         host = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname()) or "host"
         path = self.root / "changes" / f"{time.strftime('%Y%m', time.gmtime())}-{host}"
         path.parent.mkdir(exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            os.write(fd, f"{home}\n".encode())
-        finally:
-            os.close(fd)
+        with open(path, "ab", buffering=0) as file:
+            file.write(f"{home}\n".encode())
 
 
 def publish(path: Path, data: bytes) -> bool:

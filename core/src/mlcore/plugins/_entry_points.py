@@ -7,6 +7,7 @@ installing or removing a distribution changes one of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -17,35 +18,45 @@ import zlib
 import attrs
 
 from mlcore.config import user_cache
+from mlcore.hookspecs import Provider
 
 GROUP = "mlcore"
 _SETTLED_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
 
 
 @attrs.frozen
-class EntryPoint:
-    """Name a plugin as its distribution declares it: `value` is the module to import."""
+class Plugin:
+    """Tell of one plugin: where it comes from, what it provides, and `error` if it was set aside."""
 
     name: str
-    value: str
+    module: str
     distribution: str = ""
     version: str = ""
+    provides: dict[str, tuple[Provider, ...]] = attrs.field(factory=dict)
+    listens: tuple[str, ...] = ()
+    error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}" if self.distribution else self.name
 
 
-def entry_points() -> list[EntryPoint]:
+def entry_points() -> list[Plugin]:
     """Return the plugins that the distributions on `sys.path` declare, sorted by name."""
     changes = [_changed(path) for path in sys.path]
     key = [list(sys.path), changes]
     file = user_cache() / f"plugins-{zlib.crc32(json.dumps([sys.prefix, sys.path]).encode()):08x}.json"
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not ours: it is only a cache
         cached = json.loads(file.read_bytes())
         if cached["key"] == key:
-            return [EntryPoint(*row) for row in cached["plugins"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no cache, or not ours: it is only a cache
+            return [Plugin(a, b, c, d) for a, b, c, d in cached["plugins"]]
     found = _scan()
     if all(time.time_ns() - changed > _SETTLED_NS for changed in changes):
-        _remember(file, {"key": key, "plugins": [attrs.astuple(each) for each in found]})
+        content = {"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]}
+        with contextlib.suppress(OSError):  # a read-only home costs time, nothing else
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.replace(file)
     return found
 
 
@@ -56,29 +67,18 @@ def _changed(path: str) -> int:
         return 0
 
 
-def _scan() -> list[EntryPoint]:
+def _scan() -> list[Plugin]:
     from importlib.metadata import distributions
 
-    found: dict[tuple[str, str], EntryPoint] = {}
+    found: dict[tuple[str, str], Plugin] = {}
     for distribution in distributions():
         try:
-            points = [(point, distribution.name or "") for point in distribution.entry_points.select(group=GROUP)]
+            points = distribution.entry_points.select(group=GROUP)
+            name, version = distribution.name or "", distribution.version or ""
         except Exception:
             logging.getLogger("mlcore").warning("the metadata of %s cannot be read", distribution, exc_info=True)
             continue
-        for point, name in points:
+        for point in points:
             # the first on sys.path is the one that is imported
-            entry = EntryPoint(point.name, point.value, name, distribution.version or "")
-            found.setdefault((point.name, name), entry)
+            found.setdefault((point.name, name), Plugin(point.name, point.value, name, version))
     return sorted(found.values(), key=lambda each: (each.name, each.distribution))
-
-
-def _remember(file: os.PathLike[str], content: object) -> None:
-    temporary = f"{os.fspath(file)}.{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(temporary), exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as handle:
-            json.dump(content, handle)
-        os.replace(temporary, file)
-    except OSError:
-        pass  # a read-only home costs time, nothing else

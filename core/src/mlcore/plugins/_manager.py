@@ -16,7 +16,9 @@ import pluggy
 from mlcore import hookspecs
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider
-from mlcore.plugins._entry_points import EntryPoint, entry_points
+from mlcore.plugins._entry_points import Plugin, entry_points
+
+__all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", "provided", "register", "unregister"]
 
 PREFIX = "mlcore_"
 # What a missing scheme, command or flavor most likely wants, for the one line that tells how to get it.
@@ -26,22 +28,6 @@ FIRST_PARTY = {
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "commands": dict.fromkeys(("init", "where", "fsck", "journal", "reindex"), "local"),
 }
-
-
-@attrs.frozen
-class Plugin:
-    """Tell of one plugin: where it comes from, what it provides, and `error` if it was set aside."""
-
-    name: str
-    distribution: str = ""
-    version: str = ""
-    module: str = ""
-    provides: dict[str, tuple[Provider, ...]] = attrs.field(factory=dict)
-    listens: tuple[str, ...] = ()
-    error: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version}" if self.distribution else self.name
 
 
 class _Manager(pluggy.PluginManager):
@@ -68,38 +54,33 @@ class _Door:
                 return
             self.loaded = True
             off = {name.strip() for name in os.environ.get("MLCORE_DISABLE_PLUGINS", "").split(",")}
-            for point in entry_points():
-                if point.name in off or point.distribution in off:
-                    continue
-                try:
-                    self.admit(_import(point.value), point)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken plugin never breaks the others
-                    self.set_aside(point, error)
+            for plugin in entry_points():
+                if not {plugin.name, plugin.distribution} & off:
+                    try:
+                        self.admit(_import(plugin.module), plugin)
+                    except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken plugin never breaks the others
+                        reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+                        name = f"{plugin.name} ({plugin.distribution})" if plugin.name in self.plugins else plugin.name
+                        self.plugins[name] = attrs.evolve(plugin, name=name, error=reason)
 
-    def set_aside(self, point: EntryPoint, error: BaseException) -> None:
-        reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-        key = point.name if point.name not in self.plugins else f"{point.name} ({point.distribution})"
-        self.plugins[key] = Plugin(key, point.distribution, point.version, point.value, error=reason)
-
-    def admit(self, module: object, point: EntryPoint) -> Plugin:
+    def admit(self, module: object, plugin: Plugin) -> Plugin:
         known = [name for name in dir(hookspecs) if name.startswith(PREFIX)]
         for name in dir(module):
             if name.startswith(PREFIX) and name not in known and callable(getattr(module, name)):
                 close = difflib.get_close_matches(name, known, 1)
                 hint = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
-                raise PluginError(f"plugin {point.name} has an unknown hook {name}{hint}")
-        known_as = point.name if point.name in self.plugins else self.pluggy.get_name(module)
+                raise PluginError(f"plugin {plugin.name} has an unknown hook {name}{hint}")
+        known_as = plugin.name if plugin.name in self.plugins else self.pluggy.get_name(module)
         if known_as is not None:
-            raise PluginError(f"plugin {point.name} is loaded already, as {known_as} of {self.plugins[known_as]}")
+            raise PluginError(f"plugin {plugin.name} is loaded already, as {known_as} of {self.plugins[known_as]}")
         try:
-            self.pluggy.register(module, point.name)
+            self.pluggy.register(module, plugin.name)
             provides, listens = self.ask(module)
         except Exception as error:
-            self.pluggy.unregister(name=point.name)
-            raise PluginError(f"plugin {point.name} is broken: {type(error).__name__}: {error}") from error
-        plugin = Plugin(point.name, point.distribution, point.version, point.value, provides, listens)
-        self.plugins[point.name] = plugin
-        return plugin
+            self.pluggy.unregister(name=plugin.name)
+            raise PluginError(f"plugin {plugin.name} is broken: {type(error).__name__}: {error}") from error
+        self.plugins[plugin.name] = attrs.evolve(plugin, provides=provides, listens=listens)
+        return self.plugins[plugin.name]
 
     def ask(self, module: object) -> tuple[dict[str, tuple[Provider, ...]], tuple[str, ...]]:
         provides, listens = {}, []
@@ -134,7 +115,7 @@ def register(module: object, name: str | None = None) -> Plugin:
     title = name or str(getattr(module, "__name__", type(module).__name__))
     _door.open()
     with _door.lock:
-        return _door.admit(module, EntryPoint(title, title))
+        return _door.admit(module, Plugin(title, title))
 
 
 def unregister(name: str) -> None:
@@ -166,8 +147,8 @@ def provided(kind: str) -> dict[str, list[tuple[Plugin, Provider]]]:
 def conflicts() -> list[str]:
     """Return one sentence for each name that more than one plugin provides."""
     kinds = sorted({kind for plugin in installed() for kind in plugin.provides})
-    found = [(kind, name, who) for kind in kinds for name, who in provided(kind).items()]
-    return [_conflict(kind, name, who) for kind, name, who in found if len(who) > 1]
+    found = [(kind, name, who) for kind in kinds for name, who in provided(kind).items() if len(who) > 1]
+    return [_conflict(*each) for each in found]
 
 
 def _conflict(kind: str, name: str, who: list[tuple[Plugin, Provider]]) -> str:
@@ -198,12 +179,9 @@ def load(kind: str, name: str) -> Callable[..., Any]:
 
 
 def _missing(kind: str, name: str) -> str:
-    text = f"nothing installed provides {name!r} under {kind}"
-    extra = FIRST_PARTY.get(kind, {}).get(name)
-    if extra:
-        text += f"; it comes with: pip install 'mlcore-{extra}'"
-    else:
-        text += f"; there is: {', '.join(sorted(provided(kind))) or 'nothing'}"
+    extra, others = FIRST_PARTY.get(kind, {}).get(name), ", ".join(sorted(provided(kind))) or "nothing"
+    remedy = f"it comes with: pip install mlcore-{extra}" if extra else f"there is: {others}"
+    text = f"nothing installed provides {name!r} under {kind}; {remedy}"
     broken = [f"{plugin} ({plugin.error})" for plugin in installed() if plugin.error]
     return f"{text}. Set aside because they failed to load: {'; '.join(broken)}" if broken else text
 

@@ -15,6 +15,8 @@ from mlcore.store._fold import Entity, Fold
 from mlcore.store._query import Page, Query, find
 from mlcore.store._rows import Columns
 
+__all__ = ["START", "Capabilities", "SeriesKey", "SimpleStore", "Store", "Stored", "selected", "shaped"]
+
 START = ""
 
 
@@ -46,6 +48,7 @@ class Stored:
     batch: Batch
 
 
+Names = Sequence[str] | None
 SeriesKey = tuple[str, str, str]
 
 
@@ -67,12 +70,7 @@ class Store(Protocol):
         """
 
     def events(
-        self,
-        after: str = START,
-        *,
-        of: str | None = None,
-        kinds: Iterable[str] | None = None,
-        rows: bool = True,
+        self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
     ) -> Iterator[Stored]:
         """Yield what is stored after a position, and end. Order holds within a source only.
 
@@ -92,10 +90,10 @@ class Store(Protocol):
         self,
         kind: str,
         ids: Sequence[str],
-        keys: Sequence[str] | None = None,
+        keys: Names = None,
         *,
         context: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Names = None,
         max_points: int | None = None,
     ) -> dict[SeriesKey, Columns]:
         """Return rows by (id, key, context), in order of step, time and log order.
@@ -119,11 +117,8 @@ def selected(
     wanted = None if kinds is None else set(kinds)
     records = []
     for record in stored.batch.records:
-        events = tuple(
-            event for event in record.events
-            if (rows or not isinstance(event, RowsLogged)) and (wanted is None or event.kind in wanted)
-        )  # fmt: skip
-        if events:
+        of_kinds = (event for event in record.events if wanted is None or event.kind in wanted)
+        if events := tuple(event for event in of_kinds if rows or not isinstance(event, RowsLogged)):
             records.append(attrs.evolve(record, events=events))
     return attrs.evolve(stored, batch=attrs.evolve(stored.batch, records=tuple(records))) if records else None
 
@@ -153,12 +148,7 @@ class SimpleStore:
         raise NotImplementedError
 
     def events(
-        self,
-        after: str = START,
-        *,
-        of: str | None = None,
-        kinds: Iterable[str] | None = None,
-        rows: bool = True,
+        self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
     ) -> Iterator[Stored]:
         """See `Store.events`."""
         raise NotImplementedError
@@ -185,8 +175,7 @@ class SimpleStore:
         """See `Store.get`."""
         with self._lock:
             fold = self._current()
-            found = [fold.entity(kind, id) for id in ids]
-            return [None if each is None else self._alive(each) for each in found]
+            return [found and self._alive(found) for found in (fold.entity(kind, id) for id in ids)]
 
     def find(self, kind: str, query: Query) -> Page:
         """See `Store.find`."""
@@ -198,29 +187,24 @@ class SimpleStore:
         self,
         kind: str,
         ids: Sequence[str],
-        keys: Sequence[str] | None = None,
+        keys: Names = None,
         *,
         context: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Names = None,
         max_points: int | None = None,
     ) -> dict[SeriesKey, Columns]:
         """See `Store.series`."""
         with self._lock:
             fold = self._current()
             found = {(id, *key): value for id in ids for key, value in fold.series(kind, id).items()}
-        return shaped(found, keys, context=context, columns=columns, max_points=max_points)
+        return shaped(found, keys, context, columns, max_points)
 
     def close(self) -> None:
         """See `Store.close`."""
 
 
 def shaped(
-    found: dict[SeriesKey, Columns],
-    keys: Sequence[str] | None = None,
-    *,
-    context: str | None = None,
-    columns: Sequence[str] | None = None,
-    max_points: int | None = None,
+    found: dict[SeriesKey, Columns], keys: Names, context: str | None, columns: Names, max_points: int | None
 ) -> dict[SeriesKey, Columns]:
     """Return of whole series what `Store.series` was asked for."""
     answer = {}

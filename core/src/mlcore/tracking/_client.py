@@ -141,8 +141,7 @@ class Client:
         if not is_run_id(id):
             raise InvalidValue(f"run id {id!r} is not 32 lower-case hex digits")
         fields = {"name": name or memorable_name(id), "status": "RUNNING", "start_time": int(time.time() * 1000)}
-        extra = {"user": user(), "parent_run": inside, "key": key}
-        fields |= {each: value for each, value in extra.items() if value is not None}
+        fields |= {"user": user()} | ({"parent_run": inside} if inside else {}) | ({"key": key} if key else {})
         first = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
         run = Run(self._backend, id)
         known = None
@@ -188,17 +187,15 @@ class Client:
 
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
-        if is_run_id(id):
-            entity = self.store.get("run", [id])[0]
-            found = [] if entity is None else [entity]
-        else:
-            like = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
-            found = list(self.store.find("run", Query(And((like, _ALL)), limit=5)).items) if id.isalnum() else []
-        if len(found) > 1:
-            raise Ambiguous(f"{id!r} fits several runs: {', '.join(each.id for each in found)}")
-        if not found:
+        like = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
+        store, query = self.store, Query(And((like, _ALL)), limit=5)
+        found = store.get("run", [id]) if is_run_id(id) else store.find("run", query).items if id.isalnum() else ()
+        runs = [Run(self._backend, entity.id, entity) for entity in found if entity is not None]
+        if not runs:
             raise NotFound(f"there is no run {id!r} in {self._backend.uri}")
-        return Run(self._backend, id=found[0].id, entity=found[0])
+        if len(runs) > 1:
+            raise Ambiguous(f"{id!r} fits several runs: {', '.join(run.id for run in runs)}")
+        return runs[0]
 
     def list_runs(self, experiment: str | None = None, *, include_deleted: bool = False) -> Listing[Run]:
         """Return the runs of an experiment, newest first: by default the active one, ``"*"`` for all.
@@ -245,10 +242,15 @@ class Client:
 
     def _experiment_id(self, name: str) -> str:
         """Return the id under which runs of an experiment are logged, without reading where nobody renamed."""
-        entity = _named(self._backend, name) if self._backend.edited() else None
-        if entity is not None and entity.fields.get("deleted"):
+        if not self._backend.edited():
+            return experiment_id(name)
+        entity = _named(self._backend, name)
+        if entity is None:
+            ids = (experiment_id(name, generation) for generation in count())
+            return next(id for id in ids if self._backend.get("experiment", id) is None)
+        if entity.fields.get("deleted"):
             raise RunStateError(f"experiment {name!r} is deleted: restore it, or choose another name")
-        return entity.id if entity else _free_id(self._backend, name) if self._backend.edited() else experiment_id(name)
+        return entity.id
 
 
 def _named(backend: Backend, name: str) -> Entity | None:
@@ -258,11 +260,6 @@ def _named(backend: Backend, name: str) -> Entity | None:
     except StoreNotFound:
         return None
     return min(found, key=lambda each: (len(each.id), each.id), default=None)
-
-
-def _free_id(backend: Backend, name: str, generation: int = 0) -> str:
-    ids = (experiment_id(name, each) for each in count(generation))
-    return next(id for id in ids if backend.get("experiment", id) is None)
 
 
 def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> str:

@@ -13,6 +13,7 @@ from mlcore.tracking._run import Run
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_T = TypeVar("_T")
 _default: Client | None = None
 
 
@@ -48,34 +49,26 @@ def _run() -> Run:
     return _active.active_run() or client().start_run()
 
 
-def _for_run(method: Callable[Concatenate[Run, _P], _R]) -> Callable[_P, _R]:
+def _on(target: Callable[[], _T], method: Callable[Concatenate[_T, _P], _R]) -> Callable[_P, _R]:
     @wraps(method)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return method(_run(), *args, **kwargs)
+        return method(target(), *args, **kwargs)
 
     return call
 
 
-def _for_client(method: Callable[Concatenate[Client, _P], _R]) -> Callable[_P, _R]:
-    @wraps(method)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return method(client(), *args, **kwargs)
-
-    return call
-
-
-log_metrics = _for_run(Run.log_metrics)
-log_param = _for_run(Run.log_param)
-log_params = _for_run(Run.log_params)
-log_points = _for_run(Run.log_points)
-remove_tag = _for_run(Run.remove_tag)
-set_note = _for_run(Run.set_note)
-set_tag = _for_run(Run.set_tag)
-set_tags = _for_run(Run.set_tags)
-create_experiment = _for_client(Client.create_experiment)
-get_experiment = _for_client(Client.get_experiment)
-get_run = _for_client(Client.get_run)
-list_experiments = _for_client(Client.list_experiments)
-list_runs = _for_client(Client.list_runs)
-set_experiment = _for_client(Client.set_experiment)
-start_run = _for_client(Client.start_run)
+log_metrics = _on(_run, Run.log_metrics)
+log_param = _on(_run, Run.log_param)
+log_params = _on(_run, Run.log_params)
+log_points = _on(_run, Run.log_points)
+remove_tag = _on(_run, Run.remove_tag)
+set_note = _on(_run, Run.set_note)
+set_tag = _on(_run, Run.set_tag)
+set_tags = _on(_run, Run.set_tags)
+create_experiment = _on(client, Client.create_experiment)
+get_experiment = _on(client, Client.get_experiment)
+get_run = _on(client, Client.get_run)
+list_experiments = _on(client, Client.list_experiments)
+list_runs = _on(client, Client.list_runs)
+set_experiment = _on(client, Client.set_experiment)
+start_run = _on(client, Client.start_run)

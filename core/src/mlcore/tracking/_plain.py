@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -27,24 +26,20 @@ def plain(key: str, value: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         value = value.value
-    if isinstance(value, str | int | float | None):
-        # subclasses (numpy.float64, IntEnum, ...) become what JSON gives back
-        return value if value is None or type(value) is bool else _base(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):  # a subclass becomes what JSON gives back
+            return kind(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if isinstance(value, set | frozenset):
         return sorted(map(_plain, value), key=repr)
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return _plain(value.tolist())
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-
-
-def _base(value: str | int | float) -> str | int | float:
-    return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def fields_of(value: Any) -> Mapping[Any, Any] | None:
@@ -53,9 +48,7 @@ def fields_of(value: Any) -> Mapping[Any, Any] | None:
         return value
     if isinstance(value, type):
         return None
-    names = getattr(value, "__dataclass_fields__", None) or [
-        field.name for field in getattr(value, "__attrs_attrs__", ())
-    ]
+    names = [*getattr(value, "__dataclass_fields__", ()), *(f.name for f in getattr(value, "__attrs_attrs__", ()))]
     if names:
         return {name: getattr(value, name) for name in names}
     # argparse.Namespace, types.SimpleNamespace and their like
@@ -95,8 +88,3 @@ def portions(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         size += cost
     if part:
         yield part
-
-
-def numbers(values: Any) -> Sequence[Any]:
-    """Return steps or values as a sequence, whatever iterable they were."""
-    return values if hasattr(values, "__len__") else list(values)

@@ -43,6 +43,14 @@ class _Later:
         """Close nothing."""
 
 
+def _field(name: str, doc: str, default: Any = None) -> Any:
+    def value(run: Run) -> Any:
+        found = run._now().fields.get(name)
+        return default if found is None else found
+
+    return property(value, doc=doc)
+
+
 class Run(Viewed):
     """A run, live or read back.
 
@@ -180,36 +188,17 @@ class Run(Viewed):
         """The id of the run's experiment."""
         return self._now().parent
 
-    @property
-    def parent_run_id(self) -> str | None:
-        """The id of the run that this one is nested in."""
-        return self._now().fields.get("parent_run")
-
-    @property
-    def start_time(self) -> int | None:
-        """When the run started, in ms since 1970."""
-        return self._now().fields.get("start_time")
-
-    @property
-    def end_time(self) -> int | None:
-        """When the run ended, in ms since 1970; None while it has not."""
-        return self._now().fields.get("end_time")
+    parent_run_id = _field("parent_run", "The id of the run that this one is nested in, or None.")
+    start_time = _field("start_time", "When the run started, in ms since 1970.")
+    end_time = _field("end_time", "When the run ended, in ms since 1970; None while it has not.")
+    deleted = _field("deleted", "Whether the run is hidden until it is restored.", default=False)
+    note = _field("note", "The run's note, as Markdown.", default="")
 
     @property
     def last_seen(self) -> int:
         """When the run was last heard of, in ms since 1970."""
         entity = self._now()
         return entity.seen or entity.changed // 1_000_000
-
-    @property
-    def deleted(self) -> bool:
-        """Whether the run is hidden until it is restored."""
-        return bool(self._now().fields.get("deleted"))
-
-    @property
-    def note(self) -> str:
-        """The run's note, as Markdown."""
-        return str(self._now().fields.get("note", ""))
 
     @property
     def params(self) -> dict[str, Any]:
@@ -242,19 +231,15 @@ class Run(Viewed):
     def to_pandas(self) -> pandas.DataFrame:
         """Return all metrics as a DataFrame with the columns key, step, time (ms since 1970) and value."""
         found = self._backend.store().series("run", [self.id], context="")
-        names = ("step", "time", "value")
-        columns: dict[str, list[Any]] = {
-            "key": [key for _, key, _ in found for _ in range(len(found[self.id, key, ""]))]
+        columns = {
+            name: [value for each in found.values() for value in each[name]] for name in ("step", "time", "value")
         }
-        for name in names:
-            columns[name] = [value for each in found.values() for value in each[name]]
-        return frame(columns)
+        return frame({"key": [key for (_, key, _), each in found.items() for _ in range(len(each))], **columns})
 
     def _view(self) -> dict[str, Any]:
-        metrics = {f"metrics.{key}": value for key, value in self.metrics.items()}
-        params = {f"params.{key}": value for key, value in self.params.items()}
-        tags = {f"tags.{key}": value for key, value in self.tags.items()}
-        return {"id": self.id, "name": self.name, "status": self.status, **metrics, **params, **tags}
+        families = {"metrics": self.metrics, "params": self.params, "tags": self.tags}
+        values = {f"{family}.{key}": each for family, found in families.items() for key, each in found.items()}
+        return {"id": self.id, "name": self.name, "status": self.status, **values}
 
     def __enter__(self) -> Run:
         return self

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -43,25 +43,26 @@ class Viewed:
 class Listing(list[_T]):
     """A list that shows itself as a table."""
 
-    def _rows(self) -> tuple[list[str], list[list[str]]]:
+    def _columns(self) -> dict[str, list[Any]]:
         views = [each._view() for each in self]
-        names = list(dict.fromkeys(name for view in views for name in view))
-        return names, [[_text(view[name]) if name in view else "" for name in names] for view in views]
+        return {name: [view.get(name) for view in views] for name in dict.fromkeys(chain.from_iterable(views))}
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return list(
+            zip(*(["" if v is None else _text(v) for v in each] for each in self._columns().values()), strict=True)
+        )
 
     def __repr__(self) -> str:
-        names, rows = self._rows()
-        widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [names, *rows]]
-        return "\n".join(lines) if rows else "nothing"
+        rows = [tuple(self._columns()), *self._rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows) or "nothing"
 
     def _repr_html_(self) -> str:
-        return _table(*reversed(self._rows()))
+        return _table(self._rows(), tuple(self._columns()))
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with a row each."""
-        views = [each._view() for each in self]
-        names = list(dict.fromkeys(name for view in views for name in view))
-        return frame({name: [view.get(name) for view in views] for name in names})
+        return frame(self._columns())
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -93,6 +94,8 @@ def _text(value: Any) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>" if names else f"<table>{body}</table>"
+    from html import escape
+
+    lines = [("th", names), *(("td", row) for row in rows)]
+    cells = ("".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in lines if row)
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"

@@ -12,8 +12,9 @@ import attrs
 
 from mlcore.errors import JournalError
 from mlcore.journal.format import SUFFIX
-from mlcore.store import Batch, Columns, Erased, Fold, Record, Rewound, Rows, RowsLogged, Summary
+from mlcore.store import Batch, Columns, Erased, Fold, Record, Rewound, RowsLogged, Summary
 from mlcore_local.reader import Journal, read
+from mlcore_local.rows import Rows
 from mlcore_local.seal import Sealed, open_sealed
 
 Name = tuple[str, str]  # key, context

@@ -31,7 +31,6 @@ from mlcore.store import (
     Columns,
     Fold,
     Record,
-    Rows,
     RowsLogged,
     Summary,
     decode_event,
@@ -40,6 +39,7 @@ from mlcore.store import (
     to_json,
 )
 from mlcore_local.reader import Journal, read
+from mlcore_local.rows import Rows
 
 if TYPE_CHECKING:
     from mlcore import Run

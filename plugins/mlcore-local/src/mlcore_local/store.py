@@ -22,7 +22,6 @@ from mlcore.store import (
     Fold,
     Page,
     Query,
-    Rows,
     SeriesKey,
     SimpleStore,
     Stored,
@@ -34,6 +33,7 @@ from mlcore.store import (
 from mlcore_local.append import Appender
 from mlcore_local.home import Home, Piece
 from mlcore_local.reader import Journal, read
+from mlcore_local.rows import Rows
 from mlcore_local.watch import Watch
 
 _BATCH_RECORDS = 1_000
@@ -125,7 +125,7 @@ class FolderStore(SimpleStore):
                 for name in self._names(kind, id):
                     if (keys is None or name[0] in keys) and context in (None, name[1]):
                         found[id, *name] = self._columns(kind, id, name)
-        return shaped(found, None, columns=columns, max_points=max_points)
+        return shaped(found, None, None, columns, max_points)
 
     # What is read
 
