@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +23,7 @@ def _machine() -> dict[str, Any]:
     except OSError:
         namespace = 0
     return {
-        "host": socket.gethostname(),
+        "host": platform.node(),
         "boot": _read("/proc/sys/kernel/random/boot_id").strip(),
         "pidns": namespace,
     }
