@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
-import socket
 import time
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Folder:
 
         One file a host and month: appends of one host do not mix, on a network file system either.
         """
-        host = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname()) or "host"
+        host = re.sub(r"[^A-Za-z0-9_.-]", "_", platform.node()) or "host"
         path = self.root / "changes" / f"{time.strftime('%Y%m', time.gmtime())}-{host}"
         path.parent.mkdir(exist_ok=True)
         with open(path, "ab", buffering=0) as file:

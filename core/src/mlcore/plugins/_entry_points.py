@@ -1,8 +1,8 @@
 """Read the entry points of group ``mlcore``, and remember them until a distribution is (un)installed.
 
 Asking `importlib.metadata` opens a file a distribution, which costs more than the rest of ``mlcore --help``.
-So the answer is kept in the user's cache, under the times at which the folders of `sys.path` last changed:
-installing or removing a distribution changes one of them.
+So the answer is kept in the user's cache, under the names and times of the folders of metadata on `sys.path`:
+installing or removing a distribution changes them, and what a training writes beside its script does not.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from mlcore.config import user_cache
 from mlcore.hookspecs import Provider
 
 GROUP = "mlcore"
+_METADATA = (".dist-info", ".egg-info")
 _SETTLED_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
 
 
@@ -40,15 +41,15 @@ class Plugin:
 
 def entry_points() -> list[Plugin]:
     """Return the plugins that the distributions on `sys.path` declare, sorted by name."""
-    changes = [_changed(path) for path in sys.path]
-    key = [list(sys.path), changes]
+    changes = [_metadata(path) for path in sys.path]
+    key = json.dumps([sys.path, changes])
     file = user_cache() / f"plugins-{zlib.crc32(json.dumps([sys.prefix, sys.path]).encode()):08x}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not ours: it is only a cache
         cached = json.loads(file.read_bytes())
         if cached["key"] == key:
             return [Plugin(name, module, where, version) for name, module, where, version in cached["plugins"]]
     found = _scan()
-    if all(time.time_ns() - changed > _SETTLED_NS for changed in changes):
+    if all(time.time_ns() - changed > _SETTLED_NS for names in changes for _, changed in names):
         content = {"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]}
         with contextlib.suppress(OSError):  # a read-only home costs time, nothing else
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,11 +59,13 @@ def entry_points() -> list[Plugin]:
     return found
 
 
-def _changed(path: str) -> int:
+def _metadata(path: str) -> list[tuple[str, int]]:
+    """Return name and time of change of what describes distributions in a folder of `sys.path`, or of an archive."""
     try:
-        return os.stat(path or ".").st_mtime_ns
+        with os.scandir(path or ".") as entries:
+            return sorted((each.name, each.stat().st_mtime_ns) for each in entries if each.name.endswith(_METADATA))
     except OSError:
-        return 0
+        return [(path, os.stat(path).st_mtime_ns)] if os.path.isfile(path) else []
 
 
 def _scan() -> list[Plugin]:

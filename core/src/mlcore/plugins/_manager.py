@@ -1,6 +1,5 @@
 """Keep what is installed in one place: what each plugin provides, what failed to load, and why."""
 
-import difflib
 import importlib
 import logging
 import os
@@ -65,7 +64,9 @@ class _Door:
         known = [name for name in dir(hookspecs) if name.startswith(PREFIX)]
         for name in dir(module):
             if name.startswith(PREFIX) and name not in known and callable(getattr(module, name)):
-                close = difflib.get_close_matches(name, known, 1)
+                from difflib import get_close_matches
+
+                close = get_close_matches(name, known, 1)
                 hint = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
                 raise PluginError(f"plugin {plugin.name} has an unknown hook {name}{hint}")
         known_as = plugin.name if plugin.name in self.plugins else self.pluggy.get_name(module)

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import socket
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Appender:
         try:
             size, data = os.fstat(fd).st_size, b""
             if journal.header is None:
-                about = {"host": socket.gethostname(), "user": user(), "inode": os.fstat(fd).st_ino}
+                about = {"host": platform.node(), "user": user(), "inode": os.fstat(fd).st_ino}
                 data = _beginning(header, about)
             data += _records(header, journal, batch)
             try:
