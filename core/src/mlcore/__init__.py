@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlcore import errors, plugins
     from mlcore.hookspecs import Provider, hookimpl
     from mlcore.tracking._active import active_run, last_run
     from mlcore.tracking._client import Client, Experiment
@@ -32,6 +33,8 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - the names stand above, once
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("errors", "plugins"):
+        return import_module(f"mlcore.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mlcore' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME[name]), name)
