@@ -27,6 +27,7 @@ from mlcore.testing._appending import malformed
 
 
 def writer_of(count: int) -> Writer:
+    """Return a writer of a run with `count` records."""
     writer = Writer(new_id())
     for number in range(count):
         writer.batch(Updated("run", writer.home, {"n": number}), points(writer.home, "loss", [0.5]))
@@ -53,7 +54,7 @@ def test_good_batches_pass() -> None:
     size = EVENT_LIMIT // 24
     full = points("r", "loss", [0.1 + 0.2] * size)
     for batch in (
-        writer.cut(1), writer.cut(2, 3), writer.cut(1, 1, claim="model/漢 x"), Writer().batch(Updated("model", "m", {})),
+        writer.cut(1), writer.cut(2, 3), writer.cut(1, 1, claim="model/漢 x"), Writer().batch(Updated("m", "m", {})),
         writer.life_sign(), Writer("r").batch(full), Writer("r").batch(decode_event(encode_event(full))),
     ):  # fmt: skip
         check(batch)
@@ -63,9 +64,8 @@ def test_the_digest_of_rows_is_that_of_their_content() -> None:
     """A repeat is recognised though a store kept rows in columns, or read them back from JSON."""
     event = RowsLogged("run", "1", "k", {"step": [1, 2], "value": [1.0, float("nan")], "text": ["a", None]})
     again = decode_event(encode_event(event))
-    other = attrs.evolve(
-        event, columns={"text": ("a", None), "value": array("d", event.columns["value"]), "step": [1, 2]}
-    )
+    same = {"text": ("a", None), "value": array("d", event.columns["value"]), "step": [1, 2]}
+    other = attrs.evolve(event, columns=same)
     digests = {digest([Record(1, 1, (each,))]) for each in (event, again, other)}
     assert len(digests) == 1
 
@@ -90,12 +90,12 @@ def test_whatever_is_sent_again_every_record_is_new_once(ranges: list[tuple[int,
     writer, marks, stored = writer_of(9), Marks(), []
     for first, length in ranges:
         batch = writer.cut(first, min(9, first + length))
-        try:
-            fresh = marks.new(batch)
-        except OutOfOrder as error:
-            assert (error.expected, error.given) == (len(stored) + 1, first)
-            assert first > len(stored) + 1
+        if first > len(stored) + 1:
+            with pytest.raises(OutOfOrder) as refusal:
+                marks.new(batch)
+            assert (refusal.value.expected, refusal.value.given) == (len(stored) + 1, first)
             continue
+        fresh = marks.new(batch)
         if fresh is not None:
             assert fresh.previous == digest(stored)
             marks.advance(fresh)

@@ -64,10 +64,12 @@ events: st.SearchStrategy[Event] = st.one_of(
 
 
 def refuse(constant: str) -> None:
+    """Fail on what a strict parser does not know."""
     raise AssertionError(f"{constant} is no JSON")
 
 
 def content(event: Event) -> Any:
+    """Return the fields of an event to compare."""
     return {field.name: exact(getattr(event, field.name)) for field in attrs.fields(type(event)) if field.name != "raw"}
 
 
@@ -122,7 +124,8 @@ def test_events_with_anything_in_a_field_are_malformed_or_can_be_used(data: st.D
 @pytest.mark.parametrize(
     "line",
     [
-        b"[]", b"1", b"null", b'"x"', b"", b"\xff", b"\x00", b'{"type":"Created"}', b'{"type":["x"],"kind":"r","id":"1"}',
+        b"[]", b"1", b"null", b'"x"', b"", b"\xff", b"\x00", b"[" * 100_000,
+        b'{"type":"Created"}', b'{"type":["x"],"kind":"r","id":"1"}',
         b'{"type":"Later","kind":1,"id":"1"}', b'{"type":"Later","kind":"r","id":["1"]}',
         b'{"type":"Created","kind":"r","id":"1","fields":{"a":NaN}}', b'{"type":"Created",\n"kind":"r","id":"1"}',
         b'{"type":"Created","kind":"r","id":"1","fields":[1]}', b'{"type":"Updated","kind":"r","id":"1"}',
@@ -137,7 +140,7 @@ def test_events_with_anything_in_a_field_are_malformed_or_can_be_used(data: st.D
         b'{"type":"RowsLogged","kind":"r","id":"1","key":"k","columns":{"step":[1.5]}}',
         b'{"type":"RowsLogged","kind":"r","id":"1","key":"k","columns":{"time":[9223372036854775808]}}',
         b'{"type":"RowsLogged","kind":"r","id":"1","key":"k","columns":{"step":[1],"value":[1.0,2.0]}}',
-        b'{"type":"Rewound","kind":"r","id":"1","step":1.5}', b"[" * 100_000,
+        b'{"type":"Rewound","kind":"r","id":"1","step":1.5}',
     ],
 )  # fmt: skip
 def test_what_no_fold_could_take_is_malformed(line: bytes) -> None:
@@ -171,7 +174,7 @@ def test_nesting_without_end_is_an_invalid_value() -> None:
 
 def test_keys_that_are_no_text_become_text_with_and_without_nan() -> None:
     """A dict with numbers as keys is written the same whatever its values are."""
-    assert from_json(to_json({1: 2.0, True: None})) == {"1": None}
+    assert from_json(to_json({1: 2.0, False: None})) == {"1": 2.0, "false": None}
     assert to_json({2: math.inf, None: 1}) == b'{"2":{"$float":"Infinity"},"null":1}'
     assert from_json(to_json({2: 1, "$x": 3})) == {"2": 1, "$x": 3}
 

@@ -23,8 +23,6 @@
     └── RunStateError            the run's state forbids the call
 """
 
-from __future__ import annotations
-
 
 class MlcoreError(Exception):
     """Stand at the root of everything that mlcore raises on purpose."""

@@ -11,8 +11,6 @@
     └── changes/<month>-<host>            the ids of runs that were opened, a line each
 """
 
-from __future__ import annotations
-
 from mlcore.folder._folder import FORMAT, STORE_HOME, Folder, publish
 
 __all__ = ["FORMAT", "STORE_HOME", "Folder", "publish"]

@@ -12,11 +12,10 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from mlcore.errors import InvalidValue
 from mlcore.journal import format as f
 from mlcore.journal._keeper import keep, let_go
-from mlcore.journal._values import as_float, as_int, check_key, metric_columns
 from mlcore.journal._signs import this_process
+from mlcore.journal._values import as_float, as_int, check_key, metric_columns
 from mlcore.store import Event, clock, encode_event, to_json
 
 _log = logging.getLogger("mlcore")
@@ -79,7 +78,7 @@ class Writer:
                 done = _write(self._fd, buffer)
                 if done != _SIZE:
                     return self._commit(bytes(buffer), stamp, {key: step}, done)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - an interrupt, too, is passed on
                 return self._failed(error, bytes(buffer), stamp, 0)
             self._number += 1
             self._stamp = stamp
@@ -226,7 +225,7 @@ class Writer:
         try:
             while done < len(data):
                 done += os.write(self._fd, data[done:])
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - an interrupt, too, is passed on
             self._failed(error, data, stamp, done)
             return False
         return True

@@ -5,8 +5,6 @@ So the answer is kept in the user's cache, under the times at which the folders 
 installing or removing a distribution changes one of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -48,7 +46,7 @@ def entry_points() -> list[Plugin]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not ours: it is only a cache
         cached = json.loads(file.read_bytes())
         if cached["key"] == key:
-            return [Plugin(*row) for row in cached["plugins"]]
+            return [Plugin(name, module, where, version) for name, module, where, version in cached["plugins"]]
     found = _scan()
     if all(time.time_ns() - changed > _SETTLED_NS for changed in changes):
         content = {"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]}

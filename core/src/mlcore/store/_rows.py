@@ -41,8 +41,8 @@ class Columns:
             import numpy
         except ImportError:
             return self
-        found = self.columns.items()
-        return Columns({k: numpy.frombuffer(v, v.typecode) if isinstance(v, array) else v for k, v in found})
+        arrays: Any = {k: numpy.frombuffer(v, v.typecode) for k, v in self.columns.items() if isinstance(v, array)}
+        return Columns({**self.columns, **arrays})
 
     def sampled(self, max_points: int | None) -> Columns:
         """Return at most `max_points` rows that keep the least and the greatest value of every bucket."""
@@ -53,7 +53,7 @@ class Columns:
         keep: set[int] = set()
         for bucket in range(buckets):
             start, stop = bucket * size // buckets, (bucket + 1) * size // buckets
-            real = [row for row in range(start, stop) if values[row] == values[row]] or [start]
+            real = [row for row in range(start, stop) if not math.isnan(values[row])] or [start]
             keep |= {min(real, key=values.__getitem__), max(real, key=values.__getitem__)}
         rows = sorted(keep)[:max_points]
         return Columns({name: column([values[row] for row in rows]) for name, values in self.columns.items()})
@@ -63,7 +63,7 @@ class Columns:
         if not len(self) or not all(_numeric(self.columns.get(name)) for name in METRIC):
             return None
         values = self["value"]
-        real = [value for value in values if value == value]  # NaN is not itself
+        real = [value for value in values if value == value]  # noqa: PLR0124 - NaN is not itself
         low, high = (min(real), max(real)) if real else (math.nan, math.nan)
         return Summary(len(values), low, high, self["step"][-1], self["time"][-1], values[-1])
 

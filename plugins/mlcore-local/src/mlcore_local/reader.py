@@ -185,8 +185,8 @@ class Journal:
             return [decode_event(line) for line in bytes(frame.payload).split(b"\n")]
         if frame.kind in _SIZES:
             step, time, value = _point(frame)
-            columns = {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])}
-            return [self._rows(frame.word, columns)]
+            one = {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])}
+            return [self._rows(frame.word, one)]
         if frame.kind != f.BLOCK:
             raise ValueError(f"a frame of kind {frame.kind}")
         key, columns = _unpack_block(frame.payload, frame.flags, frame.stamp)
@@ -195,7 +195,7 @@ class Journal:
             for start in range(0, len(columns["step"]), f.BLOCK_ROWS)
         ]
 
-    def _rows(self, key: int, columns: dict[str, array[Any]]) -> RowsLogged:
+    def _rows(self, key: int, columns: dict[str, Any]) -> RowsLogged:
         if key not in self.keys:
             raise ValueError(f"key {key} is not defined")
         kind, id, name, context = self.named(key)

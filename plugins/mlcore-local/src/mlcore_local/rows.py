@@ -69,12 +69,10 @@ class Rows:
         self._known = None
         return None
 
-    @classmethod
-    def merged(cls, several: Sequence[Rows]) -> Rows:
-        """Return the rows of several, whose sources are all different."""
-        rows = cls()
-        for each in several:
-            rows._parts |= each._parts
+    def __or__(self, other: Rows) -> Rows:
+        """Return the rows of both, whose sources are all different."""
+        rows = Rows()
+        rows._parts = self._parts | other._parts
         return rows
 
     def columns(self, rewinds: Sequence[Rewind] = ()) -> Columns:
