@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlcore import errors as errors
+    from mlcore import plugins as plugins
     from mlcore.hookspecs import Provider as Provider
     from mlcore.hookspecs import hookimpl as hookimpl
     from mlcore.tracking._active import active_run as active_run
@@ -36,6 +38,8 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - the names stand above, once
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("errors", "plugins"):
+        return import_module(f"mlcore.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mlcore' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME[name]), name)
