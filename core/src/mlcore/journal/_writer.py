@@ -114,7 +114,7 @@ class Writer:
                         self._stamp = stamp
                         entry[1] = step
                         return None
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - an interrupt, too, is passed on
                     return self._failed(error, bytes(buffer), stamp, {key: step}, 0)
                 return self._commit(bytes(buffer), stamp, {key: step}, done)
             finally:
@@ -275,7 +275,7 @@ class Writer:
         try:
             while done < len(data):
                 done += os.write(self._fd, data[done:])
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the same
             self._failed(error, data, stamp, steps or {}, done)
             return False
         return True
