@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from mlcore import hookimpl, plugins
+from mlcore import plugins
 from mlcore.errors import NotInstalled, PluginError
-from mlcore.hookspecs import Provider
+from mlcore.hookspecs import Provider, hookimpl
 from mlcore.plugins import _manager
 
 STORE = """
@@ -194,6 +194,13 @@ def test_an_implementation_that_fails_to_import_names_its_plugin(site: Site) -> 
     assert "No module named 'no_such'" in text
 
 
+def test_a_plugin_that_was_set_aside_can_be_taken_out_and_replaced(site: Site) -> None:
+    """A notebook that mends a broken plugin registers the mended one under the same name."""
+    site.install("alpha", "import no_such_module")
+    code = "from mlcore import plugins; plugins.unregister('alpha'); plugins.register(sys, 'alpha'); " + LIST
+    assert site.run(code)["alpha"] == ["alpha", ""]
+
+
 def test_distributions_with_broken_metadata_do_not_break_the_rest(site: Site) -> None:
     """Half-removed and hand-edited distributions cost themselves only."""
     site.install("alpha")
@@ -268,8 +275,7 @@ def test_a_distribution_that_changed_just_now_is_not_trusted(site: Site) -> None
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b"null", b"\xff", b'{"key": 1}', b"KEY5}", b'KEY["x", ["a"]]}', b"KEY[[1,2,3,4,5]]}"],
+    "content", [b"", b"{", b"[]", b"null", b"\xff", b'{"key": 1}', b"KEY5}", b'KEY["x", ["a"]]}', b"KEY[[1,2,3,4,5]]}"]
 )
 def test_a_corrupt_cache_is_ignored(site: Site, content: bytes) -> None:
     """The cache is only a cache: whatever is in it, the plugins are found."""

@@ -15,15 +15,7 @@ import numpy
 import pytest
 
 from memory_store import MemoryStore, Shelf
-from mlcore.errors import (
-    AlreadyExists,
-    Malformed,
-    MlcoreError,
-    OutOfOrder,
-    PositionLost,
-    SourceReused,
-    StoreError,
-)
+from mlcore.errors import AlreadyExists, Malformed, MlcoreError, OutOfOrder, PositionLost, SourceReused, StoreError
 from mlcore.store import (
     START,
     And,
@@ -331,7 +323,7 @@ class NumbersSignsOfLife(Marking):
         def advance(self, batch: Batch) -> None:
             super().advance(batch)
             if not batch.records:
-                self._marks[batch.source] = (self.get(batch.source)[0] + 1, digest(()))
+                self.set(batch.source, self.get(batch.source)[0] + 1, digest(()))
 
 
 @breaks("the_mark_of_a_source_is_shared_and_outlives_handles", "handles_continue_each_others_sources")
@@ -566,7 +558,8 @@ class NumbersBeforeItCommits(MemoryStore):
         with self.shelf.lock:
             self.shelf.marks.advance(batch)
             self.shelf.claims["number"] = number = str(int(self.shelf.claims.get("number", "0")) + 1)
-        if len(batch.records[0].events[0].columns["step"]) > 1:  # type: ignore[attr-defined]
+        event = batch.records[0].events[0]
+        if isinstance(event, RowsLogged) and len(event) > 1:
             time.sleep(0.003)
         self.shelf.stored.append(Stored(f"{self.shelf.name} {number}", 0, "", batch))
 

@@ -17,13 +17,11 @@
     │   │   └── AlreadyExists    the claim is held by somebody else
     │   └── JournalError         a file is not a journal, or not one we can read
     ├── NotFound                 no run or experiment of that id or name
-    ├── Ambiguous                several of them
+    │   └── Ambiguous            several of them
     ├── InvalidValue             a key or value cannot be logged
     │   └── ParamConflict        a parameter has another value already
     └── RunStateError            the run's state forbids the call
 """
-
-from __future__ import annotations
 
 
 class MlcoreError(Exception):

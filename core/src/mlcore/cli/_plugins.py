@@ -1,7 +1,5 @@
 """``mlcore plugins``: what is installed, what each provides, and what failed to load."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -10,7 +8,6 @@ import click
 from mlcore import plugins
 from mlcore.errors import NotFound
 from mlcore.plugins import Plugin
-
 
 _ABOUT = ("name", "distribution", "version", "module", "error")
 
@@ -48,12 +45,12 @@ def info(name: str, as_json: bool) -> None:
         raise NotFound(f"no plugin named {name}; there is: {', '.join(each.name for each in plugins.installed())}")
     if as_json:
         return click.echo(json.dumps(found, indent=2))
-    lines = [(name, found[name]) for name in _ABOUT]
+    lines = [(each, found[each]) for each in _ABOUT]
     for kind, records in found["provides"].items():
         lines += [(kind, f"{each['name']}  {each['summary']}  ({each['implementation']})") for each in records]
-    for name, text in [*lines, *(("listens", event) for event in found["listens"])]:
+    for label, text in [*lines, *(("listens", event) for event in found["listens"])]:
         if text:
-            click.echo(f"{name:<18} {text}")
+            click.echo(f"{label:<18} {text}")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -18,22 +19,18 @@ SIGN_SECONDS = 30.0
 
 _kept: weakref.WeakSet[Writer] = weakref.WeakSet()
 _thread: threading.Thread | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal's handler may come in between
 
 
 def keep(journal: Writer) -> None:
-    """Look after a journal until it is let go."""
+    """Look after a journal, as long as it is used, and after what becomes of it in the child of a fork."""
     global _thread
     with _lock:
         _kept.add(journal)
         if _thread is None:
             _thread = threading.Thread(target=_work, name="mlcore-keeper", daemon=True)
-            _thread.start()
-
-
-def let_go(journal: Writer) -> None:
-    """Stop looking after a journal."""
-    _kept.discard(journal)
+            with contextlib.suppress(RuntimeError):  # no more threads: at exit, or at the limit of a container
+                _thread.start()
 
 
 def _work() -> None:
@@ -42,7 +39,9 @@ def _work() -> None:
         time.sleep(SYNC_SECONDS)
         due = time.monotonic() - signed >= SIGN_SECONDS
         signed = time.monotonic() if due else signed
-        for journal in list(_kept):
+        with _lock:
+            journals = list(_kept)
+        for journal in journals:
             try:
                 journal.sync()
                 if due:
@@ -53,10 +52,9 @@ def _work() -> None:
 
 def _after_fork() -> None:
     global _thread, _lock
-    _thread, _lock = None, threading.Lock()
+    _thread, _lock = None, threading.RLock()
     for journal in list(_kept):
         journal.forked()
-    _kept.clear()
 
 
 if hasattr(os, "register_at_fork"):

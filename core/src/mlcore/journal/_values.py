@@ -66,9 +66,13 @@ def _column(code: str, key: str, values: Any) -> array[Any]:
         if view.ndim == 1 and view.format in _FORMATS[code] and view.itemsize == 8:
             found.frombytes(view.tobytes())
             return found
-    except TypeError:
-        pass  # no buffer
-    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    except (TypeError, ValueError):
+        pass  # no buffer, or one of things that are no numbers
+    try:
+        values = values.tolist() if hasattr(values, "tolist") else values
+        values = values if isinstance(values, list) else list(values)
+    except TypeError as error:
+        raise InvalidValue(f"metric {key!r}: {type(values).__name__} {values!r:.80} is no sequence") from error
     try:
         return array(code, values)
     except (TypeError, OverflowError):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from time import time_ns
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from mlcore.errors import InvalidValue
 from mlcore.journal import format as f
-from mlcore.journal._keeper import keep, let_go
-from mlcore.journal._values import as_float, as_int, check_key, metric_columns
+from mlcore.journal._keeper import keep
 from mlcore.journal._signs import this_process
+from mlcore.journal._values import as_float, as_int, check_key, metric_columns
 from mlcore.store import Event, clock, encode_event, to_json
 
 _log = logging.getLogger("mlcore")
@@ -24,29 +23,52 @@ _SIZE = f.POINT_FRAME.size + f.CHECKSUM.size
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
+_F = TypeVar("_F", bound=Callable[..., None])
+
+
+def _in_turn(method: _F) -> _F:
+    """Let calls of several threads wait for each other, and one that comes amid another of its own thread go aside."""
+
+    @wraps(method)
+    def call(self: Writer, *args: Any, **kwargs: Any) -> None:
+        with self._lock:
+            if self._busy:
+                return getattr(self._aside(), method.__name__)(*args, **kwargs)  # type: ignore[no-any-return]
+            self._busy = True
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                self._busy = False
+
+    return cast("_F", call)
+
+
 class Writer:
     """Append to a journal of its own in `folder`.
 
-    Thread-safe. A child process that was forked goes on in a journal of its own, too. What the disk
-    refuses is dropped, counted in `dropped`, and told of in `reason`; a write that went in half
-    is cut back, so that what follows stays readable.
+    Thread-safe. A child process that was forked goes on in a journal of its own, too, and so does a signal's
+    handler or a finalizer that comes while its thread is in the middle of a call. What the disk refuses is dropped,
+    counted in `dropped`, and told of in `reason`; a write that went in half is cut back, so that what follows stays
+    readable.
     """
 
     def __init__(self, folder: Path, home: str) -> None:
         self.folder, self.home, self.source = folder, home, ""
         self.dropped, self.reason = 0, ""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._fd, self._number, self._synced, self._stamp = -1, 0, 0, clock.tick()
         self._keys: dict[str, list[int]] = {}  # key -> first word of its frames, last step
         self._steps: dict[str, int] = {}  # last steps of before this journal
         self._buffer = bytearray(_SIZE)
         self._body = memoryview(self._buffer)[: f.POINT_FRAME.size]
-        self._seed = 0
+        self._seed, self._busy = 0, False
+        self._beside: Writer | None = None
+        keep(self)
 
+    @_in_turn
     def open(self) -> None:
         """Make the file now rather than with the first record. Raises `OSError`."""
-        with self._lock:
-            self._open()
+        self._open()
 
     def point(
         self,
@@ -63,68 +85,83 @@ class Writer:
     ) -> None:
         """Log one value. This is the call that training makes most, so it is written for speed."""
         with self._lock:
-            entry = self._keys.get(key)
-            stamp = _now()
-            if entry is None or time is not None or stamp <= self._stamp:
-                return self._several({key: value}, step, time)
-            if step is None:
-                step = entry[1] + 1
-            buffer = self._buffer
+            if self._busy:
+                return self._aside().point(key, value, step, time)
+            self._busy = True
             try:
-                _pack(buffer, 0, entry[0], self._number + 1, stamp, step, value)
-            except (struct.error, TypeError, ValueError, OverflowError):
-                return self._several({key: value}, step, time)
-            _seal(buffer, 40, _crc(self._body, self._seed))
-            try:
-                done = _write(self._fd, buffer)
-                if done != _SIZE:
-                    return self._commit(bytes(buffer), stamp, {key: step}, done)
-            except BaseException as error:
-                return self._failed(error, bytes(buffer), stamp, 0)
-            self._number += 1
-            self._stamp = stamp
-            entry[1] = step
-        return None
+                try:
+                    entry = self._keys.get(key)
+                except TypeError:  # a list, or another thing that is no key of a dict
+                    check_key(key)
+                    raise
+                stamp = _now()
+                if entry is None or time is not None or stamp <= self._stamp:
+                    return self._several({key: value}, step, time)
+                if step is None:
+                    step = entry[1] + 1
+                elif type(step) is not int:  # numpy's would overflow when counted on
+                    return self._several({key: value}, step, time)
+                buffer = self._buffer
+                try:
+                    _pack(buffer, 0, entry[0], self._number + 1, stamp, step, value)
+                except Exception:  # noqa: BLE001 - the value's own code may raise anything; this tells what is wrong
+                    return self._several({key: value}, step, time)
+                _seal(buffer, 40, _crc(self._body, self._seed))
+                try:
+                    done = _write(self._fd, buffer)
+                    if done == _SIZE:
+                        self._number += 1
+                        self._stamp = stamp
+                        entry[1] = step
+                        return None
+                except BaseException as error:  # noqa: BLE001 - an interrupt, too, is passed on
+                    return self._failed(error, bytes(buffer), stamp, {key: step}, 0)
+                return self._commit(bytes(buffer), stamp, {key: step}, done)
+            finally:
+                self._busy = False
 
+    @_in_turn
     def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
         """Log one value a key as one record: all of them or none."""
-        with self._lock:
-            if values:
-                self._several(values, step, time)
+        if values:
+            self._several(values, step, time)
 
+    @_in_turn
     def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
         """Log columns of one length for one key. More than 1,048,576 rows make several records."""
         columns = metric_columns(key, steps, values, times)
         for start in range(0, len(columns["step"]), f.CALL_ROWS):
             part = {name: column[start : start + f.CALL_ROWS] for name, column in columns.items()}
-            with self._lock:
-                entry = self._entry(key)
-                if entry is not None:
-                    payload = f.pack_block(entry[0] >> 32, part["step"], part.get("time"), part["value"])
-                    flags = 0 if "time" in part else f.STAMPED
-                    self._frame(f.BLOCK, flags, payload, {key: part["step"][-1]})
+            entry = self._entry(key)
+            if entry is not None:
+                payload = f.pack_block(entry[0] >> 32, part["step"], part.get("time"), part["value"])
+                flags = 0 if "time" in part else f.STAMPED
+                self._frame(f.BLOCK, flags, payload, {key: part["step"][-1]})
 
+    @_in_turn
     def events(self, events: Sequence[Event]) -> None:
         """Log events as one record."""
         payload = b"\n".join(map(encode_event, events))
-        with self._lock:
-            if self._ready():
-                self._frame(f.EVENTS, 0, payload, {})
+        if self._ready():
+            self._frame(f.EVENTS, 0, payload, {})
 
     def continue_after(self, steps: Mapping[str, int]) -> None:
         """Count the steps of these keys on from here, as after a resume."""
         with self._lock:
             self._steps.update(steps)
 
+    @_in_turn
     def close(self) -> None:
         """Sync and close; a later call opens a new journal."""
-        let_go(self)
         try:
             self.sync()
         except OSError as error:
             _log.warning("could not sync %s to disk: %s", self.folder, error)
-        with self._lock:
-            self._let_go()
+        self._let_go()
+        if self._beside is not None:
+            beside, self._beside = self._beside, None
+            beside.close()
+            self.dropped, self.reason = self.dropped + beside.dropped, self.reason or beside.reason
 
     def sync(self) -> None:
         """Make what was written survive a loss of power. Raises `OSError`."""
@@ -146,13 +183,20 @@ class Writer:
 
     def forked(self) -> None:
         """Go on in a journal of this process's own; the parent keeps the file."""
-        self._lock = threading.Lock()
-        self.dropped, self.reason = 0, ""
+        self._lock = threading.RLock()
+        self.dropped, self.reason, self._busy, self._beside = 0, "", False, None
         self._let_go()
+
+    def _aside(self) -> Writer:
+        if self._beside is None:
+            self._beside = Writer(self.folder, self.home)
+            self._beside.continue_after({**self._steps, **{key: entry[1] for key, entry in self._keys.items()}})
+        return self._beside
 
     def _open(self) -> None:
         source = os.urandom(16).hex()
         path = self.folder / (source + f.SUFFIX)
+        self.folder.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, _FLAGS, 0o666)
         header = f.Header(source, self.home)
         about = to_json({**this_process(), "inode": os.fstat(fd).st_ino})
@@ -169,11 +213,10 @@ class Writer:
         keep(self)
 
     def _let_go(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
         self._steps.update({key: entry[1] for key, entry in self._keys.items()})
-        self._keys.clear()
+        fd, self._fd, self._keys = self._fd, -1, {}  # at once, whatever signal comes
+        if fd >= 0:
+            os.close(fd)
 
     def _ready(self) -> bool:
         if self._fd < 0:
@@ -203,12 +246,15 @@ class Writer:
         numbers = {check_key(key): as_float(key, value) for key, value in values.items()}
         given = None if step is None else as_int("step", step)
         at = time_ns() // 1_000_000 if time is None else as_int("time", time)
-        entries = {key: entry for key in numbers if (entry := self._entry(key)) is not None}
-        if len(entries) < len(numbers):
-            return
+        entries: dict[str, list[int]] = {}
+        for key in numbers:
+            entry = self._entry(key)
+            if entry is None:
+                return
+            entries[key] = entry
         stamp, frames, steps = clock.tick(self._stamp), list[bytes](), dict[str, int]()
         for index, (key, value) in enumerate(numbers.items()):
-            steps[key] = entries[key][1] + 1 if given is None else given
+            steps[key] = as_int("step", entries[key][1] + 1) if given is None else given
             flags = (f.CONTINUES if index + 1 < len(numbers) else 0) | (f.CONTINUED if index else 0)
             first = f.word(f.POINT_AT, entries[key][0] >> 32, flags)
             body = f.POINT_AT_FRAME.pack(first, self._number + 1, stamp, steps[key], at, value)
@@ -216,24 +262,27 @@ class Writer:
         self._commit(b"".join(frames), stamp, steps)
 
     def _commit(self, data: bytes, stamp: int, steps: Mapping[str, int], done: int = 0) -> None:
-        if self._write(data, stamp, done):
-            self._number += 1
-            self._stamp = stamp
-            for key, step in steps.items():
-                self._keys[key][1] = step
+        if self._write(data, stamp, steps, done):
+            self._count(stamp, steps)
 
-    def _write(self, data: bytes, stamp: int = 0, done: int = 0) -> bool:
+    def _count(self, stamp: int, steps: Mapping[str, int]) -> None:
+        self._number += 1
+        self._stamp = stamp
+        for key, step in steps.items():
+            self._keys[key][1] = step
+
+    def _write(self, data: bytes, stamp: int = 0, steps: Mapping[str, int] | None = None, done: int = 0) -> bool:
         try:
             while done < len(data):
                 done += os.write(self._fd, data[done:])
-        except BaseException as error:
-            self._failed(error, data, stamp, done)
+        except BaseException as error:  # noqa: BLE001 - the same
+            self._failed(error, data, stamp, steps or {}, done)
             return False
         return True
 
-    def _failed(self, error: BaseException, data: bytes, stamp: int, done: int) -> None:
+    def _failed(self, error: BaseException, data: bytes, stamp: int, steps: Mapping[str, int], done: int) -> None:
         """Bring the journal back to a boundary after a write that failed, or that a signal broke off."""
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # None: a handler's own, such as TimeoutError
             if done:
                 try:
                     os.ftruncate(self._fd, os.fstat(self._fd).st_size - done)
@@ -241,10 +290,10 @@ class Writer:
                     self._let_go()
             return self._drop(error)
         size = os.fstat(self._fd).st_size
-        if size >= len(data) and os.pread(self._fd, len(data), size - len(data)) == data:
-            self._number += stamp > 0  # the interrupt came after the write
-        else:
+        if size < len(data) or os.pread(self._fd, len(data), size - len(data)) != data:
             self._let_go()
+        elif stamp:
+            self._count(stamp, steps)  # the signal came after the write
         raise error
 
     def _drop(self, error: OSError) -> None:

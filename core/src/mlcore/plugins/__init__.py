@@ -3,4 +3,4 @@
 from mlcore.plugins import _manager
 from mlcore.plugins._manager import *
 
-__all__ = [*_manager.__all__]
+__all__ = _manager.__all__

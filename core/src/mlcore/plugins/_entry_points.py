@@ -5,8 +5,6 @@ So the answer is kept in the user's cache, under the names and times of the fold
 installing or removing a distribution changes them, and what a training writes beside its script does not.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -49,7 +47,7 @@ def entry_points() -> list[Plugin]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not ours: it is only a cache
         cached = json.loads(file.read_bytes())
         if cached["key"] == key:
-            return [Plugin(a, b, c, d) for a, b, c, d in cached["plugins"]]
+            return [Plugin(name, module, where, version) for name, module, where, version in cached["plugins"]]
     found = _scan()
     if all(time.time_ns() - changed > _SETTLED_NS for names in changes for _, changed in names):
         content = {"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]}
@@ -76,12 +74,10 @@ def _scan() -> list[Plugin]:
     found: dict[tuple[str, str], Plugin] = {}
     for distribution in distributions():
         try:
-            points = distribution.entry_points.select(group=GROUP)
-            name, version = distribution.name or "", distribution.version or ""
+            for point in distribution.entry_points.select(group=GROUP):
+                plugin = Plugin(point.name, point.value, distribution.name or "", distribution.version or "")
+                # the first on sys.path is the one that is imported
+                found.setdefault((plugin.name, plugin.distribution), plugin)
         except Exception:
             logging.getLogger("mlcore").warning("the metadata of %s cannot be read", distribution, exc_info=True)
-            continue
-        for point in points:
-            # the first on sys.path is the one that is imported
-            found.setdefault((point.name, name), Plugin(point.name, point.value, name, version))
     return sorted(found.values(), key=lambda each: (each.name, each.distribution))

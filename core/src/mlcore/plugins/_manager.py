@@ -1,7 +1,5 @@
 """Keep what is installed in one place: what each plugin provides, what failed to load, and why."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os
@@ -121,10 +119,12 @@ def register(module: object, name: str | None = None) -> Plugin:
 
 def unregister(name: str) -> None:
     """Take a plugin out again; a name that is not there is a `PluginError`."""
+    _door.open()
     with _door.lock:
         if _door.plugins.pop(name, None) is None:
             raise PluginError(f"no plugin named {name} is loaded")
-        _door.pluggy.unregister(name=name)
+        if _door.pluggy.has_plugin(name):  # not if it was set aside
+            _door.pluggy.unregister(name=name)
 
 
 def installed() -> tuple[Plugin, ...]:

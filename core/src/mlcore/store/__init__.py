@@ -1,9 +1,7 @@
 """The store contract: events, batches, the fold, queries, and `SimpleStore` to build a store on."""
 
-from __future__ import annotations
-
 from mlcore.store import _batch, _codec, _contract, _events, _fold, _query, _rows
-from mlcore.store import _clock as clock
+from mlcore.store import _clock as clock  # noqa: F401 - public as `clock`
 from mlcore.store._batch import *
 from mlcore.store._codec import *
 from mlcore.store._contract import *

@@ -1,7 +1,5 @@
 """Records and batches: what a writer numbers, and what a store takes in."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from array import array

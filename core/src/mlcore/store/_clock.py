@@ -1,11 +1,10 @@
 """The hybrid logical clock of this process: stamps never go back, nor stay behind what was read."""
 
-from __future__ import annotations
-
+import os
 import threading
 from time import time_ns
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal's handler may come in between
 _last = 0
 
 
@@ -22,3 +21,12 @@ def observe(stamp: int) -> None:
     global _last
     with _lock:
         _last = max(_last, stamp)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread may have held it, and is not here to let go
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

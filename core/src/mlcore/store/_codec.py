@@ -1,7 +1,5 @@
 """Events as JSON: one object in one line, its ``type`` the name of the class."""
 
-from __future__ import annotations
-
 import json
 import math
 from array import array

@@ -3,8 +3,6 @@
 What this version does not know, types and fields alike, is kept byte for byte in `raw` and passed on as it came.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any

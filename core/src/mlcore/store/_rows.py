@@ -41,8 +41,8 @@ class Columns:
             import numpy
         except ImportError:
             return self
-        found = self.columns.items()
-        return Columns({k: numpy.frombuffer(v, v.typecode) if isinstance(v, array) else v for k, v in found})
+        arrays: Any = {k: numpy.frombuffer(v, v.typecode) for k, v in self.columns.items() if isinstance(v, array)}
+        return Columns({**self.columns, **arrays})
 
     def sampled(self, max_points: int | None) -> Columns:
         """Return at most `max_points` rows that keep the least and the greatest value of every bucket."""
@@ -63,7 +63,7 @@ class Columns:
         if not len(self) or not all(_numeric(self.columns.get(name)) for name in METRIC):
             return None
         values = self["value"]
-        real = [value for value in values if value == value]  # NaN is not itself
+        real = [value for value in values if value == value]  # noqa: PLR0124 - isnan fails on huge integers
         low, high = (min(real), max(real)) if real else (math.nan, math.nan)
         return Summary(len(values), low, high, self["step"][-1], self["time"][-1], values[-1])
 

@@ -9,22 +9,7 @@ import attrs
 import pytest
 
 from mlcore.errors import Malformed
-from mlcore.store import (
-    And,
-    Batch,
-    Compare,
-    Entity,
-    Not,
-    Or,
-    Page,
-    Query,
-    Sort,
-    Store,
-    Term,
-    Updated,
-    Where,
-    find,
-)
+from mlcore.store import And, Batch, Compare, Entity, Not, Or, Page, Query, Sort, Store, Term, Updated, Where, find
 from mlcore.testing._builders import Writer, new_id, points, run_batch, run_events
 from mlcore.testing._checking import Stores, exact_entity, filled, folded
 

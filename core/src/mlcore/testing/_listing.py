@@ -107,6 +107,7 @@ class Listing:
         """A reader that polls while others commit, slowly and fast, has seen everything in the end."""
         handles = [filled(stores, capabilities=HISTORY) for _ in range(5)]
         reader, writers = handles[0], [Writer(new_id()) for _ in range(8)]
+        reader.append(run_batch())  # a store may be made by what is first written
         done = threading.Event()
 
         def write(index: int) -> list[Any]:

@@ -13,7 +13,7 @@ from mlcore import plugins
 from mlcore.config import OFF
 from mlcore.errors import MlcoreError, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
-from mlcore.journal import Writer, metric_columns
+from mlcore.journal import Writer, check_key, metric_columns
 from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, clock, digest
 
 GRACE_SECONDS = 300
@@ -131,22 +131,19 @@ class StoreSink:
     def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
         """See `mlcore.journal.Writer.points`."""
         steps = {key: self._steps.get(key, -1) + 1 if step is None else step for key in values}
-        self._rows([(key, [steps[key]], [value], None if time is None else [time]) for key, value in values.items()])
+        times = None if time is None else [time]
+        self.events([self._rows(key, [steps[key]], [value], times) for key, value in values.items()])
 
     def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
         """See `mlcore.journal.Writer.block`."""
-        for start in range(0, len(steps), _ROWS):
-            part = slice(start, start + _ROWS)
-            self._rows([(key, steps[part], values[part], None if times is None else times[part])])
+        for part in (slice(start, start + _ROWS) for start in range(0, len(steps), _ROWS)):
+            self.events([self._rows(key, steps[part], values[part], None if times is None else times[part])])
 
-    def _rows(self, rows: Sequence[tuple[str, Any, Any, Any]]) -> None:
-        events = []
-        for key, steps, values, times in rows:
-            now = [int(time.time() * 1000)] * len(steps)
-            columns = metric_columns(key, steps, values, now if times is None else times)
-            events.append(RowsLogged("run", self._home, key, columns))
-            self._steps[key] = columns["step"][-1]
-        self.events(events)
+    def _rows(self, key: str, steps: Any, values: Any, times: Any) -> RowsLogged:
+        now = [time.time_ns() // 1_000_000] * len(steps)
+        columns = metric_columns(check_key(key), steps, values, now if times is None else times)
+        self._steps[key] = columns["step"][-1]
+        return RowsLogged("run", self._home, key, columns)
 
     def continue_after(self, steps: Mapping[str, int]) -> None:
         """See `mlcore.journal.Writer.continue_after`."""

@@ -26,13 +26,14 @@ from mlcore.store import (
     Store,
     Term,
     Updated,
+    Where,
 )
 from mlcore.tracking import _active
 from mlcore.tracking._backend import Backend, status_of
 from mlcore.tracking._ids import experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
-from mlcore.tracking._plain import plain
 from mlcore.tracking._run import Run
-from mlcore.tracking._views import Listing, Viewed
+from mlcore.tracking._thing import Thing
+from mlcore.tracking._views import Listing
 
 _ID = Term("", "id")
 _NAME = Term("fields", "name")
@@ -40,49 +41,15 @@ _LIVE = Compare(Term("fields", "deleted"), "is null")
 _ALL = Or((_LIVE, Not(_LIVE)))  # naming the field asks for deleted ones, too
 
 
-class Experiment(Viewed):
+class Experiment(Thing):
     """An experiment: runs that belong together, under a name that can change."""
 
-    def __init__(self, backend: Backend, entity: Entity) -> None:
-        self._backend, self._entity = backend, entity
-        self.id = entity.id
-
-    @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return str(self._entity.fields.get("name", self.id))
-
-    @property
-    def deleted(self) -> bool:
-        """Whether it and its runs are hidden until it is restored."""
-        return bool(self._entity.fields.get("deleted"))
-
-    @property
-    def tags(self) -> dict[str, Any]:
-        """The experiment's tags."""
-        return dict(self._entity.attributes.get("tags", {}))
-
-    def set_tag(self, key: str, value: Any) -> None:
-        """Set one tag; the last value counts."""
-        self._edit(AttributesSet("experiment", self.id, "tags", {check_key(key): plain(key, value)}))
+    kind = "experiment"
 
     def rename(self, name: str) -> None:
         """Give it another name, which must be free. Raises `AlreadyExists`."""
-        _claim_name(self._backend, name, lambda _: Updated("experiment", self.id, {"name": name}))
-        self._edit()
-
-    def delete(self) -> None:
-        """Hide it and its runs until it is restored."""
-        self._edit(Updated("experiment", self.id, {"deleted": True}))
-
-    def restore(self) -> None:
-        """Show it and its runs again."""
-        self._edit(Updated("experiment", self.id, {"deleted": False}))
-
-    def _edit(self, *events: Event) -> None:
-        if events:
-            self._backend.edit(events)
-        self._entity = self._backend.get("experiment", self.id) or self._entity
+        _claim_name(self._backend, check_key(name), lambda _: Updated("experiment", self.id, {"name": name}))
+        self.refresh()
 
     def _view(self) -> dict[str, Any]:
         return {"id": self.id, "name": self.name, **({"deleted": True} if self.deleted else {}), **self.tags}
@@ -124,8 +91,8 @@ class Client:
     ) -> Run:
         """Start a run and make it the active one.
 
-        With `key`, or the id of a run (`run_id`, else ``MLCORE_RUN_ID``), the run of before goes on if there is one: joined
-        while its process runs, resumed when that has ended; `resume` may be ``"must"`` or ``"never"``. A run
+        With `key`, or the id of a run (`run_id`, else ``MLCORE_RUN_ID``), the run of before goes on if there is one:
+        joined while its process runs, resumed when that has ended; `resume` may be ``"must"`` or ``"never"``. A run
         that is resumed with `rewind_to` forgets what was logged after that step. `nested` or `parent` start it inside
         another. Raises `RunStateError`, `NotFound` or `InvalidValue`.
         """
@@ -142,7 +109,7 @@ class Client:
             raise InvalidValue(f"run id {id!r} is not 32 lower-case hex digits")
         fields = {"name": name or memorable_name(id), "status": "RUNNING", "start_time": int(time.time() * 1000)}
         fields |= {"user": user()} | ({"parent_run": inside} if inside else {}) | ({"key": key} if key else {})
-        first = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
+        first: list[Event] = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
         run = Run(self._backend, id)
         known = None
         if run_id is None and key is None:
@@ -203,7 +170,7 @@ class Client:
         Raises `NotFound` if there is no such experiment.
         """
         name = experiment or self._experiment or config.experiment_setting().value
-        where = [_ALL] if include_deleted else []
+        where: list[Where] = [_ALL] if include_deleted else []
         if name != "*":
             where.append(Compare(Term("", "parent"), "=", self.get_experiment(name).id))
         elif not include_deleted:
@@ -224,8 +191,7 @@ class Client:
         """Make an experiment. Raises `AlreadyExists`."""
         id = _claim_name(self._backend, check_key(name), lambda id: Created("experiment", id, fields={"name": name}))
         experiment = self.get_experiment(id)
-        for key, value in (tags or {}).items():
-            experiment.set_tag(key, value)
+        experiment.set_tags(tags or {})
         return experiment
 
     def get_experiment(self, name: str) -> Experiment:
@@ -233,12 +199,12 @@ class Client:
         entity = _named(self._backend, name) or self._backend.get("experiment", name)
         if entity is None:
             raise NotFound(f"there is no experiment {name!r} in {self._backend.uri}")
-        return Experiment(self._backend, entity)
+        return Experiment(self._backend, entity.id, entity)
 
     def list_experiments(self, *, include_deleted: bool = False) -> Listing[Experiment]:
         """Return the experiments, newest first."""
         found = self.store.find("experiment", Query(_ALL if include_deleted else None)).items
-        return Listing(Experiment(self._backend, each) for each in found)
+        return Listing(Experiment(self._backend, each.id, each) for each in found)
 
     def _experiment_id(self, name: str) -> str:
         """Return the id under which runs of an experiment are logged, without reading where nobody renamed."""

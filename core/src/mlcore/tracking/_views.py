@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -41,21 +41,27 @@ class Viewed:
 
 
 class Listing(list[_T]):
-    """A list that shows itself as a table."""
+    """A list that shows itself as a table, as wide as the terminal: what has no room is named below it."""
 
     def _columns(self) -> dict[str, list[Any]]:
         views = [each._view() for each in self]
         return {name: [view.get(name) for view in views] for name in dict.fromkeys(chain.from_iterable(views))}
 
     def _rows(self) -> list[tuple[str, ...]]:
-        return list(
-            zip(*(["" if v is None else _text(v) for v in each] for each in self._columns().values()), strict=True)
-        )
+        cells = ([_cell(name, value) for value in values] for name, values in self._columns().items())
+        return list(zip(*cells, strict=True))
 
     def __repr__(self) -> str:
-        rows = [tuple(self._columns()), *self._rows()]
+        from shutil import get_terminal_size
+
+        names = list(self._columns())
+        rows = [tuple(name.removeprefix("metrics.") for name in names), *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows) or "nothing"
+        room = get_terminal_size((100, 24)).columns
+        fit = max(1, sum(end <= room + 2 for end in accumulate(width + 2 for width in widths)))
+        lines = ["  ".join(map(str.ljust, row[:fit], widths)).rstrip() for row in rows]
+        more = f"and {len(names) - fit} more columns, in to_pandas(): {', '.join(names[fit:])}"[:room]
+        return "\n".join([*lines, more] if names[fit:] else lines) or "nothing"
 
     def _repr_html_(self) -> str:
         return _table(self._rows(), tuple(self._columns()))
@@ -91,6 +97,12 @@ class Series(Viewed):
 def _text(value: Any) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _cell(name: str, value: Any) -> str:
+    """Return a value as it stands in a table: a run's id by its last 8 digits, which `get_run` takes, too."""
+    text = "" if value is None else _text(value)
+    return text[-8:] if name == "id" and len(text) == 32 else text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:

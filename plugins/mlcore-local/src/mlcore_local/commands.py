@@ -17,6 +17,8 @@ from mlcore_local.reader import Journal, read
 from mlcore_local.seal import drop, seal
 from mlcore_local.store import FolderStore
 
+__all__ = ["cat", "fsck", "init", "journal", "reindex", "where"]
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _store = click.option("--store", "uri", help="A store other than the one `mlcore where` tells.")
 

@@ -18,6 +18,8 @@ from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows
 from mlcore_local.seal import Sealed, open_sealed
 
+__all__ = ["Home", "Name", "Piece", "Rewinds"]
+
 Name = tuple[str, str]  # key, context
 Rewinds = Sequence[tuple[Any, int]]
 

@@ -19,6 +19,8 @@ from mlcore.journal import format as f
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["SIZE", "Points", "Stretch", "Stretches", "numpy_for"]
+
 _BODY = f.POINT_FRAME.size
 SIZE = _BODY + f.CHECKSUM.size
 _HEAD = f.word(f.POINT, 0).to_bytes(8, "little")[:4]

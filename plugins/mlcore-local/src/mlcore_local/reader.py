@@ -16,6 +16,8 @@ from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, decode_event, from_json
 from mlcore_local.points import Points, Stretch, Stretches
 
+__all__ = ["Damage", "Frame", "Journal", "TakePoints", "read", "read_header"]
+
 _MARK = f.MARK.to_bytes(2, "little")
 _CHUNK = 4 << 20
 _SIZES = {f.POINT: f.POINT_FRAME.size, f.POINT_AT: f.POINT_AT_FRAME.size}
@@ -218,7 +220,7 @@ class Journal:
             for start in range(0, len(columns["step"]), f.BLOCK_ROWS)
         ]
 
-    def _rows(self, key: int, columns: dict[str, array[Any]]) -> RowsLogged:
+    def _rows(self, key: int, columns: dict[str, Any]) -> RowsLogged:
         if key not in self.keys:
             raise ValueError(f"key {key} is not defined")
         kind, id, name, context = self.named(key)

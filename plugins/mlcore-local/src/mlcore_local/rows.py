@@ -13,6 +13,8 @@ import attrs
 from mlcore.store import METRIC, Columns, Rewind, Summary, column
 from mlcore_local.points import Points, numpy_for
 
+__all__ = ["Rows", "summary_of"]
+
 
 @attrs.define(eq=False)
 class _Part:
@@ -77,12 +79,10 @@ class Rows:
         part.logged.append((points.stamps, points.numbers, 0, len(points.stamps)))
         self._known = None
 
-    @classmethod
-    def merged(cls, several: Sequence[Rows]) -> Rows:
-        """Return the rows of several, whose sources are all different."""
-        rows = cls()
-        for each in several:
-            rows._parts |= each._parts
+    def __or__(self, other: Rows) -> Rows:
+        """Return the rows of both, whose sources are all different."""
+        rows = Rows()
+        rows._parts = self._parts | other._parts
         return rows
 
     def columns(self, rewinds: Sequence[Rewind] = ()) -> Columns:

@@ -27,23 +27,15 @@ import attrs
 from mlcore.errors import JournalError, StoreError
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
-from mlcore.store import (
-    Columns,
-    Fold,
-    Record,
-    RowsLogged,
-    Summary,
-    decode_event,
-    encode_event,
-    from_json,
-    to_json,
-)
+from mlcore.store import Columns, Fold, Record, RowsLogged, Summary, decode_event, encode_event, from_json, to_json
 from mlcore_local.points import Points
 from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows, summary_of
 
 if TYPE_CHECKING:
     from mlcore import Run
+
+__all__ = ["NAME", "VERSION", "Sealed", "SealedSeries", "drop", "open_sealed", "seal", "seal_ended"]
 
 NAME = "sealed"
 VERSION = 1
@@ -185,7 +177,7 @@ def open_sealed(folder: Path) -> Sealed | None:
         (source, Record(number, stamp, tuple(decode_event(line.encode()) for line in lines)))
         for source, number, stamp, lines in about["records"]
     ]
-    series = [SealedSeries(*each[:4], Summary(*each[4])) for each in about["series"]]
+    series = [SealedSeries(a, b, c, d, Summary(*e)) for a, b, c, d, e in about["series"]]
     journals = {name: (size, last) for name, (size, last) in about["journals"].items()}
     return Sealed(path, journals, tuple(about["span"]), records, {(each.key, each.context): each for each in series})
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import attrs
@@ -19,7 +21,6 @@ from mlcore.store import (
     Capabilities,
     Columns,
     Entity,
-    Fold,
     Page,
     Query,
     SeriesKey,
@@ -33,8 +34,9 @@ from mlcore.store import (
 from mlcore_local.append import Appender
 from mlcore_local.home import Home, Piece
 from mlcore_local.reader import Journal, read
-from mlcore_local.rows import Rows
 from mlcore_local.watch import Watch
+
+__all__ = ["FolderStore", "open_store"]
 
 _BATCH_RECORDS = 1_000
 _SETTLED_SECONDS = 90  # three signs of life: a run that ended and is silent that long is not being written to
@@ -204,7 +206,7 @@ class FolderStore(SimpleStore):
             return holders[0].columns(kind, id, name, rewinds)
         for home in holders:
             home.unseal(self._fold)
-        return Rows.merged([home.rows(kind, id, name) for home in holders]).columns(rewinds)
+        return reduce(or_, (home.rows(kind, id, name) for home in holders)).columns(rewinds)
 
     def _with_metrics(self, entity: Entity) -> Entity:
         holders = self._holders(entity.kind, entity.id)

@@ -1,4 +1,15 @@
-"""Where things lie in a folder store."""
+"""The folder store's writing side: where things lie, and how to make and open them.
+
+::
+
+    .mlcore/
+    ├── store.json                        format and id
+    ├── .gitignore                        *
+    ├── runs/<last two>/<run id>/         *.journal, later sealed
+    ├── store/*.journal                   what belongs to no run
+    ├── claims/<first two>/*.journal      one batch each, linked when whole
+    └── changes/<month>-<host>            the ids of runs that were opened, a line each
+"""
 
 from __future__ import annotations
 
@@ -14,6 +25,8 @@ import attrs
 
 from mlcore.errors import NewerFormat, StoreError, StoreNotFound
 from mlcore.store import to_json
+
+__all__ = ["FORMAT", "STORE_HOME", "Folder", "publish"]
 
 FORMAT = 1
 STORE_HOME = ""
@@ -52,7 +65,7 @@ class Folder:
             return cls.open(root), False
         try:
             root.mkdir(parents=True, exist_ok=True)
-            others = {each.name for each in root.iterdir()} - {".gitignore", *_FOLDERS}
+            others = {each.name for each in root.iterdir()} - {".gitignore", "lock", *_FOLDERS}
             if any(not name.startswith(_ABOUT) for name in others):
                 raise StoreError(f"{root} is no mlcore store and not empty: choose another folder")
             (root / ".gitignore").write_text("*\n", encoding="utf-8")
