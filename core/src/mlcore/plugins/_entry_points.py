@@ -74,12 +74,10 @@ def _scan() -> list[Plugin]:
     found: dict[tuple[str, str], Plugin] = {}
     for distribution in distributions():
         try:
-            points = distribution.entry_points.select(group=GROUP)
-            name, version = distribution.name or "", distribution.version or ""
+            for point in distribution.entry_points.select(group=GROUP):
+                plugin = Plugin(point.name, point.value, distribution.name or "", distribution.version or "")
+                # the first on sys.path is the one that is imported
+                found.setdefault((plugin.name, plugin.distribution), plugin)
         except Exception:
             logging.getLogger("mlcore").warning("the metadata of %s cannot be read", distribution, exc_info=True)
-            continue
-        for point in points:
-            # the first on sys.path is the one that is imported
-            found.setdefault((point.name, name), Plugin(point.name, point.value, name, version))
     return sorted(found.values(), key=lambda each: (each.name, each.distribution))

@@ -1,4 +1,15 @@
-"""Where things lie in a folder store."""
+"""The folder store's writing side: where things lie, and how to make and open them.
+
+::
+
+    .mlcore/
+    ├── store.json                        format and id
+    ├── .gitignore                        *
+    ├── runs/<last two>/<run id>/         *.journal, later sealed
+    ├── store/*.journal                   what belongs to no run
+    ├── claims/<first two>/*.journal      one batch each, linked when whole
+    └── changes/<month>-<host>            the ids of runs that were opened, a line each
+"""
 
 from __future__ import annotations
 
@@ -14,6 +25,8 @@ import attrs
 
 from mlcore.errors import NewerFormat, StoreError, StoreNotFound
 from mlcore.store import to_json
+
+__all__ = ["FORMAT", "STORE_HOME", "Folder", "publish"]
 
 FORMAT = 1
 STORE_HOME = ""
