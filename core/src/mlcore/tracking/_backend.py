@@ -11,12 +11,13 @@ from typing import Any
 
 from mlcore import plugins
 from mlcore.config import OFF
-from mlcore.errors import MlcoreError, StoreError, StoreNotFound
+from mlcore.errors import AlreadyExists, MlcoreError, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
 from mlcore.journal import Writer, check_key, metric_columns
-from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, clock, digest
+from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
 
 GRACE_SECONDS = 300
+SIGNS_SECONDS = 75  # two signs of life may be missed before another process takes a run over
 _ROWS = 2_048  # of one event, to keep it under its limit
 _log = logging.getLogger("mlcore")
 
@@ -28,6 +29,13 @@ def status_of(entity: Entity) -> str:
         return status
     silent = entity.seen is not None and time.time() - entity.seen / 1000 > GRACE_SECONDS
     return "LOST" if silent or entity.alive is False else status
+
+
+def held(entity: Entity, taking_over: bool) -> bool:
+    """Tell whether another process has a run open, so that one that arrives joins it; one that takes over asks less."""
+    if status_of(entity) != "RUNNING" or entity.alive is not None:
+        return status_of(entity) == "RUNNING"
+    return not taking_over and (entity.seen is None or time.time() - entity.seen / 1000 < SIGNS_SECONDS)
 
 
 class Backend:
@@ -154,11 +162,17 @@ class StoreSink:
 
 
 class OffStore(SimpleStore):
-    """Keep nothing and know nothing, for ``MLCORE_STORE=off``."""
+    """Keep names, parameters and tags while the process runs, and no rows, for ``MLCORE_STORE=off``."""
 
     def append(self, batch: Batch) -> None:
-        """Take it in, and forget it."""
+        """Take it in, but for its rows."""
+        with self._lock:
+            if batch.claim in self._fold.claims:
+                raise AlreadyExists(str(batch.claim), self._fold.claims[str(batch.claim)])
+            kept = selected(Stored("", 0, "", batch), rows=False)
+            if kept is not None:
+                self._fold.add(kept.batch)
 
     def events(self, *_: Any, **__: Any) -> Any:
-        """Yield nothing."""
+        """Yield nothing: nothing is stored."""
         return iter(())

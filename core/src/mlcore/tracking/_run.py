@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import plugins
+from mlcore.config import OFF
 from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError
 from mlcore.folder import Folder
 from mlcore.journal import Writer
@@ -72,6 +73,8 @@ class Run(Thing):
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, time: int | None = None) -> None:
         """Log one value of each metric at one step, all or none. Raises `InvalidValue`."""
+        if not isinstance(metrics, Mapping):
+            raise InvalidValue(f"metrics must be a dict of names and values, not {metrics!r:.80}")
         self._sink.points(metrics, step, time)
 
     def log_points(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
@@ -91,6 +94,10 @@ class Run(Thing):
         A parameter has one value: the same again is no change, another raises `ParamConflict`, unless `correct`
         says that the one before was wrong. Raises `InvalidValue`.
         """
+        if not correct and not self._live and self.status in ENDED:
+            raise RunStateError(
+                f"run {self.id} is {self.status}: resume it, or say that a param was wrong: correct=True"
+            )
         given = flat(params)
         known = self._params
         for key, value in given.items():
@@ -165,9 +172,9 @@ class Run(Thing):
     def series(self, key: str, *, max_points: int | None = None) -> Series:
         """Return the history of a metric; thinned to `max_points` it keeps every peak. Raises `NotFound`."""
         found = self._backend.store().series("run", [self.id], [key], context="", max_points=max_points)
-        if not found:
+        if not found and self._backend.uri != OFF:
             raise NotFound(f"run {self.id} has no metric {key!r}; it has {', '.join(self.metrics) or 'none'}")
-        columns = found[self.id, key, ""]
+        columns = found.get((self.id, key, ""), {"step": (), "time": (), "value": ()})
         return Series(key, columns["step"], columns["time"], columns["value"])
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -181,7 +188,7 @@ class Run(Thing):
     def _view(self) -> dict[str, Any]:
         families = {"metrics": self.metrics, "params": self.params, "tags": self.tags}
         values = {f"{family}.{key}": each for family, found in families.items() for key, each in found.items()}
-        return {"id": self.id, "name": self.name, "status": self.status, **values}
+        return {"id": self.id, "name": self.name, "status": self.status, "start_time": self.start_time, **values}
 
     def __enter__(self) -> Self:
         return self
