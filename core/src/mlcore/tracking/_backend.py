@@ -55,21 +55,26 @@ class Backend:
         """Open what takes in the records of a run. Raises `StoreError` if there is no writing there at all."""
         if self.root is None:
             return StoreSink(self.store(), home)
-        folder, made = Folder.create(self.root)
-        if made:
-            _log.warning("made a store at %s", self.root)
+        folder = self._made(self.root)
         writer = Writer(folder.run_folder(home), home)
         try:
             folder.note(home)
-            writer.folder.mkdir(parents=True, exist_ok=True)
             writer.open()
         except OSError as error:
             if error.errno not in (28, 122):  # a full disk or quota must not keep a training from starting
                 raise StoreError(f"cannot write to store {self.root}: {error.strerror or error}") from error
         return writer
 
+    def _made(self, root: Path) -> Folder:
+        folder, made = Folder.create(root)
+        if made:
+            _log.warning("made a store at %s", root)
+        return folder
+
     def edit(self, events: Sequence[Event], claim: str | None = None, home: str = STORE_HOME) -> None:
         """Write events online, with a claim if one is given. Raises `AlreadyExists` or another `StoreError`."""
+        if self.root is not None:
+            self._made(self.root)
         if claim is not None:
             StoreSink(self.store(), home).append(events, claim)
         else:

@@ -76,7 +76,7 @@ class Appender:
         path.parent.mkdir(parents=True, exist_ok=True)
         header = f.Header(batch.source, batch.home)
         data = _beginning(header, {**this_process(), "claim": batch.claim}) + _records(header, Journal(), batch)
-        if not publish(path, data):
+        if path.exists() or not publish(path, data):  # a look first, as to publish costs a sync
             holder = Journal()
             for _ in read(path, holder):
                 pass

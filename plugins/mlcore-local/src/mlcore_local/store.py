@@ -13,7 +13,6 @@ import attrs
 
 from mlcore.errors import PositionLost
 from mlcore.folder import STORE_HOME, Folder
-from mlcore.journal import alive
 from mlcore.journal.format import SUFFIX
 from mlcore.store import (
     START,
@@ -223,9 +222,7 @@ class FolderStore(SimpleStore):
         home = self._homes.get(entity.id) if entity.kind == "run" else None
         if home is None or entity.fields.get("status", "RUNNING") != "RUNNING":
             return entity
-        known = {alive(writer) for writer in home.writers()}
-        is_alive = True if True in known else None if None in known or not known else False
-        return attrs.evolve(entity, seen=home.seen(), alive=is_alive)
+        return attrs.evolve(entity, seen=home.seen(), alive=home.alive())
 
     # What is passed on
 
