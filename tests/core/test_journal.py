@@ -76,6 +76,9 @@ def values(folder: Path, key: str = "m") -> list[tuple[int, float]]:
 class Item:
     """A number as torch and others give it: only `.item()` makes it one."""
 
+    def __repr__(self) -> str:
+        return f"Item({self.value!r})"
+
     def __init__(self, value: Any) -> None:
         self.value = value
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from mlcore import plugins
+from mlcore import plugins as _manager
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider, hookimpl
-from mlcore.plugins import _manager
 
 STORE = """
 from mlcore.hookspecs import Provider
