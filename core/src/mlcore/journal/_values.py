@@ -48,8 +48,9 @@ def as_int(name: str, value: Any) -> int:
 def metric_columns(key: str, steps: Any, values: Any, times: Any = None) -> dict[str, array[Any]]:
     """Return columns ``step``, ``value`` and, where times (ms) are given, ``time``, from buffers or sequences.
 
-    Raises `InvalidValue` if one is no number, or their lengths differ.
+    Raises `InvalidValue` if one is no number, their lengths differ, or the key cannot be one.
     """
+    check_key(key)
     columns = {"step": _column("q", key, steps), "value": _column("d", key, values)}
     if times is not None:
         columns["time"] = _column("q", key, times)

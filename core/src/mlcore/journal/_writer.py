@@ -114,9 +114,10 @@ class Writer:
                         self._stamp = stamp
                         entry[1] = step
                         return None
-                except BaseException as error:  # noqa: BLE001 - an interrupt, too, is passed on
-                    return self._failed(error, bytes(buffer), stamp, {key: step}, 0)
-                return self._commit(bytes(buffer), stamp, {key: step}, done)
+                except BaseException as error:  # noqa: BLE001 - see _commit
+                    return self._failed(error, bytes(buffer), {key: step}, 0)
+                self._commit(bytes(buffer), {key: step}, done)
+                return None
             finally:
                 self._busy = False
 
@@ -229,7 +230,7 @@ class Writer:
 
     def _frame(self, kind: int, flags: int, payload: bytes, steps: Mapping[str, int]) -> None:
         stamp = clock.tick(self._stamp)
-        self._commit(f.pack_frame(self._seed, kind, flags, self._number + 1, stamp, payload), stamp, steps)
+        self._commit(f.pack_frame(self._seed, kind, flags, self._number + 1, stamp, payload), steps)
 
     def _entry(self, key: str) -> list[int] | None:
         """Return what is known of a key, defined in the journal, or None if the disk refuses that."""
@@ -238,7 +239,7 @@ class Writer:
             number = len(self._keys) + 1
             frame = f.pack_frame(self._seed, f.KEY, 0, 0, clock.tick(), to_json({"number": number, "key": key}))
             # twice, since all points of the key hang on it
-            if self._write(frame * 2):
+            if self._commit(frame * 2, {}):
                 entry = self._keys[key] = [f.word(f.POINT, number), self._steps.get(key, -1)]
         return entry
 
@@ -259,28 +260,26 @@ class Writer:
             first = f.word(f.POINT_AT, entries[key][0] >> 32, flags)
             body = f.POINT_AT_FRAME.pack(first, self._number + 1, stamp, steps[key], at, value)
             frames.append(body + f.CHECKSUM.pack(zlib.crc32(body, self._seed)))
-        self._commit(b"".join(frames), stamp, steps)
+        self._commit(b"".join(frames), steps)
 
-    def _commit(self, data: bytes, stamp: int, steps: Mapping[str, int], done: int = 0) -> None:
-        if self._write(data, stamp, steps, done):
-            self._count(stamp, steps)
-
-    def _count(self, stamp: int, steps: Mapping[str, int]) -> None:
-        self._number += 1
-        self._stamp = stamp
-        for key, step in steps.items():
-            self._keys[key][1] = step
-
-    def _write(self, data: bytes, stamp: int = 0, steps: Mapping[str, int] | None = None, done: int = 0) -> bool:
+    def _commit(self, data: bytes, steps: Mapping[str, int], done: int = 0) -> bool:
         try:
             while done < len(data):
                 done += os.write(self._fd, data[done:])
-        except BaseException as error:  # noqa: BLE001 - the same
-            self._failed(error, data, stamp, steps or {}, done)
-            return False
-        return True
+            self._count(data, steps)
+        except BaseException as error:  # noqa: BLE001 - a signal's, which goes on from there, or the disk's
+            self._failed(error, data, steps, done)
+        else:
+            return True
+        return False
 
-    def _failed(self, error: BaseException, data: bytes, stamp: int, steps: Mapping[str, int], done: int) -> None:
+    def _count(self, data: bytes, steps: Mapping[str, int]) -> None:
+        _, number, self._stamp = f.PLACE.unpack_from(data)
+        self._number = number or self._number
+        for key, step in steps.items():
+            self._keys[key][1] = step
+
+    def _failed(self, error: BaseException, data: bytes, steps: Mapping[str, int], done: int) -> None:
         """Bring the journal back to a boundary after a write that failed, or that a signal broke off."""
         if isinstance(error, OSError) and error.errno is not None:  # None: a handler's own, such as TimeoutError
             if done:
@@ -292,8 +291,8 @@ class Writer:
         size = os.fstat(self._fd).st_size
         if size < len(data) or os.pread(self._fd, len(data), size - len(data)) != data:
             self._let_go()
-        elif stamp:
-            self._count(stamp, steps)  # the signal came after the write
+        else:
+            self._count(data, steps)  # the signal came after the write
         raise error
 
     def _drop(self, error: OSError) -> None:

@@ -45,7 +45,9 @@ class Listing(list[_T]):
 
     def _columns(self) -> dict[str, list[Any]]:
         views = [each._view() for each in self]
-        return {name: [view.get(name) for view in views] for name in dict.fromkeys(chain.from_iterable(views))}
+        names = dict.fromkeys(chain.from_iterable(views))  # of all of them, in the order of families
+        ordered = sorted(names, key=lambda name: name.partition(".")[0] if "." in name else "")
+        return {name: [view.get(name) for view in views] for name in ordered}
 
     def _rows(self) -> list[tuple[str, ...]]:
         cells = ([_cell(name, value) for value in values] for name, values in self._columns().items())
