@@ -37,7 +37,9 @@ def sample(folder: Path) -> bytes:
     """Return a journal of about 6 kB with every type of record."""
     folder.mkdir(parents=True, exist_ok=True)
     writer = Writer(folder, RUN)
-    writer.events([Created("experiment", "0", fields={"name": "Default"}), Created("run", RUN, "0", {"name": "Zoë 🦦"})])
+    writer.events(
+        [Created("experiment", "0", fields={"name": "Default"}), Created("run", RUN, "0", {"name": "Zoë 🦦"})]
+    )
     for value in (1.5, NAN, math.inf, -0.0, 5e-324):
         writer.point("loss", value)
     writer.events([AttributesSet("run", RUN, "params", {"größe": "\u2028ß", "x": math.nan}, once=True)])

@@ -7,11 +7,7 @@ import pytest
 from house.tree import run
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join)
 def test_the_linter_has_nothing_to_say(command: list[str]) -> None:
     """Guards the rules in pyproject.toml."""
     run("-m", *command)

@@ -55,7 +55,7 @@ def test_the_tools_know_every_package() -> None:
 def test_every_plugin_has_the_same_shape(folder: Path) -> None:
     """Guards that who knows one plugin finds the way in all of them."""
     built = {"build", "dist", "__pycache__"}
-    assert {path.name for path in folder.iterdir()} - built == {"README.md", "pyproject.toml", "src"}
+    assert {path.name for path in folder.iterdir()} - built == {"LICENSE", "README.md", "pyproject.toml", "src"}
     assert [path.name for path in (folder / "src").iterdir()] == [import_name(folder)]
     for name in ("__init__.py", "hooks.py", "py.typed"):
         assert (package(folder) / name).is_file(), name
@@ -69,6 +69,13 @@ def test_every_plugin_declares_itself_the_same_way(folder: Path) -> None:
     assert declared["entry-points"] == {"mlcore": {name: f"{import_name(folder)}.hooks"}}
     assert declared["requires-python"] == project(CORE)["requires-python"]
     assert declared["license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("folder", [CORE, *PLUGINS], ids=lambda folder: folder.name)
+def test_every_package_carries_the_licence(folder: Path) -> None:
+    """Guards that a wheel alone says its terms; a copy, since a source archive would keep a link as a link."""
+    assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert project(folder)["license-files"] == ["LICENSE"]
 
 
 @pytest.mark.parametrize("folder", [CORE, *PLUGINS], ids=lambda folder: folder.name)

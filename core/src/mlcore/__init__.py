@@ -9,12 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlcore.hookspecs import Provider, hookimpl
-    from mlcore.tracking._active import active_run, last_run
-    from mlcore.tracking._client import Client, Experiment
+    from mlcore import errors as errors
+    from mlcore import plugins as plugins
+    from mlcore.hookspecs import Provider as Provider
+    from mlcore.hookspecs import hookimpl as hookimpl
+    from mlcore.tracking._active import active_run as active_run
+    from mlcore.tracking._active import last_run as last_run
+    from mlcore.tracking._client import Client as Client
+    from mlcore.tracking._client import Experiment as Experiment
     from mlcore.tracking._module import *
-    from mlcore.tracking._run import Run
-    from mlcore.tracking._views import Listing, Series
+    from mlcore.tracking._run import Run as Run
+    from mlcore.tracking._views import Listing as Listing
+    from mlcore.tracking._views import Series as Series
 
 __version__ = "0.1.0"
 _PLACES = {
@@ -32,6 +38,8 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - the names stand above, once
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("errors", "plugins"):
+        return import_module(f"mlcore.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mlcore' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME[name]), name)

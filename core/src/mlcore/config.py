@@ -5,8 +5,6 @@ discovery: ``.mlcore`` at the nearest folder upwards that has ``.mlcore``, ``.gi
 ``MLproject``, else here. The search never passes the home folder, a file-system border or another user's store.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

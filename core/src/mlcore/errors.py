@@ -17,13 +17,11 @@
     │   │   └── AlreadyExists    the claim is held by somebody else
     │   └── JournalError         a file is not a journal, or not one we can read
     ├── NotFound                 no run or experiment of that id or name
-    ├── Ambiguous                several of them
+    │   └── Ambiguous            several of them
     ├── InvalidValue             a key or value cannot be logged
     │   └── ParamConflict        a parameter has another value already
     └── RunStateError            the run's state forbids the call
 """
-
-from __future__ import annotations
 
 
 class MlcoreError(Exception):
@@ -86,7 +84,7 @@ class AlreadyExists(Refused):
     """Say that a claim is held: `claim` is what was asked for, `holder` the source that has it."""
 
     def __init__(self, claim: str, holder: str) -> None:
-        super().__init__(f"{claim} already exists, made by {holder}")
+        super().__init__(f"{claim} exists already, held by {holder}")
         self.claim, self.holder = claim, holder
 
 

@@ -15,16 +15,9 @@ import attrs
 import pluggy
 
 if TYPE_CHECKING:
-    from mlcore.tracking import Run
+    from mlcore.tracking._run import Run
 
-__all__ = [
-    "Provider",
-    "hookimpl",
-    "mlcore_artifact_backends",
-    "mlcore_commands",
-    "mlcore_run_ended",
-    "mlcore_stores",
-]
+__all__ = ["Provider", "hookimpl", "mlcore_artifact_backends", "mlcore_commands", "mlcore_run_ended", "mlcore_stores"]
 
 hookspec = pluggy.HookspecMarker("mlcore")
 hookimpl = pluggy.HookimplMarker("mlcore")

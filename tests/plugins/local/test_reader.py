@@ -15,6 +15,7 @@ from mlcore.errors import JournalError, MlcoreError, NewerFormat
 from mlcore.journal import format as f
 from mlcore.store import RowsLogged
 from mlcore_local import Journal, read
+from mlcore_local.points import Points
 
 _PARTS = 8  # of the flips, so that several processes may share them
 
@@ -226,11 +227,13 @@ def test_points_given_out_singly_are_the_points_of_the_records(data: bytes, fram
                     slow += [(event.key, record.number, step, time, bits(value)) for step, time, value in rows]
         fast: list[tuple[str, int, int, int, bytes]] = []
 
-        def point(found: Journal, key: int, number: int, stamp: int, step: int, time: int, value: float) -> None:
-            fast.append((found.named(key)[2], number, step, time, bits(value)))  # noqa: B023
+        def take(found: Journal, points: Points) -> None:
+            rows = zip(points.numbers, points.steps, points.times, points.values, strict=True)
+            key = found.named(points.key)[2]
+            fast.extend((key, number, step, time, bits(value)) for number, step, time, value in rows)  # noqa: B023
 
         other = Journal()
-        for record in other.feed(bytes(damaged), points=point):
+        for record in other.feed(bytes(damaged), points=take):
             for event in record.events:
                 if isinstance(event, RowsLogged) and set(event.columns) == {"step", "time", "value"}:
                     rows = zip(*(event.columns[name] for name in ("step", "time", "value")), strict=True)

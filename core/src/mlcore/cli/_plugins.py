@@ -1,7 +1,5 @@
 """``mlcore plugins``: what is installed, what each provides, and what failed to load."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -10,6 +8,8 @@ import click
 from mlcore import plugins
 from mlcore.errors import NotFound
 from mlcore.plugins import Plugin
+
+_ABOUT = ("name", "distribution", "version", "module", "error")
 
 
 @click.group("plugins")
@@ -45,14 +45,12 @@ def info(name: str, as_json: bool) -> None:
         raise NotFound(f"no plugin named {name}; there is: {', '.join(each.name for each in plugins.installed())}")
     if as_json:
         return click.echo(json.dumps(found, indent=2))
-    for field in ("name", "distribution", "version", "module", "error"):
-        if found[field]:
-            click.echo(f"{field:<13} {found[field]}")
+    lines = [(each, found[each]) for each in _ABOUT]
     for kind, records in found["provides"].items():
-        for record in records:
-            click.echo(f"{kind:<13} {record['name']}  {record['summary']}  ({record['implementation']})")
-    for event in found["listens"]:
-        click.echo(f"{'listens':<13} {event}")
+        lines += [(kind, f"{each['name']}  {each['summary']}  ({each['implementation']})") for each in records]
+    for label, text in [*lines, *(("listens", event) for event in found["listens"])]:
+        if text:
+            click.echo(f"{label:<18} {text}")
     return None
 
 
@@ -61,5 +59,4 @@ def _content(plugin: Plugin) -> dict[str, Any]:
         kind: [{"name": r.name, "summary": r.summary, "implementation": str(r.implementation)} for r in records]
         for kind, records in plugin.provides.items()
     }
-    about = {name: getattr(plugin, name) for name in ("name", "distribution", "version", "module", "error")}
-    return {**about, "provides": provides, "listens": list(plugin.listens)}
+    return {**{name: getattr(plugin, name) for name in _ABOUT}, "provides": provides, "listens": list(plugin.listens)}

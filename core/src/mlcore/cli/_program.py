@@ -1,7 +1,5 @@
 """Put together the commands of core and of the plugins, and turn errors into one line and an exit code."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """The journal: the file to which a process appends what it logs. `mlcore.journal.format` has its bytes."""
 
-from __future__ import annotations
-
 from mlcore.journal._signs import alive, this_process, user
 from mlcore.journal._values import check_key, metric_columns
 from mlcore.journal._writer import Writer

@@ -1,9 +1,7 @@
 """Tell who wrote a journal, and whether that process is still there."""
 
-from __future__ import annotations
-
 import os
-import socket
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,11 +20,7 @@ def _machine() -> dict[str, Any]:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         namespace = 0
-    return {
-        "host": socket.gethostname(),
-        "boot": _read("/proc/sys/kernel/random/boot_id").strip(),
-        "pidns": namespace,
-    }
+    return {"host": platform.node(), "boot": _read("/proc/sys/kernel/random/boot_id").strip(), "pidns": namespace}
 
 
 def _started(pid: int) -> str:

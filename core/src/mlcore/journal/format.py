@@ -13,6 +13,8 @@ import attrs
 
 from mlcore.errors import JournalError
 
+__all__ = ["Header", "pack_block", "pack_frame", "pack_header", "word"]
+
 VERSION = 1
 MAGIC = b"mlcorejl"
 SUFFIX = ".journal"

@@ -1,12 +1,11 @@
 """Read the entry points of group ``mlcore``, and remember them until a distribution is (un)installed.
 
 Asking `importlib.metadata` opens a file a distribution, which costs more than the rest of ``mlcore --help``.
-So the answer is kept in the user's cache, under the times at which the folders of `sys.path` last changed:
-installing or removing a distribution changes one of them.
+So the answer is kept in the user's cache, under the names and times of the folders of metadata on `sys.path`:
+installing or removing a distribution changes them, and what a training writes beside its script does not.
 """
 
-from __future__ import annotations
-
+import contextlib
 import json
 import logging
 import os
@@ -17,68 +16,68 @@ import zlib
 import attrs
 
 from mlcore.config import user_cache
+from mlcore.hookspecs import Provider
 
 GROUP = "mlcore"
+_METADATA = (".dist-info", ".egg-info")
 _SETTLED_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
 
 
 @attrs.frozen
-class EntryPoint:
-    """Name a plugin as its distribution declares it: `value` is the module to import."""
+class Plugin:
+    """Tell of one plugin: where it comes from, what it provides, and `error` if it was set aside."""
 
     name: str
-    value: str
+    module: str
     distribution: str = ""
     version: str = ""
+    provides: dict[str, tuple[Provider, ...]] = attrs.field(factory=dict)
+    listens: tuple[str, ...] = ()
+    error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}" if self.distribution else self.name
 
 
-def entry_points() -> list[EntryPoint]:
+def entry_points() -> list[Plugin]:
     """Return the plugins that the distributions on `sys.path` declare, sorted by name."""
-    changes = [_changed(path) for path in sys.path]
-    key = [list(sys.path), changes]
+    changes = [_metadata(path) for path in sys.path]
+    key = json.dumps([sys.path, changes])
     file = user_cache() / f"plugins-{zlib.crc32(json.dumps([sys.prefix, sys.path]).encode()):08x}.json"
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not ours: it is only a cache
         cached = json.loads(file.read_bytes())
         if cached["key"] == key:
-            return [EntryPoint(*row) for row in cached["plugins"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no cache, or not ours: it is only a cache
+            return [Plugin(name, module, where, version) for name, module, where, version in cached["plugins"]]
     found = _scan()
-    if all(time.time_ns() - changed > _SETTLED_NS for changed in changes):
-        _remember(file, {"key": key, "plugins": [attrs.astuple(each) for each in found]})
+    if all(time.time_ns() - changed > _SETTLED_NS for names in changes for _, changed in names):
+        content = {"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]}
+        with contextlib.suppress(OSError):  # a read-only home costs time, nothing else
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.replace(file)
     return found
 
 
-def _changed(path: str) -> int:
+def _metadata(path: str) -> list[tuple[str, int]]:
+    """Return name and time of change of what describes distributions in a folder of `sys.path`, or of an archive."""
     try:
-        return os.stat(path or ".").st_mtime_ns
+        with os.scandir(path or ".") as entries:
+            return sorted((each.name, each.stat().st_mtime_ns) for each in entries if each.name.endswith(_METADATA))
     except OSError:
-        return 0
+        return [(path, os.stat(path).st_mtime_ns)] if os.path.isfile(path) else []
 
 
-def _scan() -> list[EntryPoint]:
+def _scan() -> list[Plugin]:
     from importlib.metadata import distributions
 
-    found: dict[tuple[str, str], EntryPoint] = {}
+    found: dict[tuple[str, str], Plugin] = {}
     for distribution in distributions():
         try:
-            points = [(point, distribution.name or "") for point in distribution.entry_points.select(group=GROUP)]
+            for point in distribution.entry_points.select(group=GROUP):
+                plugin = Plugin(point.name, point.value, distribution.name or "", distribution.version or "")
+                # the first on sys.path is the one that is imported
+                found.setdefault((plugin.name, plugin.distribution), plugin)
         except Exception:
             logging.getLogger("mlcore").warning("the metadata of %s cannot be read", distribution, exc_info=True)
-            continue
-        for point, name in points:
-            # the first on sys.path is the one that is imported
-            entry = EntryPoint(point.name, point.value, name, distribution.version or "")
-            found.setdefault((point.name, name), entry)
     return sorted(found.values(), key=lambda each: (each.name, each.distribution))
-
-
-def _remember(file: os.PathLike[str], content: object) -> None:
-    temporary = f"{os.fspath(file)}.{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(temporary), exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as handle:
-            json.dump(content, handle)
-        os.replace(temporary, file)
-    except OSError:
-        pass  # a read-only home costs time, nothing else

@@ -1,74 +1,14 @@
 """The store contract: events, batches, the fold, queries, and `SimpleStore` to build a store on."""
 
-from __future__ import annotations
+from mlcore.store import _batch, _codec, _contract, _events, _fold, _query, _rows
+from mlcore.store import _clock as clock  # noqa: F401 - public as `clock`
+from mlcore.store._batch import *
+from mlcore.store._codec import *
+from mlcore.store._contract import *
+from mlcore.store._events import *
+from mlcore.store._fold import *
+from mlcore.store._query import *
+from mlcore.store._rows import *
 
-from mlcore.store import _clock as clock
-from mlcore.store._batch import Batch, Marks, Record, check, digest
-from mlcore.store._contract import START, Capabilities, SeriesKey, SimpleStore, Store, Stored, selected, shaped
-from mlcore.store._events import (
-    EVENT_LIMIT,
-    AttributesRemoved,
-    AttributesSet,
-    Created,
-    Erased,
-    Event,
-    Rewound,
-    RowsLogged,
-    Unknown,
-    Updated,
-    decode_event,
-    encode_event,
-    from_json,
-    to_json,
-)
-from mlcore.store._fold import Conflict, Entity, Fold, same
-from mlcore.store._query import And, Compare, Not, Or, Page, Query, Sort, Term, Where, find
-from mlcore.store._rows import Columns, Rows, Summary
-
-__all__ = [
-    "EVENT_LIMIT",
-    "START",
-    "And",
-    "AttributesRemoved",
-    "AttributesSet",
-    "Batch",
-    "Capabilities",
-    "Columns",
-    "Compare",
-    "Conflict",
-    "Created",
-    "Entity",
-    "Erased",
-    "Event",
-    "Fold",
-    "Marks",
-    "Not",
-    "Or",
-    "Page",
-    "Query",
-    "Record",
-    "Rewound",
-    "Rows",
-    "RowsLogged",
-    "SeriesKey",
-    "SimpleStore",
-    "Sort",
-    "Store",
-    "Stored",
-    "Summary",
-    "Term",
-    "Unknown",
-    "Updated",
-    "Where",
-    "check",
-    "clock",
-    "decode_event",
-    "digest",
-    "encode_event",
-    "find",
-    "from_json",
-    "same",
-    "selected",
-    "shaped",
-    "to_json",
-]
+_PARTS = (_batch, _codec, _contract, _events, _fold, _query, _rows)
+__all__ = sorted({"clock"}.union(*(part.__all__ for part in _PARTS)))  # noqa: PLE0605 - each part lists its own

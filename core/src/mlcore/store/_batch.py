@@ -1,7 +1,5 @@
 """Records and batches: what a writer numbers, and what a store takes in."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from array import array
@@ -10,7 +8,10 @@ from collections.abc import Iterable
 import attrs
 
 from mlcore.errors import InvalidValue, Malformed, OutOfOrder, SourceReused
-from mlcore.store._events import EVENT_LIMIT, Event, RowsLogged, check_rows, encode_event, to_json
+from mlcore.store._codec import EVENT_LIMIT, check_rows, encode_event, to_json
+from mlcore.store._events import Event, RowsLogged
+
+__all__ = ["Batch", "Marks", "Record", "check", "digest"]
 
 STAMP_LIMIT = 1 << 63
 _SOURCE = re.compile(r"[0-9a-f]{32}")

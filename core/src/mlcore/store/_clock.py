@@ -1,7 +1,5 @@
 """The hybrid logical clock of this process: stamps never go back, nor stay behind what was read."""
 
-from __future__ import annotations
-
 import os
 import threading
 from time import time_ns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
 
 import attrs
 
@@ -14,6 +13,8 @@ from mlcore.store._events import RowsLogged
 from mlcore.store._fold import Entity, Fold
 from mlcore.store._query import Page, Query, find
 from mlcore.store._rows import Columns
+
+__all__ = ["START", "Capabilities", "SeriesKey", "SimpleStore", "Store", "Stored", "selected", "shaped"]
 
 START = ""
 
@@ -46,66 +47,8 @@ class Stored:
     batch: Batch
 
 
+Names = Sequence[str] | None
 SeriesKey = tuple[str, str, str]
-
-
-class Store(Protocol):
-    """Keep batches, and answer what they make.
-
-    Handles are thread-safe, read their own writes, and see those of others within a second.
-    """
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this store can do."""
-
-    def append(self, batch: Batch) -> None:
-        """Store a batch, durably as declared when this returns.
-
-        What is known already is trimmed. A batch with a claim is taken with it, or refused. Raises
-        `Malformed`, `OutOfOrder`, `SourceReused` or `AlreadyExists`.
-        """
-
-    def events(
-        self,
-        after: str = START,
-        *,
-        of: str | None = None,
-        kinds: Iterable[str] | None = None,
-        rows: bool = True,
-    ) -> Iterator[Stored]:
-        """Yield what is stored after a position, and end. Order holds within a source only.
-
-        Nothing that was durable before a position was given out is ever skipped after it. `of` asks for one
-        home, `kinds` for events of these kinds of entity, ``rows=False`` for no `RowsLogged`; what was not
-        asked for is left out of its records, and a batch with nothing left may be left out.
-        Raises `PositionLost` if `after` is unknown here.
-        """
-
-    def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
-        """Return the entities of these ids, deleted ones included, None where there is none."""
-
-    def find(self, kind: str, query: Query) -> Page:
-        """Return the entities that fit a query, as `mlcore.store.find` would."""
-
-    def series(
-        self,
-        kind: str,
-        ids: Sequence[str],
-        keys: Sequence[str] | None = None,
-        *,
-        context: str | None = None,
-        columns: Sequence[str] | None = None,
-        max_points: int | None = None,
-    ) -> dict[SeriesKey, Columns]:
-        """Return rows by (id, key, context), in order of step, time and log order.
-
-        `keys` and `context` are all if None. More than `max_points` rows are thinned so that the least and
-        the greatest value of every bucket stay.
-        """
-
-    def close(self) -> None:
-        """Give back what the handle holds; closing twice is fine."""
 
 
 def selected(
@@ -119,11 +62,8 @@ def selected(
     wanted = None if kinds is None else set(kinds)
     records = []
     for record in stored.batch.records:
-        events = tuple(
-            event for event in record.events
-            if (rows or not isinstance(event, RowsLogged)) and (wanted is None or event.kind in wanted)
-        )  # fmt: skip
-        if events:
+        of_kinds = (event for event in record.events if wanted is None or event.kind in wanted)
+        if events := tuple(event for event in of_kinds if rows or not isinstance(event, RowsLogged)):
             records.append(attrs.evolve(record, events=events))
     return attrs.evolve(stored, batch=attrs.evolve(stored.batch, records=tuple(records))) if records else None
 
@@ -137,7 +77,8 @@ class SimpleStore:
             def append(self, batch): ...
             def events(self, after=START, *, of=None, kinds=None, rows=True): ...
 
-    The state is kept in memory and brought up to date at every question.
+    The state is kept in memory and brought up to date at every question; a store that can answer faster overrides
+    the question. Handles are thread-safe, read their own writes, and see those of others within a second.
     """
 
     capabilities = Capabilities()
@@ -149,18 +90,23 @@ class SimpleStore:
         self._signs: dict[str, int] = {}
 
     def append(self, batch: Batch) -> None:
-        """See `Store.append`."""
+        """Store a batch, durably as declared when this returns.
+
+        What is known already is trimmed. A batch with a claim is taken with it, or refused. Raises
+        `Malformed`, `OutOfOrder`, `SourceReused` or `AlreadyExists`.
+        """
         raise NotImplementedError
 
     def events(
-        self,
-        after: str = START,
-        *,
-        of: str | None = None,
-        kinds: Iterable[str] | None = None,
-        rows: bool = True,
+        self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
     ) -> Iterator[Stored]:
-        """See `Store.events`."""
+        """Yield what is stored after a position, and end. Order holds within a source only.
+
+        Nothing that was durable before a position was given out is ever skipped after it. `of` asks for one
+        home, `kinds` for events of these kinds of entity, ``rows=False`` for no `RowsLogged`; what was not
+        asked for is left out of its records, and a batch with nothing left may be left out.
+        Raises `PositionLost` if `after` is unknown here.
+        """
         raise NotImplementedError
 
     def _current(self) -> Fold:
@@ -182,14 +128,13 @@ class SimpleStore:
         return entity if sign is None or entity.kind != "run" else attrs.evolve(entity, seen=sign)
 
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
-        """See `Store.get`."""
+        """Return the entities of these ids, deleted ones included, None where there is none."""
         with self._lock:
             fold = self._current()
-            found = [fold.entity(kind, id) for id in ids]
-            return [None if each is None else self._alive(each) for each in found]
+            return [found and self._alive(found) for found in (fold.entity(kind, id) for id in ids)]
 
     def find(self, kind: str, query: Query) -> Page:
-        """See `Store.find`."""
+        """Return the entities that fit a query, as `mlcore.store.find` would."""
         with self._lock:
             page = find(self._current().entities(kind), query)
             return attrs.evolve(page, items=tuple(map(self._alive, page.items)))
@@ -198,29 +143,31 @@ class SimpleStore:
         self,
         kind: str,
         ids: Sequence[str],
-        keys: Sequence[str] | None = None,
+        keys: Names = None,
         *,
         context: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Names = None,
         max_points: int | None = None,
     ) -> dict[SeriesKey, Columns]:
-        """See `Store.series`."""
+        """Return rows by (id, key, context), in order of step, time and log order.
+
+        `keys` and `context` are all if None. More than `max_points` rows are thinned so that the least and
+        the greatest value of every bucket stay.
+        """
         with self._lock:
             fold = self._current()
             found = {(id, *key): value for id in ids for key, value in fold.series(kind, id).items()}
-        return shaped(found, keys, context=context, columns=columns, max_points=max_points)
+        return shaped(found, keys, context, columns, max_points)
 
     def close(self) -> None:
-        """See `Store.close`."""
+        """Give back what the handle holds; closing twice is fine."""
+
+
+Store = SimpleStore  # the type of every store: what it does not override is folded
 
 
 def shaped(
-    found: dict[SeriesKey, Columns],
-    keys: Sequence[str] | None = None,
-    *,
-    context: str | None = None,
-    columns: Sequence[str] | None = None,
-    max_points: int | None = None,
+    found: dict[SeriesKey, Columns], keys: Names, context: str | None, columns: Names, max_points: int | None
 ) -> dict[SeriesKey, Columns]:
     """Return of whole series what `Store.series` was asked for."""
     answer = {}

@@ -23,7 +23,9 @@ from mlcore.store._events import (
     Unknown,
     Updated,
 )
-from mlcore.store._rows import Columns, Order, Rows, Summary
+from mlcore.store._rows import Columns, Order, Rewind, Summary, ordered
+
+__all__ = ["Conflict", "Entity", "Fold", "same"]
 
 _REMOVED = object()
 
@@ -95,14 +97,13 @@ class _State:
         self.initial: dict[str, tuple[Order, Any]] = {}
         self.updated: dict[str, tuple[Order, Any]] = {}
         self.attributes: dict[tuple[str, str], _Attribute] = {}
-        self.rewinds: list[tuple[Order, int]] = []
-        self.rows: dict[tuple[str, str], Rows] = {}
+        self.rewinds: list[Rewind] = []
+        self.rows: dict[tuple[str, str], list[tuple[Order, Mapping[str, Any]]]] = {}
 
     def add(self, event: Event, order: Order) -> None:
         self.first, self.last = min(self.first, order[0]), max(self.last, order[0])
         if isinstance(event, RowsLogged):
-            rows = self.rows.setdefault((event.key, event.context), Rows())
-            rows.add(order[1], order[2], order[0], event.columns, order[3])
+            self.rows.setdefault((event.key, event.context), []).append((order, event.columns))
         elif isinstance(event, Created):
             self.parent = min(self.parent or (order, event.parent), (order, event.parent))
             for name, value in event.fields.items():
@@ -128,6 +129,9 @@ class _State:
         elif attribute.plain is None or order > attribute.plain[0]:
             attribute.plain = (order, value)
 
+    def series(self) -> dict[tuple[str, str], Columns]:
+        return {key: ordered(rows, self.rewinds) for key, rows in sorted(self.rows.items())}
+
     def entity(self, kind: str, id: str) -> Entity:
         fields = {name: value for name, (_, value) in sorted((self.initial | self.updated).items())}
         attributes: dict[str, dict[str, Any]] = {}
@@ -137,8 +141,7 @@ class _State:
             conflicts += [Conflict(family, name, each, order[1]) for order, each in lost]
             if value is not _REMOVED:
                 attributes.setdefault(family, {})[name] = value
-        sums = {key: rows.summary(self.rewinds) for key, rows in sorted(self.rows.items())}
-        metrics = {key: each for key, each in sums.items() if each is not None}
+        metrics = {key: summary for key, each in self.series().items() if (summary := each.summary()) is not None}
         parent = self.parent[1] if self.parent else ""
         return Entity(kind, id, parent, fields, attributes, metrics, tuple(conflicts), self.first, self.last)
 
@@ -203,7 +206,7 @@ class Fold:
         state.first, state.last = min(state.first, stamp), max(state.last, stamp)
         self._cache.pop((kind, id), None)
 
-    def rewinds(self, kind: str, id: str) -> Sequence[tuple[Order, int]]:
+    def rewinds(self, kind: str, id: str) -> Sequence[Rewind]:
         """Return the order and the step of each `Rewound` of an entity, for whoever keeps its rows elsewhere."""
         state = self._states.get(kind, {}).get(id)
         return state.rewinds if state else ()
@@ -211,9 +214,7 @@ class Fold:
     def series(self, kind: str, id: str) -> dict[tuple[str, str], Columns]:
         """Return the rows of an entity by key and context, in order, rewound rows left out."""
         state = self._states.get(kind, {}).get(id)
-        if state is None or state.erased:
-            return {}
-        return {key: rows.columns(state.rewinds) for key, rows in sorted(state.rows.items())}
+        return {} if state is None or state.erased else state.series()
 
 
 def same(one: Any, other: Any) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cmp_to_key, lru_cache, partial
 from typing import Any
 
 import attrs
 
 from mlcore.errors import Malformed
-from mlcore.store._events import from_json, to_json
+from mlcore.store._codec import from_json, to_json
 from mlcore.store._fold import Entity
+
+__all__ = ["And", "Compare", "Not", "Or", "Page", "Query", "Sort", "Term", "Where", "find"]
 
 FUNCTIONS = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
 COMPARISONS = ("=", "!=", "<", "<=", ">", ">=", "like", "ilike", "in", "is null")
@@ -217,20 +219,15 @@ def _read_token(token: str, size: int) -> list[Any]:
 def _selected(entity: Entity, select: tuple[Term, ...] | None) -> Entity:
     if select is None:
         return entity
-    wanted: dict[str, set[str]] = {}
-    for term in select:
-        wanted.setdefault(term.family, set()).add(term.name)
 
-    def keep(family: str, name: str) -> bool:
-        return name in wanted.get(family, ()) or "" in wanted.get(family, ())
+    def chosen(family: str, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        names = {term.name for term in select if term.family == family}
+        return {key: each for key, each in values.items() if {"", key[0] if family == "metrics" else key} & names}
 
-    families = {
-        family: {name: value for name, value in values.items() if keep(family, name)}
-        for family, values in entity.attributes.items() if family in wanted
-    }  # fmt: skip
+    attributes = {name: chosen(name, each) for name, each in entity.attributes.items()}
     return attrs.evolve(
         entity,
-        fields={name: value for name, value in entity.fields.items() if keep("fields", name)},
-        attributes=families,
-        metrics={key: each for key, each in entity.metrics.items() if keep("metrics", key[0])},
+        fields=chosen("fields", entity.fields),
+        attributes={name: each for name, each in attributes.items() if each},
+        metrics=chosen("metrics", entity.metrics),
     )

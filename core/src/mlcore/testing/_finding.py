@@ -9,47 +9,15 @@ import attrs
 import pytest
 
 from mlcore.errors import Malformed
-from mlcore.store import (
-    And,
-    Batch,
-    Compare,
-    Entity,
-    Not,
-    Or,
-    Page,
-    Query,
-    Sort,
-    Store,
-    Term,
-    Updated,
-    Where,
-    find,
-)
+from mlcore.store import And, Batch, Compare, Entity, Not, Or, Page, Query, Sort, Store, Term, Updated, Where, find
 from mlcore.testing._builders import Writer, new_id, points, run_batch, run_events
 from mlcore.testing._checking import Stores, exact_entity, filled, folded
 
 NAN, INF = float("nan"), float("inf")
 NAMES = (
-    "a",
-    "A",
-    "b",
-    "Z",
-    "é",
-    "z",
-    "ab",
-    "a_b",
-    "a%b",
-    "a.b",
-    "aXb",
-    "a\nb",
-    "",
-    "\uff5a",
-    "\U0001d4b5",
-    "10",
-    "9",
-    "ÀB",
-    "àb",
-)
+    "a", "A", "b", "Z", "é", "z", "ab", "a_b", "a%b", "a.b", "aXb", "a\nb", "", "\uff5a", "\U0001d4b5", "10", "9",
+    "ÀB", "àb",
+)  # fmt: skip
 NUMBERS = (0, 1, 2, -1, 0.5, 1.0, -0.0, 1e-300, 1e300, INF, -INF, NAN)
 START_TIMES = (1_000, 2_000, 3_000)
 NAME, LOSS, LR = Term("fields", "name"), Term("metrics", "loss"), Term("params", "lr")

@@ -11,12 +11,13 @@ from typing import Any
 
 from mlcore import plugins
 from mlcore.config import OFF
-from mlcore.errors import MlcoreError, StoreError, StoreNotFound
+from mlcore.errors import AlreadyExists, MlcoreError, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
-from mlcore.journal import Writer, metric_columns
-from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, clock, digest
+from mlcore.journal import Writer, check_key, metric_columns
+from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
 
 GRACE_SECONDS = 300
+SIGNS_SECONDS = 75  # two signs of life may be missed before another process takes a run over
 _ROWS = 2_048  # of one event, to keep it under its limit
 _log = logging.getLogger("mlcore")
 
@@ -28,6 +29,13 @@ def status_of(entity: Entity) -> str:
         return status
     silent = entity.seen is not None and time.time() - entity.seen / 1000 > GRACE_SECONDS
     return "LOST" if silent or entity.alive is False else status
+
+
+def held(entity: Entity, taking_over: bool) -> bool:
+    """Tell whether another process has a run open, so that one that arrives joins it; one that takes over asks less."""
+    if status_of(entity) != "RUNNING" or entity.alive is not None:
+        return status_of(entity) == "RUNNING"
+    return not taking_over and (entity.seen is None or time.time() - entity.seen / 1000 < SIGNS_SECONDS)
 
 
 class Backend:
@@ -136,22 +144,19 @@ class StoreSink:
     def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
         """See `mlcore.journal.Writer.points`."""
         steps = {key: self._steps.get(key, -1) + 1 if step is None else step for key in values}
-        self._rows([(key, [steps[key]], [value], None if time is None else [time]) for key, value in values.items()])
+        times = None if time is None else [time]
+        self.events([self._rows(key, [steps[key]], [value], times) for key, value in values.items()])
 
     def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
         """See `mlcore.journal.Writer.block`."""
-        for start in range(0, len(steps), _ROWS):
-            part = slice(start, start + _ROWS)
-            self._rows([(key, steps[part], values[part], None if times is None else times[part])])
+        for part in (slice(start, start + _ROWS) for start in range(0, len(steps), _ROWS)):
+            self.events([self._rows(key, steps[part], values[part], None if times is None else times[part])])
 
-    def _rows(self, rows: Sequence[tuple[str, Any, Any, Any]]) -> None:
-        events = []
-        for key, steps, values, times in rows:
-            now = [int(time.time() * 1000)] * len(steps)
-            columns = metric_columns(key, steps, values, now if times is None else times)
-            events.append(RowsLogged("run", self._home, key, columns))
-            self._steps[key] = columns["step"][-1]
-        self.events(events)
+    def _rows(self, key: str, steps: Any, values: Any, times: Any) -> RowsLogged:
+        now = [time.time_ns() // 1_000_000] * len(steps)
+        columns = metric_columns(check_key(key), steps, values, now if times is None else times)
+        self._steps[key] = columns["step"][-1]
+        return RowsLogged("run", self._home, key, columns)
 
     def continue_after(self, steps: Mapping[str, int]) -> None:
         """See `mlcore.journal.Writer.continue_after`."""
@@ -162,11 +167,17 @@ class StoreSink:
 
 
 class OffStore(SimpleStore):
-    """Keep nothing and know nothing, for ``MLCORE_STORE=off``."""
+    """Keep names, parameters and tags while the process runs, and no rows, for ``MLCORE_STORE=off``."""
 
     def append(self, batch: Batch) -> None:
-        """Take it in, and forget it."""
+        """Take it in, but for its rows."""
+        with self._lock:
+            if batch.claim in self._fold.claims:
+                raise AlreadyExists(str(batch.claim), self._fold.claims[str(batch.claim)])
+            kept = selected(Stored("", 0, "", batch), rows=False)
+            if kept is not None:
+                self._fold.add(kept.batch)
 
     def events(self, *_: Any, **__: Any) -> Any:
-        """Yield nothing."""
+        """Yield nothing: nothing is stored."""
         return iter(())

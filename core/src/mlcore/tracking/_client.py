@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -20,19 +21,19 @@ from mlcore.store import (
     Event,
     Not,
     Or,
-    Page,
     Query,
     Rewound,
     Store,
     Term,
     Updated,
+    Where,
 )
 from mlcore.tracking import _active
-from mlcore.tracking._backend import Backend, status_of
+from mlcore.tracking._backend import Backend, held
 from mlcore.tracking._ids import experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
-from mlcore.tracking._plain import plain
 from mlcore.tracking._run import Run
-from mlcore.tracking._views import Listing, Viewed
+from mlcore.tracking._thing import Thing
+from mlcore.tracking._views import Listing
 
 _ID = Term("", "id")
 _NAME = Term("fields", "name")
@@ -40,52 +41,19 @@ _LIVE = Compare(Term("fields", "deleted"), "is null")
 _ALL = Or((_LIVE, Not(_LIVE)))  # naming the field asks for deleted ones, too
 
 
-class Experiment(Viewed):
+class Experiment(Thing):
     """An experiment: runs that belong together, under a name that can change."""
 
-    def __init__(self, backend: Backend, entity: Entity) -> None:
-        self._backend, self._entity = backend, entity
-        self.id = entity.id
-
-    @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return str(self._entity.fields.get("name", self.id))
-
-    @property
-    def deleted(self) -> bool:
-        """Whether it and its runs are hidden until it is restored."""
-        return bool(self._entity.fields.get("deleted"))
-
-    @property
-    def tags(self) -> dict[str, Any]:
-        """The experiment's tags."""
-        return dict(self._entity.attributes.get("tags", {}))
-
-    def set_tag(self, key: str, value: Any) -> None:
-        """Set one tag; the last value counts."""
-        self._edit(AttributesSet("experiment", self.id, "tags", {check_key(key): plain(key, value)}))
+    kind = "experiment"
 
     def rename(self, name: str) -> None:
         """Give it another name, which must be free. Raises `AlreadyExists`."""
-        _claim_name(self._backend, name, lambda _: Updated("experiment", self.id, {"name": name}))
-        self._edit()
-
-    def delete(self) -> None:
-        """Hide it and its runs until it is restored."""
-        self._edit(Updated("experiment", self.id, {"deleted": True}))
-
-    def restore(self) -> None:
-        """Show it and its runs again."""
-        self._edit(Updated("experiment", self.id, {"deleted": False}))
-
-    def _edit(self, *events: Event) -> None:
-        if events:
-            self._backend.edit(events)
-        self._entity = self._backend.get("experiment", self.id) or self._entity
+        _claim_name(self._backend, check_key(name), lambda _: Updated("experiment", self.id, {"name": name}))
+        self.refresh()
 
     def _view(self) -> dict[str, Any]:
-        return {"id": self.id, "name": self.name, **({"deleted": True} if self.deleted else {}), **self.tags}
+        tags = {f"tags.{key}": value for key, value in self.tags.items()}
+        return {"id": self.id, "name": self.name, **({"deleted": True} if self.deleted else {}), **tags}
 
 
 class Client:
@@ -124,8 +92,8 @@ class Client:
     ) -> Run:
         """Start a run and make it the active one.
 
-        With `key`, or the id of a run (`run_id`, else ``MLCORE_RUN_ID``), the run of before goes on if there is one: joined
-        while its process runs, resumed when that has ended; `resume` may be ``"must"`` or ``"never"``. A run
+        With `key`, or the id of a run (`run_id`, else ``MLCORE_RUN_ID``), the run of before goes on if there is one:
+        joined while its process runs, resumed when that has ended; `resume` may be ``"must"`` or ``"never"``. A run
         that is resumed with `rewind_to` forgets what was logged after that step. `nested` or `parent` start it inside
         another. Raises `RunStateError`, `NotFound` or `InvalidValue`.
         """
@@ -133,7 +101,7 @@ class Client:
             raise InvalidValue(f"resume is 'allow', 'must' or 'never', not {resume!r}")
         active = _active.make_way(inside=nested or parent is not None)
         inside = (parent.id if isinstance(parent, Run) else parent) or (active.id if nested and active else None)
-        title = experiment or self._experiment or config.experiment_setting().value
+        title = self._title(experiment)
         home = self._experiment_id(check_key(title))
         if run_id is None and key is None and active is None:
             run_id = os.environ.get("MLCORE_RUN_ID")
@@ -141,15 +109,14 @@ class Client:
         if not is_run_id(id):
             raise InvalidValue(f"run id {id!r} is not 32 lower-case hex digits")
         fields = {"name": name or memorable_name(id), "status": "RUNNING", "start_time": int(time.time() * 1000)}
-        extra = {"user": user(), "parent_run": inside, "key": key}
-        fields |= {each: value for each, value in extra.items() if value is not None}
-        first = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
+        fields |= {"user": user()} | ({"parent_run": inside} if inside else {}) | ({"key": key} if key else {})
+        first: list[Event] = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
         run = Run(self._backend, id)
         known = None
         if run_id is None and key is None:
             run._opener = True
         else:
-            known, events = self._arrive(id, resume)
+            known, events = self._arrive(id, resume, rewind_to is not None)
             run._opener, first = events is not None, first if known is None else events or []
         run._live, run._sink = True, self._backend.sink(id)
         if known is not None:
@@ -165,7 +132,7 @@ class Client:
         _active.push(run)
         return run
 
-    def _arrive(self, id: str, resume: str) -> tuple[Entity | None, list[Event] | None]:
+    def _arrive(self, id: str, resume: str, taking_over: bool) -> tuple[Entity | None, list[Event] | None]:
         """Return what is known of a run, and what opens it again; None instead if another process has it open.
 
         Of several processes that arrive at once the claim lets one open it.
@@ -175,7 +142,7 @@ class Client:
             raise NotFound(f"there is no run {id} in {self._backend.uri} to resume")
         if known is not None and resume == "never":
             raise RunStateError(f"run {id} exists already in {self._backend.uri}, and resume='never'")
-        if known is not None and status_of(known) == "RUNNING":
+        if known is not None and held(known, taking_over):
             return known, None
         starts = len(known.attributes.get("starts", {})) if known else 0
         mark = AttributesSet("run", id, "starts", {str(starts): os.getpid()})
@@ -188,36 +155,31 @@ class Client:
 
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
-        if is_run_id(id):
-            entity = self.store.get("run", [id])[0]
-            found = [] if entity is None else [entity]
-        else:
-            like = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
-            found = list(self.store.find("run", Query(And((like, _ALL)), limit=5)).items) if id.isalnum() else []
-        if len(found) > 1:
-            raise Ambiguous(f"{id!r} fits several runs: {', '.join(each.id for each in found)}")
-        if not found:
+        like = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
+        store, query = self.store, Query(And((like, _ALL)), limit=5)
+        found = store.get("run", [id]) if is_run_id(id) else store.find("run", query).items if id.isalnum() else ()
+        runs = [Run(self._backend, entity.id, entity) for entity in found if entity is not None]
+        if not runs:
             raise NotFound(f"there is no run {id!r} in {self._backend.uri}")
-        return Run(self._backend, id=found[0].id, entity=found[0])
+        if len(runs) > 1:
+            raise Ambiguous(f"{id!r} fits several runs: {', '.join(run.id for run in runs)}")
+        return runs[0]
 
     def list_runs(self, experiment: str | None = None, *, include_deleted: bool = False) -> Listing[Run]:
         """Return the runs of an experiment, newest first: by default the active one, ``"*"`` for all.
 
         Raises `NotFound` if there is no such experiment.
         """
-        name = experiment or self._experiment or config.experiment_setting().value
-        where = [_ALL] if include_deleted else []
+        name = self._title(experiment)
+        where: list[Where] = [_ALL] if include_deleted else []
         if name != "*":
-            where.append(Compare(Term("", "parent"), "=", self.get_experiment(name).id))
+            id = self._experiment_id(name) if experiment is None else self.get_experiment(name).id
+            where.append(Compare(Term("", "parent"), "=", id))
         elif not include_deleted:
             hidden = tuple(each.id for each in self.list_experiments(include_deleted=True) if each.deleted)
             where.append(Not(Compare(Term("", "parent"), "in", hidden)))
         found = self.store.find("run", Query(And(tuple(where)))).items
         return Listing(Run(self._backend, each.id, each) for each in found)
-
-    def find(self, kind: str, query: Query) -> Page:
-        """Return one page of entities of any kind."""
-        return self.store.find(kind, query)
 
     def set_experiment(self, name: str) -> None:
         """Make an experiment the one that runs are started in and listed from; the first run makes it."""
@@ -227,8 +189,7 @@ class Client:
         """Make an experiment. Raises `AlreadyExists`."""
         id = _claim_name(self._backend, check_key(name), lambda id: Created("experiment", id, fields={"name": name}))
         experiment = self.get_experiment(id)
-        for key, value in (tags or {}).items():
-            experiment.set_tag(key, value)
+        experiment.set_tags(tags or {})
         return experiment
 
     def get_experiment(self, name: str) -> Experiment:
@@ -236,40 +197,41 @@ class Client:
         entity = _named(self._backend, name) or self._backend.get("experiment", name)
         if entity is None:
             raise NotFound(f"there is no experiment {name!r} in {self._backend.uri}")
-        return Experiment(self._backend, entity)
+        return Experiment(self._backend, entity.id, entity)
 
     def list_experiments(self, *, include_deleted: bool = False) -> Listing[Experiment]:
         """Return the experiments, newest first."""
         found = self.store.find("experiment", Query(_ALL if include_deleted else None)).items
-        return Listing(Experiment(self._backend, each) for each in found)
+        return Listing(Experiment(self._backend, each.id, each) for each in found)
+
+    def _title(self, experiment: str | None) -> str:
+        return self._experiment or config.experiment_setting().value if experiment is None else experiment
 
     def _experiment_id(self, name: str) -> str:
         """Return the id under which runs of an experiment are logged, without reading where nobody renamed."""
-        entity = _named(self._backend, name) if self._backend.edited() else None
-        if entity is not None and entity.fields.get("deleted"):
+        if not self._backend.edited():
+            return experiment_id(name)
+        entity = _named(self._backend, name)
+        if entity is None:
+            ids = (experiment_id(name, generation) for generation in count())
+            return next(id for id in ids if self._backend.get("experiment", id) is None)
+        if entity.fields.get("deleted"):
             raise RunStateError(f"experiment {name!r} is deleted: restore it, or choose another name")
-        return entity.id if entity else _free_id(self._backend, name) if self._backend.edited() else experiment_id(name)
+        return entity.id
 
 
 def _named(backend: Backend, name: str) -> Entity | None:
     """Return the experiment that has a name now, deleted or not; of several that met offline, the lowest id."""
-    try:
-        found = backend.store().find("experiment", Query(And((Compare(_NAME, "=", name), _ALL)))).items
-    except StoreNotFound:
-        return None
+    found = backend.store().find("experiment", Query(And((Compare(_NAME, "=", name), _ALL)))).items
     return min(found, key=lambda each: (len(each.id), each.id), default=None)
-
-
-def _free_id(backend: Backend, name: str, generation: int = 0) -> str:
-    ids = (experiment_id(name, each) for each in count(generation))
-    return next(id for id in ids if backend.get("experiment", id) is None)
 
 
 def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> str:
     for generation in count():
-        holder = _named(backend, name)
-        if holder is not None:
-            raise AlreadyExists(f"experiment {name!r}", holder.id)
+        with suppress(StoreNotFound):  # the claim makes it
+            holder = _named(backend, name)
+            if holder is not None:
+                raise AlreadyExists(f"experiment {name!r}", f"id {holder.id}")
         id = experiment_id(name, generation)
         if backend.get("experiment", id) is None:
             try:

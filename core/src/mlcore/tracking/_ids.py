@@ -1,7 +1,5 @@
 """Ids and names: time-ordered ids for runs, derived ids for what has a name, and names to remember."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -12,12 +10,12 @@ _FIRST = (
     "amber bold brave bright calm clever cosmic crisp daring deft eager early fair fleet gentle glad golden "
     "grand happy keen kind lively lucid lucky mellow mighty noble patient proud quick quiet rapid rare "
     "sharp silent smart steady sunny swift tidy vivid warm wild wise witty young zesty"
-).split()
+)
 _SECOND = (
     "badger beaver bison condor crane dolphin eagle falcon ferret finch fox gecko hare heron ibex jaguar "
     "kestrel koala lark lemur lynx marten moth newt ocelot orca osprey otter owl panda perch puffin quail "
     "raven robin salmon seal shrew sparrow stork swan tapir tern toad trout viper walrus wolf wren yak"
-).split()
+)
 
 
 def new_run_id() -> str:
@@ -47,6 +45,7 @@ def experiment_id(name: str, generation: int = 0) -> str:
 def memorable_name(run_id: str) -> str:
     """Return a name such as ``brave-otter-418``, the same for the same id."""
     number = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big")
-    number, first = divmod(number, len(_FIRST))
-    number, second = divmod(number, len(_SECOND))
-    return f"{_FIRST[first]}-{_SECOND[second]}-{number % 1000}"
+    firsts, seconds = _FIRST.split(), _SECOND.split()
+    number, first = divmod(number, len(firsts))
+    number, second = divmod(number, len(seconds))
+    return f"{firsts[first]}-{seconds[second]}-{number % 1000}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, Concatenate
 from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mlcore.tracking import _active
 from mlcore.tracking._client import Client

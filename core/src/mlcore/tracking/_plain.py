@@ -1,7 +1,5 @@
 """Turn what people log as parameters and tags into JSON values, and nested ones into dotted keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any

@@ -6,16 +6,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import plugins
+from mlcore.config import OFF
 from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError
 from mlcore.folder import Folder
-from mlcore.journal import Writer, check_key
-from mlcore.store import AttributesRemoved, AttributesSet, Conflict, Entity, Event, Updated, same
+from mlcore.journal import Writer
+from mlcore.store import AttributesSet, Conflict, Entity, Event, Updated, same
 from mlcore.tracking._backend import Backend, StoreSink, status_of
-from mlcore.tracking._plain import flat, plain, portions
-from mlcore.tracking._views import Series, Viewed, frame
+from mlcore.tracking._plain import flat, portions
+from mlcore.tracking._thing import Thing, field
+from mlcore.tracking._views import Series, frame
 
 if TYPE_CHECKING:
     import pandas
@@ -43,24 +45,18 @@ class _Later:
         """Close nothing."""
 
 
-def _field(name: str, doc: str, default: Any = None) -> Any:
-    def value(run: Run) -> Any:
-        found = run._now().fields.get(name)
-        return default if found is None else found
-
-    return property(value, doc=doc)
-
-
-class Run(Viewed):
+class Run(Thing):
     """A run, live or read back.
 
     As a context manager it ends with the block: FINISHED, FAILED on an exception, KILLED on an interrupt. What is read
     from a live run is read from its store.
     """
 
+    kind = "run"
+
     def __init__(self, backend: Backend, id: str, entity: Entity | None = None) -> None:
-        self.id = id
-        self._backend, self._entity, self._live, self._opener = backend, entity, False, False
+        super().__init__(backend, id, entity)
+        self._opener = False
         self._sink: Writer | StoreSink | _Later = _Later(self)
         self._params: dict[str, Any] = dict(entity.attributes.get("params", {})) if entity else {}
         self._previous: Run | None = None
@@ -77,6 +73,8 @@ class Run(Viewed):
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, time: int | None = None) -> None:
         """Log one value of each metric at one step, all or none. Raises `InvalidValue`."""
+        if not isinstance(metrics, Mapping):
+            raise InvalidValue(f"metrics must be a dict of names and values, not {metrics!r:.80}")
         self._sink.points(metrics, step, time)
 
     def log_points(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
@@ -96,6 +94,10 @@ class Run(Viewed):
         A parameter has one value: the same again is no change, another raises `ParamConflict`, unless `correct`
         says that the one before was wrong. Raises `InvalidValue`.
         """
+        if not correct and not self._live and self.status in ENDED:
+            raise RunStateError(
+                f"run {self.id} is {self.status}: resume it, or say that a param was wrong: correct=True"
+            )
         given = flat(params)
         known = self._params
         for key, value in given.items():
@@ -104,31 +106,6 @@ class Run(Viewed):
         new = {key: value for key, value in given.items() if key not in known or not same(known[key], value)}
         self._write(*(AttributesSet("run", self.id, "params", part, once=not correct) for part in portions(new)))
         known.update(new)
-
-    def set_tag(self, key: str, value: Any) -> None:
-        """Set one tag; the last value counts. Raises `InvalidValue`."""
-        self.set_tags({key: value})
-
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set tags; the last values count. Raises `InvalidValue`."""
-        values = {check_key(key): plain(key, value) for key, value in tags.items()}
-        self._write(*(AttributesSet("run", self.id, "tags", part) for part in portions(values)))
-
-    def remove_tag(self, key: str) -> None:
-        """Remove a tag; one that is not there is no error."""
-        self._write(AttributesRemoved("run", self.id, "tags", [check_key(key)]))
-
-    def set_note(self, text: str) -> None:
-        """Set the run's note, as Markdown; the last one counts."""
-        self._write(Updated("run", self.id, {"note": plain("note", text)}))
-
-    def delete(self) -> None:
-        """Hide the run until it is restored."""
-        self._write(Updated("run", self.id, {"deleted": True}))
-
-    def restore(self) -> None:
-        """Show a deleted run again."""
-        self._write(Updated("run", self.id, {"deleted": False}))
 
     def end(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED. In a process that only joined it, stop logging to it."""
@@ -146,37 +123,16 @@ class Run(Viewed):
             plugins.notify("mlcore_run_ended", run=self)
         return None
 
-    def _write(self, *events: Event) -> None:
-        if events:
-            self._sink.events(events)
-            if not self._live:
-                self._entity = None
+    def _put(self, events: tuple[Event, ...]) -> None:
+        self._sink.events(events)
 
     # What is read
-
-    def _now(self) -> Entity:
-        if self._entity is not None:
-            return self._entity
-        entity = self._backend.get("run", self.id) or Entity("run", self.id)
-        if not self._live:
-            self._entity = entity
-        return entity
 
     @property
     def folder(self) -> Path | None:
         """The folder of the run's journals, None in a store that is no folder."""
         root = self._backend.root
         return None if root is None else Folder.open(root).run_folder(self.id)
-
-    def refresh(self) -> Run:
-        """Read the run anew: what was read back stays as it was until this is called."""
-        self._entity = None
-        return self
-
-    @property
-    def name(self) -> str:
-        """The run's name; several may share it."""
-        return str(self._now().fields.get("name", ""))
 
     @property
     def status(self) -> str:
@@ -188,11 +144,9 @@ class Run(Viewed):
         """The id of the run's experiment."""
         return self._now().parent
 
-    parent_run_id = _field("parent_run", "The id of the run that this one is nested in, or None.")
-    start_time = _field("start_time", "When the run started, in ms since 1970.")
-    end_time = _field("end_time", "When the run ended, in ms since 1970; None while it has not.")
-    deleted = _field("deleted", "Whether the run is hidden until it is restored.", default=False)
-    note = _field("note", "The run's note, as Markdown.", default="")
+    parent_run_id = field("parent_run", "The id of the run that this one is nested in, or None.")
+    start_time = field("start_time", "When the run started, in ms since 1970.")
+    end_time = field("end_time", "When the run ended, in ms since 1970; None while it has not.")
 
     @property
     def last_seen(self) -> int:
@@ -204,11 +158,6 @@ class Run(Viewed):
     def params(self) -> dict[str, Any]:
         """The parameters, of the types they were logged with."""
         return dict(self._now().attributes.get("params", {}))
-
-    @property
-    def tags(self) -> dict[str, Any]:
-        """The tags."""
-        return dict(self._now().attributes.get("tags", {}))
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -223,9 +172,9 @@ class Run(Viewed):
     def series(self, key: str, *, max_points: int | None = None) -> Series:
         """Return the history of a metric; thinned to `max_points` it keeps every peak. Raises `NotFound`."""
         found = self._backend.store().series("run", [self.id], [key], context="", max_points=max_points)
-        if not found:
+        if not found and self._backend.uri != OFF:
             raise NotFound(f"run {self.id} has no metric {key!r}; it has {', '.join(self.metrics) or 'none'}")
-        columns = found[self.id, key, ""]
+        columns = found.get((self.id, key, ""), {"step": (), "time": (), "value": ()})
         return Series(key, columns["step"], columns["time"], columns["value"])
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -239,9 +188,9 @@ class Run(Viewed):
     def _view(self) -> dict[str, Any]:
         families = {"metrics": self.metrics, "params": self.params, "tags": self.tags}
         values = {f"{family}.{key}": each for family, found in families.items() for key, each in found.items()}
-        return {"id": self.id, "name": self.name, "status": self.status, **values}
+        return {"id": self.id, "name": self.name, "status": self.status, "start_time": self.start_time, **values}
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:

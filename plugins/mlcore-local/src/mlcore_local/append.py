@@ -6,17 +6,19 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import socket
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlcore.errors import AlreadyExists, JournalError, StoreError
 from mlcore.folder import Folder, publish
-from mlcore.journal import this_process, user
 from mlcore.journal import format as f
+from mlcore.journal import this_process, user
 from mlcore.store import Batch, Marks, check, digest, to_json
 from mlcore_local.packer import Packer
 from mlcore_local.reader import Journal, read
+
+__all__ = ["Appender", "claim_path"]
 
 
 class Appender:
@@ -88,7 +90,7 @@ class Appender:
         try:
             size, data = os.fstat(fd).st_size, b""
             if journal.header is None:
-                about = {"host": socket.gethostname(), "user": user(), "inode": os.fstat(fd).st_ino}
+                about = {"host": platform.node(), "user": user(), "inode": os.fstat(fd).st_ino}
                 data = _beginning(header, about)
             data += _records(header, journal, batch)
             try:

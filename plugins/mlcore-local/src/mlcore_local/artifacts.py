@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fsspec.implementations.local import LocalFileSystem
 
+__all__ = ["open_files"]
+
 
 def open_files(uri: str) -> tuple[LocalFileSystem, str]:
     """Return the local filesystem and the absolute path of a path or ``file://`` URI."""

@@ -17,6 +17,8 @@ from mlcore.journal.format import SUFFIX
 from mlcore_local.reader import Journal, read
 from mlcore_local.seal import NAME, open_sealed
 
+__all__ = ["Finding", "Report", "check"]
+
 _LEFTOVER_SECONDS = 3600
 
 

@@ -17,6 +17,8 @@ from mlcore_local.reader import Journal, read
 from mlcore_local.seal import drop, seal
 from mlcore_local.store import FolderStore
 
+__all__ = ["cat", "fsck", "init", "journal", "reindex", "where"]
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _store = click.option("--store", "uri", help="A store other than the one `mlcore where` tells.")
 
@@ -101,11 +103,14 @@ def cat(paths: tuple[Path, ...]) -> None:
     """Print journals as JSON lines, a record each; damage goes to stderr and makes exit code 1."""
     damaged = False
     for path in paths:
-        found = Journal()
-        for record in read(path, found):
-            events = b",".join(map(encode_event, record.events)).decode()
-            click.echo(f'{{"number":{record.number},"stamp":{record.stamp},"events":[{events}]}}')
-        for each in [*found.damage, *([found.tail] if found.tail else [])]:
+        found, wrong = Journal(), list[object]()
+        try:
+            for record in read(path, found):
+                events = b",".join(map(encode_event, record.events)).decode()
+                click.echo(f'{{"number":{record.number},"stamp":{record.stamp},"events":[{events}]}}')
+        except StoreError as error:  # the other files are still printed
+            wrong.append(error)
+        for each in [*wrong, *found.damage, *([found.tail] if found.tail else [])]:
             damaged = True
             click.echo(f"{path}: {each}", err=True)
     sys.exit(1 if damaged else 0)
@@ -113,8 +118,8 @@ def cat(paths: tuple[Path, ...]) -> None:
 
 def _folder(uri: str | None) -> Folder:
     value = config.store_setting(uri).value
-    if "://" in value and not value.startswith("file://"):
-        raise StoreError(f"{value} is no folder store")
+    if value == config.OFF or ("://" in value and not value.startswith("file://")):
+        raise StoreError(f"{value} is no folder store; name one with --store")
     return Folder.open(Path(value.removeprefix("file://")))
 
 

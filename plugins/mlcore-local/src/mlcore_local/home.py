@@ -13,9 +13,13 @@ import attrs
 from mlcore.errors import JournalError
 from mlcore.journal import alive
 from mlcore.journal.format import SUFFIX
-from mlcore.store import Batch, Columns, Erased, Fold, Record, Rewound, Rows, RowsLogged, Summary
+from mlcore.store import Batch, Columns, Erased, Fold, Record, Rewound, RowsLogged, Summary
+from mlcore_local.points import Points
 from mlcore_local.reader import Journal, read
+from mlcore_local.rows import Rows
 from mlcore_local.seal import Sealed, open_sealed
+
+__all__ = ["Home", "Name", "Piece", "Rewinds"]
 
 Name = tuple[str, str]  # key, context
 Rewinds = Sequence[tuple[Any, int]]
@@ -161,11 +165,13 @@ class Home:
         return True
 
     def _take(self, file: _File, path: Path, size: int, fold: Fold) -> None:
-        def point(journal: Journal, key: int, number: int, stamp: int, step: int, time: int, value: float) -> None:
-            self._series(*journal.named(key), stamp).add_point(journal.source, number, stamp, step, time, value)
+        def take(journal: Journal, points: Points) -> None:
+            for stamp in points.span():
+                rows = self._series(*journal.named(points.key), stamp)
+            rows.add_points(journal.source, points)
 
         journal = file.journal
-        self._add(journal, read(path, journal, stop=size, points=point), fold)
+        self._add(journal, read(path, journal, stop=size, points=take), fold)
         file.size = size
 
     def _add(self, journal: Journal, records: Iterable[Record], fold: Fold) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, encode_event, to_json
 
+__all__ = ["Packer"]
+
 _CODES = {"step": "q", "time": "q", "value": "d"}
 
 

@@ -14,9 +14,12 @@ import attrs
 from mlcore.errors import JournalError, Malformed, NewerFormat
 from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, decode_event, from_json
+from mlcore_local.points import Points, Stretch, Stretches
+
+__all__ = ["Damage", "Frame", "Journal", "TakePoints", "read", "read_header"]
 
 _MARK = f.MARK.to_bytes(2, "little")
-_CHUNK = 16 << 20
+_CHUNK = 4 << 20
 _SIZES = {f.POINT: f.POINT_FRAME.size, f.POINT_AT: f.POINT_AT_FRAME.size}
 
 
@@ -47,7 +50,7 @@ class Frame:
     payload: memoryview
 
 
-Points = Callable[["Journal", int, int, int, int, int, float], None]  # journal, key, number, stamp, step, time, value
+TakePoints = Callable[["Journal", Points], None]
 
 
 class Journal:
@@ -69,20 +72,25 @@ class Journal:
         self.first = self.stamp = 0
         self.gaps: list[tuple[int, int]] = []
         self.keys: dict[int, dict[str, str]] = {}
+        self._stretches: Stretches | None = None
 
     @property
     def source(self) -> str:
         """The source whose records these are, empty before the header was read."""
         return self.header.source if self.header else ""
 
-    def feed(self, data: bytes, *, final: bool = True, points: Points | None = None) -> Iterator[Record]:
+    def feed(self, data: bytes, *, final: bool = True, points: TakePoints | None = None) -> Iterator[Record]:
         """Yield the records in `data`, which starts at `offset`; `offset` moves to where reading must go on.
 
         `final` says that the file ends with `data`. Single points go to `points` instead, where it is given:
         that is much faster. Raises `JournalError` if this is no journal.
         """
         end, frames = self.offset + len(data), list[Frame]()
-        for frame in self.frames(data, final):
+        for frame in self.frames(data, final, stretches=points is not None):
+            if isinstance(frame, Stretch):
+                assert points is not None
+                self._follow(frame, points)
+                continue
             if frames and not _follows(frame, frames[-1]):
                 self._lost(frames, "a record without its end")
                 frames = []
@@ -98,7 +106,8 @@ class Journal:
                 self.offset = frame.end
                 if self._in_turn(whole):
                     if points is not None and frame.kind in _SIZES and len(whole) == 1 and frame.word in self.keys:
-                        points(self, frame.word, frame.number, frame.stamp, *_point(frame))
+                        columns = _point(frame)
+                        points(self, Points(frame.word, (frame.number,), (frame.stamp,), *columns.values()))
                     elif (record := self._record(whole)) is not None:
                         yield record
             self.offset = frame.end
@@ -107,8 +116,18 @@ class Journal:
             self.damage = [each for each in self.damage if each.offset < self.offset]
             self.tail = Damage(self.offset, end - self.offset, "a record without its end, so far", torn=True)
 
-    def frames(self, data: bytes, final: bool = True) -> Iterator[Frame]:
-        """Yield the frames of `data` whose checksum fits, and note the damage between them."""
+    def _follow(self, stretch: Stretch, points: TakePoints) -> None:
+        numbers, stamps = stretch.frames["number"], stretch.frames["stamp"]
+        self.first = self.first or int(stamps[0])
+        self.last, self.stamp, self.offset = int(numbers[-1]), max(self.stamp, int(stamps.max())), stretch.end
+        for each in stretch.by_key():
+            points(self, each)
+
+    def frames(self, data: bytes, final: bool = True, *, stretches: bool = False) -> Iterator[Frame | Stretch]:
+        """Yield the frames of `data` whose checksum fits, and note the damage between them.
+
+        With `stretches`, points whose records follow the last one come many at once.
+        """
         base, position, view = self.offset, 0, memoryview(data)
         self.tail = None
         if self.header is None:
@@ -122,7 +141,15 @@ class Journal:
                     self.damage.append(Damage(start, f.HEADER_SIZE, "one of the two headers is damaged"))
             self.offset = position
         seed = self.header.seed
+        self._stretches = self._stretches or Stretches(seed)
+        whole = True
         while position < len(data):
+            if stretches and whole:
+                stretch = self._stretches.find(data, position, base, self.last + 1, self.keys)
+                if stretch is not None:
+                    position = stretch.end - base
+                    yield stretch
+                    continue
             frame = _frame(view, position, seed, base)
             if frame is None:
                 start = position
@@ -132,7 +159,7 @@ class Journal:
                     self._end(data, position, base, final)
                     return
                 self.damage.append(Damage(base + position, frame.offset - base - position, "damaged"))
-            position = frame.end - base
+            position, whole = frame.end - base, not frame.flags & f.CONTINUES
             yield frame
 
     def _end(self, data: bytes, position: int, base: int, final: bool) -> None:
@@ -184,9 +211,7 @@ class Journal:
         if frame.kind == f.EVENTS:
             return [decode_event(line) for line in bytes(frame.payload).split(b"\n")]
         if frame.kind in _SIZES:
-            step, time, value = _point(frame)
-            columns = {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])}
-            return [self._rows(frame.word, columns)]
+            return [self._rows(frame.word, _point(frame))]
         if frame.kind != f.BLOCK:
             raise ValueError(f"a frame of kind {frame.kind}")
         key, columns = _unpack_block(frame.payload, frame.flags, frame.stamp)
@@ -195,7 +220,7 @@ class Journal:
             for start in range(0, len(columns["step"]), f.BLOCK_ROWS)
         ]
 
-    def _rows(self, key: int, columns: dict[str, array[Any]]) -> RowsLogged:
+    def _rows(self, key: int, columns: dict[str, Any]) -> RowsLogged:
         if key not in self.keys:
             raise ValueError(f"key {key} is not defined")
         kind, id, name, context = self.named(key)
@@ -213,7 +238,7 @@ def read(
     journal: Journal | None = None,
     *,
     stop: int | None = None,
-    points: Points | None = None,
+    points: TakePoints | None = None,
 ) -> Iterator[Record]:
     """Yield the records of a file, from where `journal` stopped; what was damaged stands in `journal` afterwards.
 
@@ -237,13 +262,14 @@ def _follows(frame: Frame, before: Frame) -> bool:
     return bool(frame.flags & f.CONTINUED) and frame.number == before.number and frame.offset == before.end
 
 
-def _point(frame: Frame) -> tuple[int, int, float]:
-    """Return step, time and value."""
+def _point(frame: Frame) -> dict[str, array[Any]]:
+    """Return the columns of one row."""
     if frame.kind == f.POINT:
         _, _, _, step, value = f.POINT_FRAME.unpack(frame.payload)
-        return step, frame.stamp // 1_000_000, value
-    step, time, value = f.POINT_AT_FRAME.unpack(frame.payload)[3:]
-    return step, time, value
+        time = frame.stamp // 1_000_000
+    else:
+        step, time, value = f.POINT_AT_FRAME.unpack(frame.payload)[3:]
+    return {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])}
 
 
 def _begins(data: bytes, position: int) -> bool:

@@ -27,22 +27,15 @@ import attrs
 from mlcore.errors import JournalError, StoreError
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
-from mlcore.store import (
-    Columns,
-    Fold,
-    Record,
-    Rows,
-    RowsLogged,
-    Summary,
-    decode_event,
-    encode_event,
-    from_json,
-    to_json,
-)
+from mlcore.store import Columns, Fold, Record, RowsLogged, Summary, decode_event, encode_event, from_json, to_json
+from mlcore_local.points import Points
 from mlcore_local.reader import Journal, read
+from mlcore_local.rows import Rows, summary_of
 
 if TYPE_CHECKING:
     from mlcore import Run
+
+__all__ = ["NAME", "VERSION", "Sealed", "SealedSeries", "drop", "open_sealed", "seal", "seal_ended"]
 
 NAME = "sealed"
 VERSION = 1
@@ -134,12 +127,12 @@ def seal(folder: Path, run_id: str) -> bool:
 
 
 def _records(path: Path, journal: Journal, rows: dict[tuple[str, str], Rows], run_id: str) -> Iterator[Record]:
-    def point(journal: Journal, key: int, number: int, stamp: int, step: int, time: int, value: float) -> None:
-        kind, id, name, context = journal.named(key)
+    def take(journal: Journal, points: Points) -> None:
+        kind, id, name, context = journal.named(points.key)
         if (kind, id) == ("run", run_id):
-            rows.setdefault((name, context), Rows()).add_point(journal.source, number, stamp, step, time, value)
+            rows.setdefault((name, context), Rows()).add_points(journal.source, points)
 
-    yield from read(path, journal, points=point)
+    yield from read(path, journal, points=take)
 
 
 def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Columns]) -> None:
@@ -149,7 +142,7 @@ def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Col
             file.write(_MAGIC)
             series = []
             for (key, context), each in columns.items():
-                summary = each.summary()
+                summary = summary_of(each)
                 if summary is None:
                     continue
                 data = b"".join(_bytes(each[name]) for name in _TYPES)
@@ -184,7 +177,7 @@ def open_sealed(folder: Path) -> Sealed | None:
         (source, Record(number, stamp, tuple(decode_event(line.encode()) for line in lines)))
         for source, number, stamp, lines in about["records"]
     ]
-    series = [SealedSeries(*each[:4], Summary(*each[4])) for each in about["series"]]
+    series = [SealedSeries(a, b, c, d, Summary(*e)) for a, b, c, d, e in about["series"]]
     journals = {name: (size, last) for name, (size, last) in about["journals"].items()}
     return Sealed(path, journals, tuple(about["span"]), records, {(each.key, each.context): each for each in series})
 

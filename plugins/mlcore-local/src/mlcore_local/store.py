@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import attrs
@@ -18,10 +20,8 @@ from mlcore.store import (
     Capabilities,
     Columns,
     Entity,
-    Fold,
     Page,
     Query,
-    Rows,
     SeriesKey,
     SimpleStore,
     Stored,
@@ -34,6 +34,8 @@ from mlcore_local.append import Appender
 from mlcore_local.home import Home, Piece
 from mlcore_local.reader import Journal, read
 from mlcore_local.watch import Watch
+
+__all__ = ["FolderStore", "open_store"]
 
 _BATCH_RECORDS = 1_000
 _SETTLED_SECONDS = 90  # three signs of life: a run that ended and is silent that long is not being written to
@@ -124,7 +126,7 @@ class FolderStore(SimpleStore):
                 for name in self._names(kind, id):
                     if (keys is None or name[0] in keys) and context in (None, name[1]):
                         found[id, *name] = self._columns(kind, id, name)
-        return shaped(found, None, columns=columns, max_points=max_points)
+        return shaped(found, None, None, columns, max_points)
 
     # What is read
 
@@ -203,7 +205,7 @@ class FolderStore(SimpleStore):
             return holders[0].columns(kind, id, name, rewinds)
         for home in holders:
             home.unseal(self._fold)
-        return Rows.merged([home.rows(kind, id, name) for home in holders]).columns(rewinds)
+        return reduce(or_, (home.rows(kind, id, name) for home in holders)).columns(rewinds)
 
     def _with_metrics(self, entity: Entity) -> Entity:
         holders = self._holders(entity.kind, entity.id)

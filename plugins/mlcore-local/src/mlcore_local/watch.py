@@ -10,6 +10,8 @@ from pathlib import Path
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
 
+__all__ = ["Watch"]
+
 _SETTLED_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
 
 

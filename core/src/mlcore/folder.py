@@ -1,12 +1,23 @@
-"""Where things lie in a folder store."""
+"""The folder store's writing side: where things lie, and how to make and open them.
+
+::
+
+    .mlcore/
+    ├── store.json                        format and id
+    ├── .gitignore                        *
+    ├── runs/<last two>/<run id>/         *.journal, later sealed
+    ├── store/*.journal                   what belongs to no run
+    ├── claims/<first two>/*.journal      one batch each, linked when whole
+    └── changes/<month>-<host>            the ids of runs that were opened, a line each
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import platform
 import re
-import socket
 import time
 from pathlib import Path
 
@@ -14,6 +25,8 @@ import attrs
 
 from mlcore.errors import NewerFormat, StoreError, StoreNotFound
 from mlcore.store import to_json
+
+__all__ = ["FORMAT", "STORE_HOME", "Folder", "publish"]
 
 FORMAT = 1
 STORE_HOME = ""
@@ -72,7 +85,7 @@ class Folder:
 
         One file a host and month: appends of one host do not mix, on a network file system either.
         """
-        host = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname()) or "host"
+        host = re.sub(r"[^A-Za-z0-9_.-]", "_", platform.node()) or "host"
         path = self.root / "changes" / f"{time.strftime('%Y%m', time.gmtime())}-{host}"
         path.parent.mkdir(exist_ok=True)
         with open(path, "ab", buffering=0) as file:

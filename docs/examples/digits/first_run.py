@@ -1,0 +1,64 @@
+"""Train five classifiers on scikit-learn's digits, epoch by epoch, then read back what was logged.
+
+Run it as it is: the runs go into the folder .mlcore of your project, and `mlcore where` says which one that is.
+"""
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.datasets import load_digits
+from sklearn.linear_model import SGDClassifier
+from sklearn.metrics import accuracy_score, log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.naive_bayes import BernoulliNB, GaussianNB
+from sklearn.neural_network import MLPClassifier
+
+import mlcore
+
+EPOCHS, BATCH = 15, 64
+CLASSIFIERS = {
+    "logistic": SGDClassifier(loss="log_loss", learning_rate="constant", eta0=0.03, random_state=0),
+    "huber": SGDClassifier(loss="modified_huber", learning_rate="constant", eta0=0.01, random_state=0),
+    "neural net": MLPClassifier(hidden_layer_sizes=(64,), learning_rate_init=0.003, random_state=0),
+    "gaussian": GaussianNB(var_smoothing=0.01),
+    "bernoulli": BernoulliNB(binarize=0.4),
+}
+
+
+def train(name: str, model: ClassifierMixin, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Train one classifier as one run, and log how it learns."""
+    images, digits = splits["train"]
+    shuffle, batch_losses = np.random.default_rng(seed=0), []
+    with mlcore.start_run(name=name, tags={"dataset": "digits", "class": type(model).__name__}):
+        mlcore.log_params({"epochs": EPOCHS, "batch": BATCH, "model": model.get_params()})
+        for epoch in range(EPOCHS):
+            for rows in np.array_split(shuffle.permutation(len(digits)), len(digits) // BATCH):
+                model.partial_fit(images[rows], digits[rows], classes=range(10))
+                chances = model.predict_proba(images[rows])
+                batch_losses.append(log_loss(digits[rows], chances, labels=range(10)))
+            for split, (inputs, labels) in splits.items():
+                chances = model.predict_proba(inputs)
+                accuracy, loss = accuracy_score(labels, chances.argmax(axis=1)), log_loss(labels, chances)
+                mlcore.log_metrics({f"accuracy.{split}": accuracy, f"loss.{split}": loss}, step=epoch)
+        mlcore.log_points("loss.batch", range(len(batch_losses)), batch_losses)
+
+
+def show() -> None:
+    """Print what the store holds: all runs, then how the best one learned."""
+    runs = mlcore.list_runs()
+    print(runs)
+
+    best = max(runs, key=lambda run: run.metrics.get("accuracy.valid", 0))
+    print(f"\nBest: {best.name} ({best.id[-8:]}), {best.tags['class']}, batches of {best.params['batch']}\n")
+    print("epoch  loss.train  loss.valid")
+    train, valid = best.series("loss.train"), best.series("loss.valid")
+    for epoch, seen, unseen in zip(valid.steps, train.values, valid.values, strict=True):
+        print(f"{epoch:5}  {seen:10.4f}  {unseen:10.4f}  {'#' * round(60 * unseen / max(valid.values))}")
+
+
+if __name__ == "__main__":
+    images, digits = load_digits(return_X_y=True)
+    x_train, x_valid, y_train, y_valid = train_test_split(images / 16, digits, test_size=0.3, random_state=0)
+    mlcore.set_experiment("digits")
+    for name, model in CLASSIFIERS.items():
+        train(name, model, {"train": (x_train, y_train), "valid": (x_valid, y_valid)})
+    show()

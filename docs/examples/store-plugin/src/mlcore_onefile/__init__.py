@@ -1,0 +1,1 @@
+"""Keep mlcore's runs in one SQLite file."""

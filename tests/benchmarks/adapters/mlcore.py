@@ -1,0 +1,146 @@
+"""mlcore, with its folder store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+TITLE = "mlcore"
+REQUIREMENTS: list[str] = []
+SLOWER = 1
+IMPORT = "import mlcore"
+FIRST_RUN = "import mlcore; mlcore.start_run(); mlcore.log_metric('loss', 0.3); mlcore.end_run()"
+HELP = "mlcore"
+
+
+class Adapter:
+    """Log into a store in `folder` and read it back through fresh clients."""
+
+    def __init__(self, folder: Path) -> None:
+        import mlcore
+
+        self.root = folder / ".mlcore"
+        mlcore.set_store(self.root)
+        self._step = 0
+        self._run_id = ""
+
+    def log_metric(self, count: int) -> float:
+        """Log single points with the module's function, steps given."""
+        import mlcore
+
+        _active()
+        log, first = mlcore.log_metric, self._step
+        self._step += count
+        start = perf_counter()
+        for step in range(first, first + count):
+            log("loss", 0.5, step)
+        return perf_counter() - start
+
+    def log_metric_next(self, count: int) -> float:
+        """Log single points, steps counted by mlcore."""
+        import mlcore
+
+        _active()
+        log = mlcore.log_metric
+        start = perf_counter()
+        for _ in range(count):
+            log("next", 0.5)
+        return perf_counter() - start
+
+    def log_points(self, calls: int, rows: int, numpy: bool) -> float:
+        """Log columns of `rows` points, a call each."""
+        import mlcore
+
+        _active()
+        columns = _columns(rows, numpy)
+        start = perf_counter()
+        for _ in range(calls):
+            mlcore.log_points("columns", *columns)
+        return perf_counter() - start
+
+    def one_run(self, count: int) -> float:
+        """Start, fill and end runs."""
+        import mlcore
+
+        start = perf_counter()
+        for _ in range(count):
+            mlcore.start_run()
+            mlcore.log_params({f"param{index}": index for index in range(5)})
+            mlcore.log_metrics({f"metric{index}": index / 3 for index in range(5)}, step=0)
+            mlcore.set_tags({"one": "1", "two": "2"})
+            mlcore.end_run()
+        return perf_counter() - start
+
+    def make_history(self, points: int, how: str) -> dict[str, float]:
+        """Log one long series, in "blocks" or as "single" points, and end the run, or leave it "open".
+
+        Returns the bytes a point of the journal and of the seal, and the run's inodes.
+        """
+        import mlcore
+
+        run = mlcore.start_run()
+        if "blocks" in how:
+            for first in range(0, points, 1000):
+                steps = list(range(first, min(first + 1000, points)))
+                run.log_points("loss", steps, [step / 3 for step in steps])
+        else:
+            for step in range(points):
+                run.log_metric("loss", step / 3, step)
+        self._run_id = run.id
+        if "open" not in how:
+            run.end()
+        folder = run.folder
+        assert folder is not None
+        sizes = {path.suffix: path.stat().st_size / points for path in folder.iterdir()}
+        return {"journal": sizes[".journal"], "seal": sizes.get("", 0.0), "inodes": 1 + len(list(folder.iterdir()))}
+
+    def read_history(self, points: int, how: str) -> dict[str, float]:
+        """Read the series back through a fresh client: all of it, and the call of `series` alone."""
+        from mlcore import Client
+
+        start = perf_counter()
+        run = Client(self.root).get_run(self._run_id)
+        opened = perf_counter()
+        series = run.series("loss")
+        end = perf_counter()
+        assert len(series) == points
+        return {"open": end - start, "series": end - opened}
+
+    def make_runs(self, runs: int) -> None:
+        """Fill runs in a store of their own."""
+        import mlcore
+
+        before = mlcore.client()
+        mlcore.set_store(self.root.with_name("many"))
+        self.one_run(runs)
+        mlcore.set_store(before.setting.value)
+
+    def list_runs(self) -> dict[str, float]:
+        """List all runs through a fresh client, and once more through the same one."""
+        from mlcore import Client
+
+        client = Client(self.root.with_name("many"))
+        start = perf_counter()
+        found = client.list_runs("*")
+        opened = perf_counter()
+        again = client.list_runs("*")
+        end = perf_counter()
+        assert len(found) == len(again)
+        return {"open": opened - start, "again": end - opened}
+
+
+def _active() -> None:
+    import mlcore
+
+    if mlcore.active_run() is None:
+        mlcore.start_run()
+
+
+def _columns(rows: int, numpy: bool) -> tuple[Any, Any]:
+    steps, values = list(range(rows)), [index / 3 for index in range(rows)]
+    if not numpy:
+        return steps, values
+    import numpy as np
+
+    return np.array(steps), np.array(values)

@@ -1,0 +1,116 @@
+"""Benchmarks of what a running process does: log, read back, list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from statistics import median
+
+from tests.benchmarks.results import NONE, Limit, Number, Ratios, ratios
+from tests.benchmarks.tools import Bench, Tool, Worker
+
+Rows = Iterator[Ratios | Number]
+
+
+def _compared(
+    what: str, found: dict[Tool, list[float]], floor: str, limit: Limit = NONE, unit: str = "us a call"
+) -> Rows:
+    """Yield the ratio to the floor, then those of the peers."""
+    times = {tool.name: values for tool, values in found.items()}
+    if "mlcore" not in times:
+        return
+    own = times.pop("mlcore")
+    label = f"{median(own) * 1e6:.3g} {unit}"
+    if "floor" in times:
+        yield Ratios(what, floor, ratios(own, times.pop("floor")), limit, label)
+    for tool, values in found.items():
+        if tool.name in times:
+            yield Ratios(what, tool.adapter.TITLE, ratios(values, own), NONE, label)
+
+
+def _timed(bench: Bench, name: str, count: int, per: int = 1, **arguments: object) -> dict[Tool, list[float]]:
+    """Return seconds a unit: tools that are slow do less of it."""
+
+    def once(worker: Worker, share: int) -> Callable[[], float]:
+        counted = {"calls" if name == "log_points" else "count": share}
+        return lambda: worker.ask(name, **counted, **arguments) / (share * per)
+
+    with bench.workers() as workers:
+        able = {tool: worker for tool, worker in workers.items() if worker.can(name)}
+        return bench.paired({tool: once(each, _share(tool, count)) for tool, each in able.items()})
+
+
+def log_metric(bench: Bench, calls: int) -> Rows:
+    """Log one point a call."""
+    floor = "os.write of 32 bytes"
+    yield from _compared("log_metric, step given", _timed(bench, "log_metric", calls), floor, Limit(most=4))
+    yield from _compared("log_metric, next step", _timed(bench, "log_metric_next", calls), floor, Limit(most=4))
+
+
+def log_points(bench: Bench, calls: int, rows: int) -> Rows:
+    """Log columns of points a call."""
+    for numpy in (True, False):
+        found = _timed(bench, "log_points", calls, rows, rows=rows, numpy=numpy)
+        what = f"log_points, {rows:,} points a call, {'numpy' if numpy else 'lists'}"
+        yield from _compared(what, found, "pack, checksum, write", unit="us a point")
+
+
+def one_run(bench: Bench, count: int) -> Rows:
+    """Start, fill and end a run."""
+    yield from _compared("a run made, filled, ended", _timed(bench, "one_run", count), "a folder and a file", unit="us")
+
+
+SERIES = {"blocks": ("sealed", 5), "blocks open": ("not sealed, blocks", 25), "single open": ("not sealed, points", 25)}
+
+
+def series(bench: Bench, points: int) -> Rows:
+    """Read one long series back: through the call of `series`, and with opening the store and finding the run."""
+    for how, (title, limit) in SERIES.items():
+        with bench.workers() as workers:
+            # a peer has one way to log and one way to read
+            able = {tool: one for tool, one in workers.items() if how == "blocks" or tool not in bench.peers}
+            sizes = bench.once({tool: _history(tool, one, "make", points, how) for tool, one in able.items()})
+            able = {tool: able[tool] for tool in sizes if able[tool].can("read_history")}
+            reads = {tool: _history(tool, one, "read", points, how) for tool, one in able.items()}
+            found = bench.paired(reads, max(2, bench.rounds // 2))
+        yield from _sizes(sizes, title)
+        for part, words in (("series", "series()"), ("open", "open, find run, series()")):
+            taken = {tool: [each[part] / _share(tool, points) for each in values] for tool, values in found.items()}
+            judged = Limit(most=limit) if part == "series" or "open" in how else NONE
+            what = f"{points:,} points, {title}: {words}"
+            yield from _compared(what, taken, "numpy.fromfile", judged, "us a point")
+
+
+def _history(tool: Tool, worker: Worker, verb: str, points: int, how: str) -> Callable[[], dict[str, float]]:
+    return lambda: worker.ask(f"{verb}_history", points=_share(tool, points), how=how)
+
+
+def _share(tool: Tool, count: int) -> int:
+    """Return how much a tool does: slow ones less, so that nobody waits for hours."""
+    return max(1, count // tool.adapter.SLOWER)
+
+
+def _sizes(found: dict[Tool, dict[str, float]], title: str) -> Rows:
+    for tool, sizes in found.items():
+        for name, value in (sizes or {}).items():
+            if name != "inodes" and value:
+                yield Number(f"bytes a point, {title}: {name}", tool.adapter.TITLE, value)
+            elif name == "inodes" and title == "sealed":
+                yield Number("inodes of an ended run", tool.adapter.TITLE, value, Limit(most=3))
+
+
+def list_runs(bench: Bench, runs: int) -> Rows:
+    """List many runs through a fresh client, and again through the same one."""
+    with bench.workers() as workers:
+        able = {tool: worker for tool, worker in workers.items() if worker.can("list_runs")}
+        made = bench.once({tool: _asking(one, "make_runs", runs=_share(tool, runs)) for tool, one in able.items()})
+        found = bench.paired({tool: _asking(able[tool], "list_runs") for tool in made}, max(2, bench.rounds // 4))
+    for part, words in (("open", "fresh client"), ("again", "same client again")):
+        taken = {
+            tool: [each.get(part, each["open"]) / _share(tool, runs) for each in values]
+            for tool, values in found.items()
+        }
+        yield from _compared(f"list_runs, {runs:,} runs, {words}", taken, "a JSON file a run", unit="us a run")
+
+
+def _asking(worker: Worker, name: str, **arguments: object) -> Callable[[], dict[str, float]]:
+    return lambda: worker.ask(name, **arguments)

@@ -1,0 +1,161 @@
+"""Benchmarks of whole processes: what an import, a first run, a command and an installation cost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+from tests.benchmarks.environments import distributions, make
+from tests.benchmarks.results import NONE, Limit, Number, Ratios, ratios
+from tests.benchmarks.tools import Bench, Tool, ToolError, cpu_seconds, environment
+
+Rows = Iterator[Ratios | Number]
+
+PROBE = "import sys; bare = set(sys.modules)\n{code}\nprint('\\nMODULES', *sorted(set(sys.modules) - bare))"
+FORBIDDEN = {"click", "yaml", "cattrs", "fsspec", "numpy"}
+LEAST = Limit(least=30)
+
+
+def modules(python: Path, code: str, cwd: Path, env: dict[str, str]) -> set[str]:
+    """Return the modules that `code` loads beyond those of a bare Python. Raises `ToolError`."""
+    done = subprocess.run(
+        [python, "-c", PROBE.format(code=code)], cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
+    last = done.stdout.rpartition("\nMODULES ")
+    if done.returncode or not last[1]:
+        raise ToolError(f"{code[:40]!r} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return set(last[2].split())
+
+
+def start_up(bench: Bench) -> Rows:
+    """Import, and start, log into and end a first run: modules, and CPU time beyond that of a bare Python."""
+    tools = [tool for tool in bench.tools if hasattr(tool.adapter, "IMPORT")]
+    with bench.place("start-up") as place:
+        homes = {tool: place / tool.name for tool in tools}
+        for home in homes.values():
+            home.mkdir()
+        env = {tool: environment(homes[tool], WANDB_MODE="offline", WANDB_SILENT="true", TRACKIO_DIR=str(homes[tool]))
+               for tool in tools}  # fmt: skip
+        for what, name, limit in (("import", "IMPORT", 60), ("first run", "FIRST_RUN", 200)):
+            for tool in tools:
+                code, ours = getattr(tool.adapter, name), tool.name == "mlcore"
+                for cache in ("cold", "warm") if ours else ("",):
+                    if cache == "cold":
+                        shutil.rmtree(homes[tool] / "cache", ignore_errors=True)
+                    try:
+                        found = modules(tool.python, code, homes[tool], env[tool])
+                    except ToolError as error:
+                        bench.report(tool, error)
+                        continue
+                    label = f"new modules, {what}{f', {cache} cache' if cache else ''}"
+                    yield Number(label, tool.adapter.TITLE, len(found), Limit(most=limit) if ours else NONE)
+                    if ours:
+                        heavy = FORBIDDEN & {each.partition(".")[0] for each in found}
+                        yield Number(f"forbidden modules, {what}, {cache} cache", "mlcore", len(heavy), Limit(most=0))
+            yield from _cpu(bench, what, name, homes, env)
+
+
+def _cpu(bench: Bench, what: str, name: str, homes: dict[Tool, Path], env: dict[Tool, dict[str, str]]) -> Rows:
+    def once(tool: Tool, cold: bool = False) -> Callable[[], float]:
+        def run() -> float:
+            if cold:
+                shutil.rmtree(homes[tool] / "cache", ignore_errors=True)
+            bare = cpu_seconds([str(tool.python), "-c", "pass"], homes[tool], env[tool])
+            code = getattr(tool.adapter, name)
+            return cpu_seconds([str(tool.python), "-c", code], homes[tool], env[tool]) - bare
+
+        return run
+
+    own = next(tool for tool in homes if tool.name == "mlcore")
+    cases = [("warm cache", False)] if name == "IMPORT" else [("warm cache", False), ("cold cache", True)]
+    for case, cold in cases:
+        parts = {tool: once(tool, cold and tool == own) for tool in homes}
+        found = bench.paired(parts, max(2, bench.rounds // 3))
+        bare = bench.paired({own: lambda: cpu_seconds([str(own.python), "-c", "pass"], homes[own], env[own])}, 5)
+        if own not in found:
+            return
+        label = f"{median(found[own]) * 1e3:.3g} ms CPU"
+        words = f"CPU of {what}" if name == "IMPORT" else f"CPU of {what}, {case}"
+        yield Ratios(words, "a bare Python", [each / median(bare[own]) for each in found[own]], NONE, label)
+        for tool, values in found.items():
+            if tool != own:
+                limit = LEAST if tool.name == "mlflow" else NONE
+                yield Ratios(words, tool.adapter.TITLE, ratios(values, found[own]), limit, label)
+
+
+def help_page(bench: Bench, plugins: int) -> Rows:
+    """Print the help of the command, alone and with many plugins installed."""
+    tools = [tool for tool in bench.tools if getattr(tool.adapter, "HELP", None)]
+    with bench.place("help") as place:
+        many = _dummies(place / "many", plugins)
+        own = next(tool for tool in tools if tool.name == "mlcore")
+        env = environment(place)
+        with_many = {**env, "PYTHONPATH": str(many)}
+        own_help = own.program("--help")
+        subprocess.run(own_help, env=with_many, capture_output=True, check=False)
+
+        def added() -> tuple[float, float, float]:
+            return (
+                cpu_seconds([str(own.python), "-c", "pass"], place, env),
+                cpu_seconds(own_help, place, env),
+                cpu_seconds(own_help, place, with_many),
+            )
+
+        parts = {tool: lambda tool=tool: cpu_seconds(tool.program("--help"), place, env) for tool in tools}
+        found = bench.paired(parts, max(2, bench.rounds // 3))
+        label = f"{median(found[own]) * 1e3:.3g} ms CPU"
+        for tool, values in found.items():
+            if tool != own:
+                limit = LEAST if tool.name == "mlflow" else NONE
+                yield Ratios("mlcore --help", tool.adapter.TITLE, ratios(values, found[own]), limit, label)
+        times = bench.paired({own: added})[own]
+        yield Ratios("mlcore --help", "a bare Python", [alone / bare for bare, alone, _ in times], NONE, label)
+        extra = median([more - alone for _, alone, more in times]) * 1e3
+        yield Ratios(
+            f"mlcore --help with {plugins} more plugins", "without them", [more / alone for _, alone, more in times],
+            NONE, f"{extra:.3g} ms CPU more (design: 20)",
+        )  # fmt: skip
+
+
+def _dummies(folder: Path, count: int) -> Path:
+    """Make what looks like so many installed plugins, each with a command."""
+    for index in range(count):
+        name = f"mlcore_dummy{index}"
+        about = folder / f"{name}-1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mlcore-dummy{index}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[mlcore]\ndummy{index} = {name}.hooks\n")
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").touch()
+        (folder / name / "hooks.py").write_text(
+            "from mlcore.hookspecs import Provider\n\n\ndef mlcore_commands():\n"
+            f"    return [Provider('dummy{index}', '{name}.cli:command', 'Do nothing.')]\n"
+        )
+    # the cache of entry points trusts only folders that have settled
+    import os
+    import time
+
+    os.utime(folder, (time.time() - 60,) * 2)
+    for each in folder.iterdir():
+        os.utime(each, (time.time() - 60,) * 2)
+    return folder
+
+
+def installed(bench: Bench) -> Rows:
+    """Install mlcore, alone and with its plugin for one machine, into fresh environments and count."""
+    wanted = {"mlcore": (["./core"], 10), "mlcore and mlcore-local": (["./core", "./plugins/mlcore-local"], 15)}
+    own = next(tool for tool in bench.tools if tool.name == "mlcore")
+    for title, (packages, limit) in wanted.items():
+        with bench.place("installed") as place:
+            try:
+                make(place / "env", packages)
+            except (OSError, subprocess.CalledProcessError) as error:
+                bench.report(own, f"cannot be installed afresh: {error}")
+                continue
+            found = distributions(place / "env" / "bin" / "python")
+            yield Number("distributions", title, len(found), Limit(most=limit))
+    for tool in bench.peers:
+        yield Number("distributions", tool.adapter.TITLE, len(distributions(tool.python)))
