@@ -122,7 +122,9 @@ def exact_entity(entity: Entity | None) -> Any:
         return None
     content = attrs.asdict(entity, recurse=False)
     del content["seen"], content["alive"]
-    content["metrics"] = {key: exact(attrs.astuple(each)) for key, each in entity.metrics.items()}
+    # of zeros, which are equal, either may be the least
+    sums = {key: attrs.evolve(each, min=each.min + 0, max=each.max + 0) for key, each in entity.metrics.items()}
+    content["metrics"] = {key: exact(attrs.astuple(each)) for key, each in sums.items()}
     content["conflicts"] = [exact(attrs.astuple(each)) for each in entity.conflicts]
     return {name: each if name == "metrics" else exact(each) for name, each in content.items()}
 

@@ -93,11 +93,9 @@ class Backend:
         return found
 
     def edited(self) -> bool:
-        """Tell whether anything was ever written but runs, so that names may stand for others than they did."""
-        if self.root is None:
-            return True
-        folders = (self.root / name for name in ("store", "claims"))
-        return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+        """Tell whether experiments were ever edited, so that names may stand for others than they did."""
+        patterns = ("store/*", "claims/experiment-name-*")
+        return self.root is None or any(any(self.root.glob(pattern)) for pattern in patterns)
 
     def store(self) -> Store:
         """Return the store to read from. Raises `NotInstalled`; reading raises `StoreNotFound`."""

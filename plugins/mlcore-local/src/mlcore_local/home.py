@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from mlcore_local.seal import Sealed, open_sealed
 
 __all__ = ["Home", "Name", "Piece", "Rewinds"]
 
+_log = logging.getLogger("mlcore")
 Name = tuple[str, str]  # key, context
 Rewinds = Sequence[tuple[Any, int]]
 
@@ -170,9 +172,11 @@ class Home:
                 rows = self._series(*journal.named(points.key), stamp)
             rows.add_points(journal.source, points)
 
-        journal = file.journal
+        journal, known = file.journal, len(file.journal.damage)
         self._add(journal, read(path, journal, stop=size, points=take), fold)
         file.size = size
+        if journal.damage[known:]:
+            _log.warning("%s is damaged, the rest of it is read: %s", path, journal.damage[-1])
 
     def _add(self, journal: Journal, records: Iterable[Record], fold: Fold) -> None:
         for record in records:
