@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlcore import Client
 
-SECONDS = 60
+SECONDS = 240  # for a machine that is busy with other tests, too
 
 
 def environment(home: Path, **settings: str) -> dict[str, str]:
@@ -30,13 +31,17 @@ def start(home: Path, code: str, *arguments: object, **settings: str) -> subproc
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         cwd=home, env=environment(home, **settings), text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
 def finish(process: subprocess.Popen[str], code: int | None = 0, text: str = "") -> tuple[str, str]:
     """Wait for the end of a process; return what it printed on stdout and stderr."""
-    out, err = process.communicate(text, timeout=SECONDS)
+    try:
+        out, err = process.communicate(text, timeout=SECONDS)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it and what it forked
     assert code is None or process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
 

@@ -118,7 +118,8 @@ def test_a_run_is_lost_as_soon_as_its_process_is_known_dead(tmp_path: Path) -> N
         process.send_signal(signal.SIGKILL)
         finish(process, -signal.SIGKILL)
         assert back.status == "RUNNING"  # as it was read
-        assert back.refresh().status == "LOST"
+        back.refresh()
+        assert back.status == "LOST"
         assert client.get_run(id).status == "LOST"
         assert abs(back.last_seen - time.time() * 1000) < 60_000
         assert back.end_time is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,17 +114,26 @@ class StoreSink:
 
     def __init__(self, store: Store, home: str) -> None:
         self.dropped, self.reason = 0, ""
-        self._store, self._home, self._pid = store, home, 0
-        self._source, self._number, self._previous = "", 0, ""
+        self._store, self._home = store, home
         self._steps: dict[str, int] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid, self._lock = os.getpid(), threading.RLock()
+        self._source, self._number, self._previous = os.urandom(16).hex(), 0, ""
 
     def append(self, events: Sequence[Event], claim: str | None = None) -> None:
         """Append one record. Raises what the store raises."""
-        if self._pid != os.getpid():  # new, or the child of a fork
-            self._pid, self._source, self._number, self._previous = os.getpid(), os.urandom(16).hex(), 0, ""
-        record = Record(self._number + 1, clock.tick(), tuple(events))
-        self._store.append(Batch(self._source, self._home, (record,), self._previous, claim))
-        self._number, self._previous = record.number, digest((record,), self._previous)
+        if self._pid != os.getpid():  # the child of a fork
+            self._begin()
+        with self._lock:
+            record = Record(self._number + 1, clock.tick(), tuple(events))
+            try:
+                self._store.append(Batch(self._source, self._home, (record,), self._previous, claim))
+                self._number, self._previous = record.number, digest((record,), self._previous)
+            except BaseException:  # nobody knows whether it is stored
+                self._source, self._number, self._previous = os.urandom(16).hex(), 0, ""
+                raise
 
     def events(self, events: Sequence[Event]) -> None:
         """See `mlcore.journal.Writer.events`."""

@@ -117,7 +117,9 @@ class Client:
             run._opener = True
         else:
             known, events = self._arrive(id, resume, rewind_to is not None)
-            run._opener, first = events is not None, first if known is None else events or []
+            # what a process wrote that died between its claim and its journal has no name
+            new = known is None or "name" not in known.fields
+            run._opener, first = events is not None, [*(first if new else ()), *(events or ())]
         run._live, run._sink = True, self._backend.sink(id)
         if known is not None:
             steps = {each: summary.step for (each, context), summary in known.metrics.items() if not context}
@@ -127,6 +129,7 @@ class Client:
             run._sink.continue_after(steps)
             run._params = dict(known.attributes.get("params", {}))
         run._write(*first)
+        run._owed = tuple(first) if run._sink.dropped else ()
         if tags:
             run.set_tags(tags)
         _active.push(run)
@@ -151,7 +154,7 @@ class Client:
             self._backend.edit([mark, again], claim=f"run/{id}/start/{starts}", home=id)
         except AlreadyExists:
             return known, None
-        return known, [again]
+        return known, [mark, again]  # in the run's own folder too, so that a copy of it alone knows
 
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import plugins
 from mlcore.config import OFF
-from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError
+from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError, StoreError
 from mlcore.folder import Folder
 from mlcore.journal import Writer
 from mlcore.store import AttributesSet, Conflict, Entity, Event, Updated, same
@@ -60,6 +60,7 @@ class Run(Thing):
         self._sink: Writer | StoreSink | _Later = _Later(self)
         self._params: dict[str, Any] = dict(entity.attributes.get("params", {})) if entity else {}
         self._previous: Run | None = None
+        self._owed: tuple[Event, ...] = ()  # what a full disk refused at the start
 
     # What is logged
 
@@ -114,7 +115,8 @@ class Run(Thing):
         if not self._live:
             return _log.warning("run %s has ended already", self.id)
         if self._opener:
-            self._write(Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)}))
+            ended = Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)})
+            self._write(*self._owed, ended)
         sink, self._sink, self._live, self._entity = self._sink, _Later(self), False, None
         sink.close()
         if sink.dropped:
@@ -125,6 +127,11 @@ class Run(Thing):
 
     def _put(self, events: tuple[Event, ...]) -> None:
         self._sink.events(events)
+        if not self._live:
+            sink, self._sink = self._sink, _Later(self)
+            sink.close()
+            if sink.dropped:
+                raise StoreError(f"run {self.id}: nothing was written: {sink.reason}")
 
     # What is read
 
