@@ -1,16 +1,37 @@
-"""Leave slow tests for CI, unless they are asked for."""
+"""Leave slow tests for CI, unless they are asked for; there nothing at all may be skipped."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from typing import TypeVar
 
 import pytest
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+ALL = os.environ.get("MLCORE_TEST_ALL") == "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is marked slow, unless MLCORE_TEST_ALL=1."""
-    if os.environ.get("MLCORE_TEST_ALL") == "1":
-        return
     for item in items:
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow") and not ALL:
             item.add_marker(pytest.mark.skip(reason="slow: set MLCORE_TEST_ALL=1"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skipped test into a failed one where MLCORE_TEST_ALL=1."""
+    return _unskipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn a skipped module into a failed one where MLCORE_TEST_ALL=1."""
+    return _unskipped((yield))
+
+
+def _unskipped(report: Report) -> Report:
+    if ALL and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"with MLCORE_TEST_ALL=1 nothing may be skipped: {report.longrepr}"
+    return report

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from mlcore import plugins
+from mlcore import plugins as _manager
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider, hookimpl
-from mlcore.plugins import _manager
 
 STORE = """
 from mlcore.hookspecs import Provider
@@ -93,7 +93,7 @@ def site(tmp_path: Path) -> Site:
 def door(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the test a door of its own, with nothing installed."""
     monkeypatch.setattr(_manager, "_door", _manager._Door())
-    monkeypatch.setattr(_manager, "entry_points", list)
+    monkeypatch.setattr(_manager, "_declared", list)
 
 
 def test_an_installed_plugin_is_found_and_loaded(site: Site) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
+import pytest
 
 import memory_store
 from memory_store import MemoryStore, Shelf
@@ -108,6 +109,25 @@ class TestAStoreWithoutHistory(StoreContract):
     def open_store(self, tmp_path: Path) -> Stores:
         shelf = Shelf()
         return lambda: Current(shelf)
+
+
+class Unstated(StoreContract):
+    """States no capabilities, and runs no test, as its name does not start with Test."""
+
+
+def test_a_store_has_the_checks_of_what_it_can_do() -> None:
+    """A check that does not concern a store is not there, rather than skipped: what is skipped is soon forgotten."""
+    without = TestAStoreWithoutClaimsAndWithPositionsOfItsHandles
+    assert (without.test_a_claim_has_one_owner, Unstated.test_a_store_without_claims_refuses_them) == (None, None)
+    assert without.test_a_store_without_claims_refuses_them is StoreContract.test_a_store_without_claims_refuses_them
+    again = type("Again", (without,), {"capabilities": None})
+    assert again.test_a_claim_has_one_owner is StoreContract.test_a_claim_has_one_owner  # type: ignore[attr-defined]
+
+
+def test_a_store_that_can_do_less_than_was_stated_is_told_what_to_state() -> None:
+    """The author who states nothing learns which line is missing, and which checks it is about."""
+    with pytest.raises(AssertionError, match=r"state capabilities = .*claims=False.*test_a_claim_has_one_owner"):
+        Unstated().test_the_capabilities_are_declared(lambda: WithoutClaims(Shelf()))
 
 
 def lines_of_code(source: str) -> int:

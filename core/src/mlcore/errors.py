@@ -84,7 +84,7 @@ class AlreadyExists(Refused):
     """Say that a claim is held: `claim` is what was asked for, `holder` the source that has it."""
 
     def __init__(self, claim: str, holder: str) -> None:
-        super().__init__(f"{claim} already exists, made by {holder}")
+        super().__init__(f"{claim} exists already, held by {holder}")
         self.claim, self.holder = claim, holder
 
 

@@ -7,7 +7,7 @@
     ├── .gitignore                        *
     ├── runs/<last two>/<run id>/         *.journal, later sealed
     ├── store/*.journal                   what belongs to no run
-    ├── claims/<first two>/*.journal      one batch each, linked when whole
+    ├── claims/<kind>-<first two>/*.journal   one batch each, linked when whole
     └── changes/<month>-<host>            the ids of runs that were opened, a line each
 """
 

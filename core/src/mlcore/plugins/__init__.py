@@ -1,6 +1,199 @@
 """Find, load and ask plugins: the door through which everything that is not core comes in."""
 
-from mlcore.plugins import _manager
-from mlcore.plugins._manager import *
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
 
-__all__ = _manager.__all__
+import attrs
+import pluggy
+
+from mlcore import hookspecs
+from mlcore.errors import NotInstalled, PluginError
+from mlcore.hookspecs import Provider
+from mlcore.plugins._entry_points import Plugin
+from mlcore.plugins._entry_points import entry_points as _declared
+
+__all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", "provided", "register", "unregister"]
+
+PREFIX = "mlcore_"
+# What a missing scheme, command or flavor most likely wants, for the one line that tells how to get it.
+FIRST_PARTY = {
+    "stores": {"file": "local", "http": "remote", "https": "remote", "sqlite": "sql", "mysql": "sql"}
+    | {"mariadb": "sql", "postgresql": "sql", "postgres": "sql", "mlflow": "mlflow"},
+    "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
+    "commands": dict.fromkeys(("init", "where", "fsck", "journal", "reindex"), "local"),
+}
+
+
+class _Manager(pluggy.PluginManager):
+    """Take every function whose name starts with ``mlcore_`` as a hook, marked or not."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        options = super().parse_hookimpl_opts(plugin, name)
+        if options is None and name.startswith(PREFIX) and callable(getattr(plugin, name, None)):
+            return {}
+        return options
+
+
+class _Door:
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.pluggy = _Manager("mlcore")
+        self.pluggy.add_hookspecs(hookspecs)
+        self.plugins: dict[str, Plugin] = {}
+        self.loaded = False
+
+    def open(self) -> None:
+        with self.lock:
+            if self.loaded:
+                return
+            self.loaded = True
+            off = {name.strip() for name in os.environ.get("MLCORE_DISABLE_PLUGINS", "").split(",")}
+            for plugin in _declared():
+                if not {plugin.name, plugin.distribution} & off:
+                    try:
+                        self.admit(_import(plugin.module), plugin)
+                    except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken plugin never breaks the others
+                        reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+                        name = f"{plugin.name} ({plugin.distribution})" if plugin.name in self.plugins else plugin.name
+                        self.plugins[name] = attrs.evolve(plugin, name=name, error=reason)
+
+    def admit(self, module: object, plugin: Plugin) -> Plugin:
+        known = [name for name in dir(hookspecs) if name.startswith(PREFIX)]
+        for name in dir(module):
+            if name.startswith(PREFIX) and name not in known and callable(getattr(module, name)):
+                from difflib import get_close_matches
+
+                close = get_close_matches(name, known, 1)
+                hint = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
+                raise PluginError(f"plugin {plugin.name} has an unknown hook {name}{hint}")
+        known_as = plugin.name if plugin.name in self.plugins else self.pluggy.get_name(module)
+        if known_as is not None:
+            raise PluginError(f"plugin {plugin.name} is loaded already, as {known_as} of {self.plugins[known_as]}")
+        try:
+            self.pluggy.register(module, plugin.name)
+            provides, listens = self.ask(module)
+        except Exception as error:
+            self.pluggy.unregister(name=plugin.name)
+            raise PluginError(f"plugin {plugin.name} is broken: {type(error).__name__}: {error}") from error
+        self.plugins[plugin.name] = attrs.evolve(plugin, provides=provides, listens=listens)
+        return self.plugins[plugin.name]
+
+    def ask(self, module: object) -> tuple[dict[str, tuple[Provider, ...]], tuple[str, ...]]:
+        provides, listens = {}, []
+        for caller in self.pluggy.get_hookcallers(module) or ():
+            if caller.spec is not None and caller.spec.argnames:
+                listens.append(caller.name)
+                continue
+            own: list[Callable[..., Any]] = [each.function for each in caller.get_hookimpls() if each.plugin is module]
+            records = tuple(record for function in own for record in function())
+            for record in records:
+                if not isinstance(record, Provider):
+                    raise TypeError(f"{caller.name} returned {record!r}, which is no Provider record")
+            provides[caller.name.removeprefix(PREFIX)] = records
+        return provides, tuple(listens)
+
+
+def _import(value: str) -> Any:
+    module, _, attribute = value.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
+
+
+_door = _Door()
+
+
+def register(module: object, name: str | None = None) -> Plugin:
+    """Add a plugin by hand, for tests and notebooks.
+
+    `module` is a module or any object whose attributes are hooks. Raises `PluginError` if a hook is
+    misspelt, has wrong arguments, or a plugin of that name is there already.
+    """
+    title = name or str(getattr(module, "__name__", type(module).__name__))
+    _door.open()
+    with _door.lock:
+        return _door.admit(module, Plugin(title, title))
+
+
+def unregister(name: str) -> None:
+    """Take a plugin out again; a name that is not there is a `PluginError`."""
+    _door.open()
+    with _door.lock:
+        if _door.plugins.pop(name, None) is None:
+            raise PluginError(f"no plugin named {name} is loaded")
+        if _door.pluggy.has_plugin(name):  # not if it was set aside
+            _door.pluggy.unregister(name=name)
+
+
+def installed() -> tuple[Plugin, ...]:
+    """Return every plugin, those that were set aside included, sorted by name."""
+    _door.open()
+    return tuple(plugin for _, plugin in sorted(_door.plugins.items()))
+
+
+def provided(kind: str) -> dict[str, list[tuple[Plugin, Provider]]]:
+    """Return what is provided under `kind` (such as ``"stores"``): name -> who provides it.
+
+    More than one provider of a name is a conflict; `load` raises on it, `conflicts` lists it.
+    """
+    found: dict[str, list[tuple[Plugin, Provider]]] = {}
+    for plugin in installed():
+        for record in plugin.provides.get(kind, ()):
+            found.setdefault(record.name, []).append((plugin, record))
+    return found
+
+
+def conflicts() -> list[str]:
+    """Return one sentence for each name that more than one plugin provides."""
+    kinds = sorted({kind for plugin in installed() for kind in plugin.provides})
+    found = [(kind, name, who) for kind in kinds for name, who in provided(kind).items() if len(who) > 1]
+    return [_conflict(*each) for each in found]
+
+
+def _conflict(kind: str, name: str, who: list[tuple[Plugin, Provider]]) -> str:
+    names = " and ".join(str(plugin) for plugin, _ in who)
+    return f"{names} both provide {name!r} under {kind}; uninstall one or set MLCORE_DISABLE_PLUGINS"
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """Import the implementation of `name` under `kind`.
+
+    Raises `NotInstalled` with the line that would bring it, or `PluginError` when two plugins provide
+    it or its import fails.
+    """
+    who = provided(kind).get(name, [])
+    if not who:
+        raise NotInstalled(_missing(kind, name))
+    if len(who) > 1:
+        raise PluginError(_conflict(kind, name, who))
+    plugin, record = who[0]
+    if not isinstance(record.implementation, str):
+        return record.implementation
+    try:
+        implementation: Callable[..., Any] = _import(record.implementation)
+    except Exception as error:
+        where = f"{plugin} provides {name!r} as {record.implementation}"
+        raise PluginError(f"{where}, which fails: {type(error).__name__}: {error}") from error
+    return implementation
+
+
+def _missing(kind: str, name: str) -> str:
+    extra, others = FIRST_PARTY.get(kind, {}).get(name), ", ".join(sorted(provided(kind))) or "nothing"
+    remedy = f"it comes with: pip install mlcore-{extra}" if extra else f"there is: {others}"
+    text = f"nothing installed provides {name!r} under {kind}; {remedy}"
+    broken = [f"{plugin} ({plugin.error})" for plugin in installed() if plugin.error]
+    return f"{text}. Set aside because they failed to load: {'; '.join(broken)}" if broken else text
+
+
+def notify(event: str, **arguments: Any) -> None:
+    """Tell every plugin that listens to `event`; what one of them raises is logged under its name."""
+    _door.open()
+    for implementation in reversed(getattr(_door.pluggy.hook, event).get_hookimpls()):
+        try:
+            implementation.function(*(arguments[name] for name in implementation.argnames))
+        except Exception:
+            plugin = _door.plugins.get(implementation.plugin_name, implementation.plugin_name)
+            logging.getLogger("mlcore").warning("plugin %s failed in %s", plugin, event, exc_info=True)

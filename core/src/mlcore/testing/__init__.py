@@ -9,7 +9,8 @@
             return lambda: MyStore(tmp_path / "store")
 
 Every call of what `open_store` returns must open one more handle on the same store, which is new for every
-test. What the store declares in its `capabilities` decides which checks run. Needs pytest.
+test. What the store can do decides which checks there are: state its ``capabilities`` in the class where they are
+not the usual ones. Comes with ``pip install "mlcore[testing]"``.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import attrs
-import pytest
 
-from mlcore.store import Batch, Columns, Entity, Event, Fold, Store, Stored, Unknown, decode_event
+from mlcore.store import Batch, Capabilities, Columns, Entity, Event, Fold, Store, Stored, Unknown, decode_event
 
 T = TypeVar("T")
+Check = TypeVar("Check", bound=Callable[..., None])
 Stores = Callable[[], Store]
 PATIENCE = 1.0  # seconds after which every handle must have seen a write
 
@@ -27,17 +27,25 @@ def soon(read: Callable[[], T], wanted: T) -> T:
     return found
 
 
-def needs(store: Store, *names: str) -> None:
-    """Skip the check unless the store declares these capabilities."""
-    for name in names:
-        if not getattr(store.capabilities, name):
-            pytest.skip(f"the store declares {name}=False")
+def only_if(**capabilities: bool) -> Callable[[Check], Check]:
+    """Say what a store must declare for this check to be its; of a check that does not say, ``client_ids=True``."""
+
+    def note(check: Check) -> Check:
+        check.only_if = capabilities  # type: ignore[attr-defined]
+        return check
+
+    return note
 
 
-def filled(stores: Stores, *batches: Batch, capabilities: Sequence[str] = ("client_ids",)) -> Store:
+def concerns(check: object, declared: Capabilities) -> bool:
+    """Tell whether a check is about a store that declares these capabilities."""
+    wanted = getattr(check, "only_if", {"client_ids": True})
+    return all(getattr(declared, name) == value for name, value in wanted.items())
+
+
+def filled(stores: Stores, *batches: Batch) -> Store:
     """Return a handle through which `batches` were appended, in this order."""
     store = stores()
-    needs(store, *capabilities)
     for batch in batches:
         store.append(batch)
     return store
@@ -114,7 +122,9 @@ def exact_entity(entity: Entity | None) -> Any:
         return None
     content = attrs.asdict(entity, recurse=False)
     del content["seen"], content["alive"]
-    content["metrics"] = {key: exact(attrs.astuple(each)) for key, each in entity.metrics.items()}
+    # of zeros, which are equal, either may be the least
+    sums = {key: attrs.evolve(each, min=each.min + 0, max=each.max + 0) for key, each in entity.metrics.items()}
+    content["metrics"] = {key: exact(attrs.astuple(each)) for key, each in sums.items()}
     content["conflicts"] = [exact(attrs.astuple(each)) for each in entity.conflicts]
     return {name: each if name == "metrics" else exact(each) for name, each in content.items()}
 

@@ -9,7 +9,7 @@ import pytest
 
 from mlcore.store import Capabilities, Store
 from mlcore.testing._appending import Appending
-from mlcore.testing._checking import Stores
+from mlcore.testing._checking import Stores, concerns, only_if
 from mlcore.testing._claiming import Claiming
 from mlcore.testing._finding import Finding
 from mlcore.testing._folding import Folding
@@ -22,10 +22,19 @@ from mlcore.testing._sharing import Sharing
 class StoreContract(Appending, Claiming, Listing, Reading, Finding, Series, Folding, Sharing):
     """Subclass it in a test file and say how to open a handle; the whole contract then runs on your store.
 
-    `capabilities` may state what the store is to declare, so that a test notices when that changes.
+    `capabilities` states what the store is to declare, and so which checks there are. A store that keeps the history,
+    takes claims and the ids of clients, and leaves what was erased where it was, need not state them.
     """
 
     capabilities: Capabilities | None = None
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, check in _CHECKS.items():
+            if not concerns(check, cls.capabilities or Capabilities()):
+                setattr(cls, name, None)  # which pytest does not collect
+            elif getattr(cls, name) is None:
+                setattr(cls, name, check)
 
     def open_store(self, tmp_path: Path) -> Stores:
         """Return a function that opens one more handle on a store that is new in this test."""
@@ -45,9 +54,15 @@ class StoreContract(Appending, Claiming, Listing, Reading, Finding, Series, Fold
         for store in opened:
             store.close()
 
+    @only_if()
     def test_the_capabilities_are_declared(self, stores: Stores) -> None:
         """A store says what it can do in words that core knows, and says what its author meant."""
         declared = stores().capabilities
         assert isinstance(declared, Capabilities)
         assert declared.durability in ("process", "power")
         assert self.capabilities in (None, declared)
+        wrong = [name for name, check in _CHECKS.items() if concerns(check, declared) is (getattr(self, name) is None)]
+        assert not wrong, f"state capabilities = {declared} in the test class, for: {', '.join(wrong)}"
+
+
+_CHECKS = {name: getattr(StoreContract, name) for name in dir(StoreContract) if name.startswith("test_")}

@@ -21,12 +21,11 @@ from mlcore.testing._checking import (
     filled,
     later,
     one,
+    only_if,
     raised,
     soon,
     stored_records,
 )
-
-HISTORY = ("history",)
 
 
 def mixed() -> list[Batch]:
@@ -65,37 +64,41 @@ def with_records(records: list[Any]) -> list[Any]:
 class Listing:
     """Check `events`."""
 
+    @only_if(history=True)
     def test_events_end(self, stores: Stores) -> None:
         """`events` is a look at what is there, not a tail: it ends while others go on appending."""
-        store = filled(stores, *mixed(), capabilities=HISTORY)
+        store = filled(stores, *mixed())
         writer = Writer(new_id())
         store.append(writer.batch(Created("run", writer.home)))
         for count, _ in enumerate(store.events()):
             assert count < 200, "it yields what was appended after it began, without end"
             store.append(writer.batch(Updated("run", writer.home, {"n": count})))
 
+    @only_if(history=True)
     def test_records_of_a_source_come_in_order(self, stores: Stores) -> None:
         """Within a source the numbers rise one by one, however the batches of sources were mixed."""
         writers = [Writer(new_id()) for _ in range(3)]
         batches = [writer.batch(Updated("run", writer.home, {"n": n})) for n in range(6) for writer in writers]
-        store = filled(stores, *batches, capabilities=HISTORY)
+        store = filled(stores, *batches)
         numbers: dict[str, list[int]] = {}
         for stored in store.events():
             numbers.setdefault(stored.batch.source, []).extend(each.number for each in stored.batch.records)
         assert numbers == {writer.source: [1, 2, 3, 4, 5, 6] for writer in writers}
 
+    @only_if(history=True)
     def test_after_the_last_position_there_is_nothing(self, stores: Stores) -> None:
         """A reader that is up to date is told nothing twice, and then only what is new."""
-        store = filled(stores, *mixed(), capabilities=HISTORY)
+        store = filled(stores, *mixed())
         position = [stored.position for stored in store.events()][-1]
         assert stored_records(store.events(position)) == []
         batch = run_batch(fields={"name": "new"})
         store.append(batch)
         assert stored_records(store.events(position)) == exact_records([batch])
 
+    @only_if(history=True)
     def test_every_position_can_be_resumed_from(self, stores: Stores) -> None:
         """A reader may stop anywhere: what it has and what follows its position is everything, once."""
-        store = filled(stores, *mixed(), capabilities=HISTORY)
+        store = filled(stores, *mixed())
         stored = list(store.events())
         wanted = stored_records(stored)
         for index, each in enumerate(stored):
@@ -103,9 +106,10 @@ class Listing:
             before = stored_records(stored[: index + 1])
             assert sorted(before + rest, key=lambda record: record[:2]) == wanted
 
+    @only_if(history=True)
     def test_a_position_taken_during_commits_skips_nothing(self, stores: Stores) -> None:
         """A reader that polls while others commit, slowly and fast, has seen everything in the end."""
-        handles = [filled(stores, capabilities=HISTORY) for _ in range(5)]
+        handles = [filled(stores) for _ in range(5)]
         reader, writers = handles[0], [Writer(new_id()) for _ in range(8)]
         reader.append(run_batch())  # a store may be made by what is first written
         done = threading.Event()
@@ -147,16 +151,18 @@ class Listing:
 
         assert wanted - soon(all_found, wanted) == set()
 
+    @only_if(history=True)
     def test_an_unknown_position_is_lost(self, stores: Stores) -> None:
         """A position of another store, or of one since restored, is an error, never a silent gap."""
-        store = filled(stores, *mixed(), capabilities=HISTORY)
+        store = filled(stores, *mixed())
         for position in ("no such position", "-1", "é\n", "0" * 300, " ", "null", "[]"):
             with pytest.raises(PositionLost):
                 list(store.events(position))
 
+    @only_if(history=True)
     def test_positions_of_other_handles_are_as_declared(self, stores: Stores) -> None:
         """A position works in another handle where `shared_positions` says so, and is lost elsewhere."""
-        store = filled(stores, *mixed(), capabilities=HISTORY)
+        store = filled(stores, *mixed())
         stored = list(store.events())
         other = stores()
         if not store.capabilities.shared_positions:
@@ -166,30 +172,34 @@ class Listing:
         wanted = stored_records(stored[3:])
         assert soon(lambda: stored_records(other.events(stored[2].position)), wanted) == wanted
 
+    @only_if(history=True)
     def test_of_asks_for_one_home(self, stores: Stores) -> None:
         """Reading one run costs and shows that run alone; the store's own events are a home as well."""
         batches = mixed()
-        store = filled(stores, *batches, capabilities=HISTORY)
+        store = filled(stores, *batches)
         for home in (batches[0].home, batches[2].home, "", new_id()):
             assert with_records(stored_records(store.events(of=home))) == chosen(batches, of=home)
 
+    @only_if(history=True)
     def test_kinds_asks_for_kinds_of_entities(self, stores: Stores) -> None:
         """Events of other kinds are left out, of records that have both as well."""
         batches = mixed()
-        store = filled(stores, *batches, capabilities=HISTORY)
+        store = filled(stores, *batches)
         for kinds in (["run"], ["model", "dataset"], [], ["no such kind"]):
             assert with_records(stored_records(store.events(kinds=kinds))) == chosen(batches, kinds=kinds)
 
+    @only_if(history=True)
     def test_rows_can_be_left_out(self, stores: Stores) -> None:
         """Without rows everything else still comes, rows of any kind do not."""
         batches = mixed()
-        store = filled(stores, *batches, capabilities=HISTORY)
+        store = filled(stores, *batches)
         assert with_records(stored_records(store.events(rows=False))) == chosen(batches, rows=False)
 
+    @only_if(history=True)
     def test_filters_go_together_and_with_positions(self, stores: Stores) -> None:
         """Any mix of filters means all of them, from START and from any position."""
         batches = mixed()
-        store = filled(stores, *batches, capabilities=HISTORY)
+        store = filled(stores, *batches)
         whole = list(store.events())
         homes: list[str | None] = [None, batches[0].home]
         for of, kinds, rows in itertools.product(homes, (None, ["run"]), (True, False)):
@@ -198,6 +208,7 @@ class Listing:
             rest = chosen([each.batch for each in whole[3:]], of=of, kinds=kinds, rows=rows)
             assert with_records(stored_records(listed(whole[2].position))) == rest
 
+    @only_if(history=True)
     def test_what_a_later_version_wrote_is_kept_byte_for_byte(self, stores: Stores) -> None:
         """Unknown types, fields, columns and odd spacing pass through a store that does not know them."""
         run = new_id()
@@ -210,7 +221,7 @@ class Listing:
         writer = Writer(run)
         for line in lines:
             writer.batch(later(line.replace("RUN", run).encode()))
-        store = filled(stores, writer.cut(1), capabilities=HISTORY)
+        store = filled(stores, writer.cut(1))
         events = [event for stored in store.events() for record in stored.batch.records for event in record.events]
         assert [event.raw for event in events] == [line.replace("RUN", run).encode() for line in lines]
 

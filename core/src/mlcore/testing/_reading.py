@@ -6,7 +6,17 @@ import time
 
 from mlcore.store import Created, Erased, Query, Store, Updated, encode_event
 from mlcore.testing._builders import Writer, new_id, points, run_batch, run_events
-from mlcore.testing._checking import Stores, exact_entity, exact_records, filled, folded, one, soon, stored_records
+from mlcore.testing._checking import (
+    Stores,
+    exact_entity,
+    exact_records,
+    filled,
+    folded,
+    one,
+    only_if,
+    soon,
+    stored_records,
+)
 
 
 class Reading:
@@ -72,13 +82,14 @@ class Reading:
         assert [each.id for each in store.find("run", Query()).items] == [other]
         assert store.series("run", [run]) == {}
 
+    @only_if(erase=True, history=True)
     def test_what_was_erased_is_gone_where_that_is_declared(self, stores: Stores) -> None:
         """With `erase` nothing of the entity is left in the history, while the rest of it is."""
         run, other = new_id(), new_id()
         writer, keeper = Writer(run), Writer(other)
         secret = writer.batch(*run_events(run, fields={"name": "secret"}, params={"key": "secret"}))
         kept = keeper.batch(*run_events(other, fields={"name": "kept"}))
-        store = filled(stores, secret, kept, capabilities=("erase", "history"))
+        store = filled(stores, secret, kept)
         store.append(writer.batch(Erased("run", run)))
 
         def traces() -> bool:

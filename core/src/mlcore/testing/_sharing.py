@@ -7,15 +7,27 @@ import functools
 from mlcore.errors import MlcoreError
 from mlcore.store import Query, Updated
 from mlcore.testing._builders import Writer, new_id, points, run_batch, run_events
-from mlcore.testing._checking import Stores, at_once, exact_records, filled, metric, one, raised, soon, stored_records
+from mlcore.testing._checking import (
+    Stores,
+    at_once,
+    exact_records,
+    filled,
+    metric,
+    one,
+    only_if,
+    raised,
+    soon,
+    stored_records,
+)
 
 
 class Sharing:
     """Check handles."""
 
+    @only_if(history=True)
     def test_threads_share_a_handle(self, stores: Stores) -> None:
         """Sixteen threads that append through one handle, each from its own source, lose nothing."""
-        store = filled(stores, capabilities=("history",))
+        store = filled(stores)
         writers = [Writer(new_id()) for _ in range(16)]
 
         def write(writer: Writer) -> None:
@@ -70,9 +82,10 @@ class Sharing:
             wanted: list[object] = [number, [number], number]
             assert soon(answer, wanted) == wanted
 
+    @only_if(history=True)
     def test_handles_continue_each_others_sources(self, stores: Stores) -> None:
         """Records of one source may come through any handle, as behind a load balancer."""
-        handles = [filled(stores, capabilities=("history",)) for _ in range(3)]
+        handles = [filled(stores) for _ in range(3)]
         writer = Writer(new_id())
         for number in range(9):
             handles[number % 3].append(writer.batch(points(writer.home, "loss", [1.0], steps=[number])))

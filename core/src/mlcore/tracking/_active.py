@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mlcore.tracking._run import Run
 
 current: ContextVar[Run | None] = ContextVar("mlcore_run", default=None)
+starting = threading.RLock()
 _open: list[Run] = []
 _last: Run | None = None
 
@@ -82,6 +84,8 @@ def _end_all() -> None:
 
 
 def _forget_opener() -> None:
+    global starting
+    starting = threading.RLock()
     for run in _open:
         run._opener = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 from mlcore import plugins
 from mlcore.config import OFF
-from mlcore.errors import MlcoreError, StoreError, StoreNotFound
+from mlcore.errors import AlreadyExists, MlcoreError, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
 from mlcore.journal import Writer, check_key, metric_columns
-from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, clock, digest
+from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
 
 GRACE_SECONDS = 300
+SIGNS_SECONDS = 75  # two signs of life may be missed before another process takes a run over
 _ROWS = 2_048  # of one event, to keep it under its limit
 _log = logging.getLogger("mlcore")
 
@@ -28,6 +30,13 @@ def status_of(entity: Entity) -> str:
         return status
     silent = entity.seen is not None and time.time() - entity.seen / 1000 > GRACE_SECONDS
     return "LOST" if silent or entity.alive is False else status
+
+
+def held(entity: Entity, taking_over: bool) -> bool:
+    """Tell whether another process has a run open, so that one that arrives joins it; one that takes over asks less."""
+    if status_of(entity) != "RUNNING" or entity.alive is not None:
+        return status_of(entity) == "RUNNING"
+    return not taking_over and (entity.seen is None or time.time() - entity.seen / 1000 < SIGNS_SECONDS)
 
 
 class Backend:
@@ -47,21 +56,26 @@ class Backend:
         """Open what takes in the records of a run. Raises `StoreError` if there is no writing there at all."""
         if self.root is None:
             return StoreSink(self.store(), home)
-        folder, made = Folder.create(self.root)
-        if made:
-            _log.warning("made a store at %s", self.root)
+        folder = self._made(self.root)
         writer = Writer(folder.run_folder(home), home)
         try:
             folder.note(home)
-            writer.folder.mkdir(parents=True, exist_ok=True)
             writer.open()
         except OSError as error:
             if error.errno not in (28, 122):  # a full disk or quota must not keep a training from starting
                 raise StoreError(f"cannot write to store {self.root}: {error.strerror or error}") from error
         return writer
 
+    def _made(self, root: Path) -> Folder:
+        folder, made = Folder.create(root)
+        if made:
+            _log.warning("made a store at %s", root)
+        return folder
+
     def edit(self, events: Sequence[Event], claim: str | None = None, home: str = STORE_HOME) -> None:
         """Write events online, with a claim if one is given. Raises `AlreadyExists` or another `StoreError`."""
+        if self.root is not None:
+            self._made(self.root)
         if claim is not None:
             StoreSink(self.store(), home).append(events, claim)
         else:
@@ -79,11 +93,9 @@ class Backend:
         return found
 
     def edited(self) -> bool:
-        """Tell whether anything was ever written but runs, so that names may stand for others than they did."""
-        if self.root is None:
-            return True
-        folders = (self.root / name for name in ("store", "claims"))
-        return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+        """Tell whether experiments were ever edited, so that names may stand for others than they did."""
+        patterns = ("store/*", "claims/experiment-name-*")
+        return self.root is None or any(any(self.root.glob(pattern)) for pattern in patterns)
 
     def store(self) -> Store:
         """Return the store to read from. Raises `NotInstalled`; reading raises `StoreNotFound`."""
@@ -102,17 +114,26 @@ class StoreSink:
 
     def __init__(self, store: Store, home: str) -> None:
         self.dropped, self.reason = 0, ""
-        self._store, self._home, self._pid = store, home, 0
-        self._source, self._number, self._previous = "", 0, ""
+        self._store, self._home = store, home
         self._steps: dict[str, int] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid, self._lock = os.getpid(), threading.RLock()
+        self._source, self._number, self._previous = os.urandom(16).hex(), 0, ""
 
     def append(self, events: Sequence[Event], claim: str | None = None) -> None:
         """Append one record. Raises what the store raises."""
-        if self._pid != os.getpid():  # new, or the child of a fork
-            self._pid, self._source, self._number, self._previous = os.getpid(), os.urandom(16).hex(), 0, ""
-        record = Record(self._number + 1, clock.tick(), tuple(events))
-        self._store.append(Batch(self._source, self._home, (record,), self._previous, claim))
-        self._number, self._previous = record.number, digest((record,), self._previous)
+        if self._pid != os.getpid():  # the child of a fork
+            self._begin()
+        with self._lock:
+            record = Record(self._number + 1, clock.tick(), tuple(events))
+            try:
+                self._store.append(Batch(self._source, self._home, (record,), self._previous, claim))
+                self._number, self._previous = record.number, digest((record,), self._previous)
+            except BaseException:  # nobody knows whether it is stored
+                self._source, self._number, self._previous = os.urandom(16).hex(), 0, ""
+                raise
 
     def events(self, events: Sequence[Event]) -> None:
         """See `mlcore.journal.Writer.events`."""
@@ -154,11 +175,17 @@ class StoreSink:
 
 
 class OffStore(SimpleStore):
-    """Keep nothing and know nothing, for ``MLCORE_STORE=off``."""
+    """Keep names, parameters and tags while the process runs, and no rows, for ``MLCORE_STORE=off``."""
 
     def append(self, batch: Batch) -> None:
-        """Take it in, and forget it."""
+        """Take it in, but for its rows."""
+        with self._lock:
+            if batch.claim in self._fold.claims:
+                raise AlreadyExists(str(batch.claim), self._fold.claims[str(batch.claim)])
+            kept = selected(Stored("", 0, "", batch), rows=False)
+            if kept is not None:
+                self._fold.add(kept.batch)
 
     def events(self, *_: Any, **__: Any) -> Any:
-        """Yield nothing."""
+        """Yield nothing: nothing is stored."""
         return iter(())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -20,7 +21,6 @@ from mlcore.store import (
     Event,
     Not,
     Or,
-    Page,
     Query,
     Rewound,
     Store,
@@ -29,7 +29,7 @@ from mlcore.store import (
     Where,
 )
 from mlcore.tracking import _active
-from mlcore.tracking._backend import Backend, status_of
+from mlcore.tracking._backend import Backend, held
 from mlcore.tracking._ids import experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
 from mlcore.tracking._run import Run
 from mlcore.tracking._thing import Thing
@@ -52,7 +52,8 @@ class Experiment(Thing):
         self.refresh()
 
     def _view(self) -> dict[str, Any]:
-        return {"id": self.id, "name": self.name, **({"deleted": True} if self.deleted else {}), **self.tags}
+        tags = {f"tags.{key}": value for key, value in self.tags.items()}
+        return {"id": self.id, "name": self.name, **({"deleted": True} if self.deleted else {}), **tags}
 
 
 class Client:
@@ -100,7 +101,7 @@ class Client:
             raise InvalidValue(f"resume is 'allow', 'must' or 'never', not {resume!r}")
         active = _active.make_way(inside=nested or parent is not None)
         inside = (parent.id if isinstance(parent, Run) else parent) or (active.id if nested and active else None)
-        title = experiment or self._experiment or config.experiment_setting().value
+        title = self._title(experiment)
         home = self._experiment_id(check_key(title))
         if run_id is None and key is None and active is None:
             run_id = os.environ.get("MLCORE_RUN_ID")
@@ -115,8 +116,10 @@ class Client:
         if run_id is None and key is None:
             run._opener = True
         else:
-            known, events = self._arrive(id, resume)
-            run._opener, first = events is not None, first if known is None else events or []
+            known, events = self._arrive(id, resume, rewind_to is not None)
+            # what a process wrote that died between its claim and its journal has no name
+            new = known is None or "name" not in known.fields
+            run._opener, first = events is not None, [*(first if new else ()), *(events or ())]
         run._live, run._sink = True, self._backend.sink(id)
         if known is not None:
             steps = {each: summary.step for (each, context), summary in known.metrics.items() if not context}
@@ -126,12 +129,13 @@ class Client:
             run._sink.continue_after(steps)
             run._params = dict(known.attributes.get("params", {}))
         run._write(*first)
+        run._owed = tuple(first) if run._sink.dropped else ()
         if tags:
             run.set_tags(tags)
         _active.push(run)
         return run
 
-    def _arrive(self, id: str, resume: str) -> tuple[Entity | None, list[Event] | None]:
+    def _arrive(self, id: str, resume: str, taking_over: bool) -> tuple[Entity | None, list[Event] | None]:
         """Return what is known of a run, and what opens it again; None instead if another process has it open.
 
         Of several processes that arrive at once the claim lets one open it.
@@ -141,7 +145,7 @@ class Client:
             raise NotFound(f"there is no run {id} in {self._backend.uri} to resume")
         if known is not None and resume == "never":
             raise RunStateError(f"run {id} exists already in {self._backend.uri}, and resume='never'")
-        if known is not None and status_of(known) == "RUNNING":
+        if known is not None and held(known, taking_over):
             return known, None
         starts = len(known.attributes.get("starts", {})) if known else 0
         mark = AttributesSet("run", id, "starts", {str(starts): os.getpid()})
@@ -150,7 +154,7 @@ class Client:
             self._backend.edit([mark, again], claim=f"run/{id}/start/{starts}", home=id)
         except AlreadyExists:
             return known, None
-        return known, [again]
+        return known, [mark, again]  # in the run's own folder too, so that a copy of it alone knows
 
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
@@ -169,19 +173,16 @@ class Client:
 
         Raises `NotFound` if there is no such experiment.
         """
-        name = experiment or self._experiment or config.experiment_setting().value
+        name = self._title(experiment)
         where: list[Where] = [_ALL] if include_deleted else []
         if name != "*":
-            where.append(Compare(Term("", "parent"), "=", self.get_experiment(name).id))
+            id = self._experiment_id(name) if experiment is None else self.get_experiment(name).id
+            where.append(Compare(Term("", "parent"), "=", id))
         elif not include_deleted:
             hidden = tuple(each.id for each in self.list_experiments(include_deleted=True) if each.deleted)
             where.append(Not(Compare(Term("", "parent"), "in", hidden)))
         found = self.store.find("run", Query(And(tuple(where)))).items
         return Listing(Run(self._backend, each.id, each) for each in found)
-
-    def find(self, kind: str, query: Query) -> Page:
-        """Return one page of entities of any kind."""
-        return self.store.find(kind, query)
 
     def set_experiment(self, name: str) -> None:
         """Make an experiment the one that runs are started in and listed from; the first run makes it."""
@@ -206,6 +207,9 @@ class Client:
         found = self.store.find("experiment", Query(_ALL if include_deleted else None)).items
         return Listing(Experiment(self._backend, each.id, each) for each in found)
 
+    def _title(self, experiment: str | None) -> str:
+        return self._experiment or config.experiment_setting().value if experiment is None else experiment
+
     def _experiment_id(self, name: str) -> str:
         """Return the id under which runs of an experiment are logged, without reading where nobody renamed."""
         if not self._backend.edited():
@@ -221,18 +225,16 @@ class Client:
 
 def _named(backend: Backend, name: str) -> Entity | None:
     """Return the experiment that has a name now, deleted or not; of several that met offline, the lowest id."""
-    try:
-        found = backend.store().find("experiment", Query(And((Compare(_NAME, "=", name), _ALL)))).items
-    except StoreNotFound:
-        return None
+    found = backend.store().find("experiment", Query(And((Compare(_NAME, "=", name), _ALL)))).items
     return min(found, key=lambda each: (len(each.id), each.id), default=None)
 
 
 def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> str:
     for generation in count():
-        holder = _named(backend, name)
-        if holder is not None:
-            raise AlreadyExists(f"experiment {name!r}", holder.id)
+        with suppress(StoreNotFound):  # the claim makes it
+            holder = _named(backend, name)
+            if holder is not None:
+                raise AlreadyExists(f"experiment {name!r}", f"id {holder.id}")
         id = experiment_id(name, generation)
         if backend.get("experiment", id) is None:
             try:

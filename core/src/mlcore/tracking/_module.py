@@ -46,7 +46,11 @@ def end_run(status: str = "FINISHED") -> None:
 
 
 def _run() -> Run:
-    return _active.active_run() or client().start_run()
+    run = _active.active_run()
+    if run is None:
+        with _active.starting:  # of several threads one starts it
+            run = _active.active_run() or client().start_run()
+    return run
 
 
 def _on(target: Callable[[], _T], method: Callable[Concatenate[_T, _P], _R]) -> Callable[_P, _R]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import plugins
-from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError
+from mlcore.config import OFF
+from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError, StoreError
 from mlcore.folder import Folder
 from mlcore.journal import Writer
 from mlcore.store import AttributesSet, Conflict, Entity, Event, Updated, same
@@ -59,6 +60,7 @@ class Run(Thing):
         self._sink: Writer | StoreSink | _Later = _Later(self)
         self._params: dict[str, Any] = dict(entity.attributes.get("params", {})) if entity else {}
         self._previous: Run | None = None
+        self._owed: tuple[Event, ...] = ()  # what a full disk refused at the start
 
     # What is logged
 
@@ -72,6 +74,8 @@ class Run(Thing):
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, time: int | None = None) -> None:
         """Log one value of each metric at one step, all or none. Raises `InvalidValue`."""
+        if not isinstance(metrics, Mapping):
+            raise InvalidValue(f"metrics must be a dict of names and values, not {metrics!r:.80}")
         self._sink.points(metrics, step, time)
 
     def log_points(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
@@ -91,6 +95,10 @@ class Run(Thing):
         A parameter has one value: the same again is no change, another raises `ParamConflict`, unless `correct`
         says that the one before was wrong. Raises `InvalidValue`.
         """
+        if not correct and not self._live and self.status in ENDED:
+            raise RunStateError(
+                f"run {self.id} is {self.status}: resume it, or say that a param was wrong: correct=True"
+            )
         given = flat(params)
         known = self._params
         for key, value in given.items():
@@ -107,7 +115,8 @@ class Run(Thing):
         if not self._live:
             return _log.warning("run %s has ended already", self.id)
         if self._opener:
-            self._write(Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)}))
+            ended = Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)})
+            self._write(*self._owed, ended)
         sink, self._sink, self._live, self._entity = self._sink, _Later(self), False, None
         sink.close()
         if sink.dropped:
@@ -118,6 +127,11 @@ class Run(Thing):
 
     def _put(self, events: tuple[Event, ...]) -> None:
         self._sink.events(events)
+        if not self._live:
+            sink, self._sink = self._sink, _Later(self)
+            sink.close()
+            if sink.dropped:
+                raise StoreError(f"run {self.id}: nothing was written: {sink.reason}")
 
     # What is read
 
@@ -165,9 +179,9 @@ class Run(Thing):
     def series(self, key: str, *, max_points: int | None = None) -> Series:
         """Return the history of a metric; thinned to `max_points` it keeps every peak. Raises `NotFound`."""
         found = self._backend.store().series("run", [self.id], [key], context="", max_points=max_points)
-        if not found:
+        if not found and self._backend.uri != OFF:
             raise NotFound(f"run {self.id} has no metric {key!r}; it has {', '.join(self.metrics) or 'none'}")
-        columns = found[self.id, key, ""]
+        columns = found.get((self.id, key, ""), {"step": (), "time": (), "value": ()})
         return Series(key, columns["step"], columns["time"], columns["value"])
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -181,7 +195,7 @@ class Run(Thing):
     def _view(self) -> dict[str, Any]:
         families = {"metrics": self.metrics, "params": self.params, "tags": self.tags}
         values = {f"{family}.{key}": each for family, found in families.items() for key, each in found.items()}
-        return {"id": self.id, "name": self.name, "status": self.status, **values}
+        return {"id": self.id, "name": self.name, "status": self.status, "start_time": self.start_time, **values}
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from mlcore.errors import InvalidValue, NotInstalled
 from mlcore.journal import check_key
 from mlcore.store import AttributesRemoved, AttributesSet, Entity, Event, Updated
 from mlcore.tracking._backend import Backend
@@ -40,6 +41,8 @@ class Thing(Viewed):
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; the last values count. Raises `InvalidValue`."""
+        if not isinstance(tags, Mapping):
+            raise InvalidValue(f"tags must be a dict of names and values, not {tags!r:.80}")
         values = {check_key(key): plain(key, value) for key, value in tags.items()}
         self._write(*(AttributesSet(self.kind, self.id, "tags", part) for part in portions(values)))
 
@@ -58,6 +61,12 @@ class Thing(Viewed):
     def restore(self) -> None:
         """Show again what was deleted."""
         self._write(Updated(self.kind, self.id, {"deleted": False}))
+
+    def __repr__(self) -> str:
+        try:
+            return super().__repr__()
+        except NotInstalled as missing:
+            return f"{type(self).__name__} {self.id}, which cannot be read: {missing}"
 
     def refresh(self) -> None:
         """Read anew when something is asked next: what was read back stays as it was until then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
+from time import localtime, strftime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -32,7 +33,7 @@ class Viewed:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        view = {name: _text(value) for name, value in self._view().items()}
+        view = {name: _cell(name, value, whole=True) for name, value in self._view().items()}
         width = max(map(len, view))
         return "\n".join([type(self).__name__, *(f"  {name:<{width}}  {text}" for name, text in view.items())])
 
@@ -89,7 +90,8 @@ class Series(Viewed):
         return len(self.values)
 
     def _view(self) -> dict[str, Any]:
-        return {"key": self.key, "points": len(self), "last step": self.steps[-1], "last value": self.values[-1]}
+        last = {"last step": self.steps[-1], "last value": self.values[-1]} if len(self) else {}
+        return {"key": self.key, "points": len(self), **last}
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with the columns step, time and value."""
@@ -101,10 +103,14 @@ def _text(value: Any) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any, whole: bool = False) -> str:
     """Return a value as it stands in a table: a run's id by its last 8 digits, which `get_run` takes, too."""
     text = "" if value is None else _text(value)
-    return text[-8:] if name == "id" and len(text) == 32 else text if len(text) <= 40 else f"{text[:39]}…"
+    if name == "start_time" and value is not None:
+        return strftime("%Y-%m-%d %H:%M", localtime(value / 1000))
+    if whole or len(text) <= 40:
+        return text[-8:] if name == "id" and len(text) == 32 and not whole else text
+    return f"{text[:39]}…"
 
 
 def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:

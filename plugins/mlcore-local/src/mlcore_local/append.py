@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ class Appender:
         path.parent.mkdir(parents=True, exist_ok=True)
         header = f.Header(batch.source, batch.home)
         data = _beginning(header, {**this_process(), "claim": batch.claim}) + _records(header, Journal(), batch)
-        if not publish(path, data):
+        if path.exists() or not publish(path, data):  # a look first, as to publish costs a sync
             holder = Journal()
             for _ in read(path, holder):
                 pass
@@ -106,8 +107,9 @@ class Appender:
 
 def claim_path(folder: Folder, claim: str) -> Path:
     """Return where a claim's batch is or would be."""
+    kind = re.sub(r"[^a-z_-]", "_", claim.partition("/")[0][:40])
     name = hashlib.sha256(claim.encode()).hexdigest()[:32]
-    return folder.root / "claims" / name[:2] / (name + f.SUFFIX)
+    return folder.root / "claims" / f"{kind}-{name[:2]}" / (name + f.SUFFIX)
 
 
 def _beginning(header: f.Header, about: dict[str, object]) -> bytes:

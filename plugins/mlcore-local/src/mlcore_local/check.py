@@ -20,6 +20,7 @@ from mlcore_local.seal import NAME, open_sealed
 __all__ = ["Finding", "Report", "check"]
 
 _LEFTOVER_SECONDS = 3600
+_SILENT_SECONDS = 300
 
 
 @attrs.frozen
@@ -72,10 +73,13 @@ def _journal(path: Path, report: Report, repair: bool) -> Journal:
     except (JournalError, OSError) as error:
         report.findings.append(Finding(path, str(error), "damaged"))
     report.findings += [Finding(path, str(each), "damaged") for each in journal.damage]
-    if journal.tail is not None and not alive(journal.writer):
-        if repair:
+    known = alive(journal.writer)
+    if journal.tail is not None and not known:
+        # a writer elsewhere may be in the middle of it
+        gone = known is False or time.time() - path.stat().st_mtime > _SILENT_SECONDS
+        if repair and gone:
             os.truncate(path, journal.tail.offset)
-        report.findings.append(Finding(path, str(journal.tail), "repaired" if repair else "torn"))
+        report.findings.append(Finding(path, str(journal.tail), "repaired" if repair and gone else "torn"))
     return journal
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import attrs
 
 from mlcore.errors import JournalError
+from mlcore.journal import alive
 from mlcore.journal.format import SUFFIX
 from mlcore.store import Batch, Columns, Erased, Fold, Record, Rewound, RowsLogged, Summary
 from mlcore_local.points import Points
@@ -20,6 +22,7 @@ from mlcore_local.seal import Sealed, open_sealed
 
 __all__ = ["Home", "Name", "Piece", "Rewinds"]
 
+_log = logging.getLogger("mlcore")
 Name = tuple[str, str]  # key, context
 Rewinds = Sequence[tuple[Any, int]]
 
@@ -40,6 +43,10 @@ class _File:
     inode: int = 0
     changed: float = 0.0
     journal: Journal = attrs.field(factory=Journal)
+
+    def own(self) -> bool:
+        """Tell whether this is the file that its writer made, not a copy of it."""
+        return self.inode == self.journal.writer.get("inode")
 
 
 class Home:
@@ -114,9 +121,13 @@ class Home:
         found = {name: rows.summary(rewinds) for name, rows in sorted(self._rows.get((kind, id), {}).items())}
         return {name: summary for name, summary in found.items() if summary is not None}
 
-    def writers(self) -> list[Mapping[str, Any]]:
-        """Return what the writers here said about themselves."""
-        return [journal.writer for journal in [*(file.journal for file in self._files.values()), *self._claimed()]]
+    def alive(self) -> bool | None:
+        """Tell whether a writer runs; None if that cannot be known, as of a copy, whose run may go on elsewhere."""
+        files = [file for file in self._files.values() if file.journal.header is not None]
+        known = {alive(journal.writer) for journal in [*(file.journal for file in files), *self._claimed()]}
+        if True in known:
+            return True
+        return None if None in known or not known or not all(map(_File.own, files)) else False
 
     def changed(self) -> float:
         """Return when a journal changed last, in s since 1970."""
@@ -124,7 +135,7 @@ class Home:
 
     def seen(self) -> int | None:
         """Return the last sign of life in ms since 1970, None if these are copies, whose times say nothing."""
-        own = [file.changed for file in self._files.values() if file.inode == file.journal.writer.get("inode")]
+        own = [file.changed for file in self._files.values() if file.own()]
         return int(max(own) * 1000) if own else None
 
     def _claimed(self) -> Iterator[Journal]:
@@ -161,9 +172,11 @@ class Home:
                 rows = self._series(*journal.named(points.key), stamp)
             rows.add_points(journal.source, points)
 
-        journal = file.journal
+        journal, known = file.journal, len(file.journal.damage)
         self._add(journal, read(path, journal, stop=size, points=take), fold)
         file.size = size
+        if journal.damage[known:]:
+            _log.warning("%s is damaged, the rest of it is read: %s", path, journal.damage[-1])
 
     def _add(self, journal: Journal, records: Iterable[Record], fold: Fold) -> None:
         for record in records:

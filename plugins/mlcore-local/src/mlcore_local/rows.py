@@ -69,9 +69,9 @@ class Rows:
     def add_points(self, source: str, points: Points) -> None:
         """Take in points of a metric, each a record by itself."""
         key = (source, METRIC)
-        part = self._parts.get(key) or self._parts.setdefault(
-            key, _Part({"step": array("q"), "time": array("q"), "value": array("d")})
-        )
+        part = self._parts.get(key)
+        if part is None:  # not "or", which counts the rows
+            part = self._parts[key] = _Part({"step": array("q"), "time": array("q"), "value": array("d")})
         for name, values in (("step", points.steps), ("time", points.times), ("value", points.values)):
             part.columns[name].frombytes(memoryview(values).cast("B"))
         part.logged.append((points.stamps, points.numbers, 0, len(points.stamps)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +12,8 @@ from pathlib import Path
 
 import attrs
 
-from mlcore.errors import PositionLost
+from mlcore.errors import JournalError, PositionLost
 from mlcore.folder import STORE_HOME, Folder
-from mlcore.journal import alive
 from mlcore.journal.format import SUFFIX
 from mlcore.store import (
     START,
@@ -23,6 +23,7 @@ from mlcore.store import (
     Entity,
     Page,
     Query,
+    Record,
     SeriesKey,
     SimpleStore,
     Stored,
@@ -146,7 +147,7 @@ class FolderStore(SimpleStore):
 
     def _read_some(self, run_ids: Iterable[str]) -> None:
         self._read_claims()
-        for home in run_ids:
+        for home in (STORE_HOME, *run_ids):
             if home in self._homes or self._open().run_folder(home).is_dir():
                 self._read_home(home)
 
@@ -154,8 +155,9 @@ class FolderStore(SimpleStore):
         self._open()
         assert self._watch is not None
         for path in self._watch.new_claims():
-            journal = Journal()
-            records = list(read(path, journal))
+            journal, records = Journal(), list[Record]()
+            with contextlib.suppress(JournalError):  # `mlcore fsck` tells
+                records = list(read(path, journal))
             if journal.header is not None:
                 home = self._home(journal.header.home)
                 home.take_claim(journal, records, self._fold)
@@ -223,9 +225,7 @@ class FolderStore(SimpleStore):
         home = self._homes.get(entity.id) if entity.kind == "run" else None
         if home is None or entity.fields.get("status", "RUNNING") != "RUNNING":
             return entity
-        known = {alive(writer) for writer in home.writers()}
-        is_alive = True if True in known else None if None in known or not known else False
-        return attrs.evolve(entity, seen=home.seen(), alive=is_alive)
+        return attrs.evolve(entity, seen=home.seen(), alive=home.alive())
 
     # What is passed on
 
