@@ -27,6 +27,9 @@ def push(run: Run) -> None:
     run._previous, _last = current.get(), run
     current.set(run)
     _open[:] = [each for each in _open if each._live] + [run]
+    processes, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if processes and util and processes.parent_process() is not None:
+        util.Finalize(None, _end_all, exitpriority=0)  # a worker process ends without atexit
 
 
 def active_run() -> Run | None:
@@ -77,7 +80,9 @@ def _end_all() -> None:
     """End what is open as the process ended: an uncaught error is where the interpreter leaves it."""
     from mlcore.tracking._run import status_after
 
-    error = None if _in_notebook() else getattr(sys, "last_value", None)
+    # in a session an error is not the end; a worker process ends while its error is being raised
+    session = _in_notebook() or hasattr(sys, "ps1")
+    error = sys.exc_info()[1] or (None if session else getattr(sys, "last_value", None))
     for run in reversed(_open):
         if run._live:
             run.end(status_after(error))

@@ -70,9 +70,11 @@ class Sealed:
     series: dict[tuple[str, str], SealedSeries]
 
     def columns(self, key: tuple[str, str]) -> Columns:
-        """Read the columns of one key. Raises `OSError`."""
+        """Read the columns of one key. Raises `OSError`, also where the file has become shorter."""
         series = self.series[key]
         rows = series.summary.count
+        if os.stat(self.path).st_size < series.offset + 24 * rows:
+            raise OSError(f"{self.path} is too short")
         try:
             import numpy
         except ImportError:
@@ -116,14 +118,19 @@ def seal(folder: Path, run_id: str) -> bool:
                 fold.add_record(journal.source, attrs.evolve(record, events=tuple(events)))
                 lines = [encode_event(event).decode() for event in events]
                 records.append([journal.source, record.number, record.stamp, lines])
-        sources[path.name] = (journal.offset, journal.last)
+        sources[path.name] = (journal.offset + (journal.tail.length if journal.tail else 0), journal.last)
         span += [journal.first, journal.stamp] if journal.last else []
-    if not span:
+    columns = {key: rows[key].columns(fold.rewinds("run", run_id)) for key in sorted(rows)}
+    if not span or not all(map(_is_metric, columns.values())):
         return False
-    rewinds = fold.rewinds("run", run_id)
     about = {"journals": sources, "span": (min(span), max(span)), "records": records}
-    _write(folder / NAME, about, {key: rows[key].columns(rewinds) for key in sorted(rows)})
+    _write(folder / NAME, about, columns)
     return True
+
+
+def _is_metric(columns: Columns) -> bool:
+    """Tell whether there are rows, steps and times whole and values not: others are read as they were logged."""
+    return len(columns) > 0 and all(getattr(columns[name], "typecode", "") == code for name, (code, _) in _TYPES.items())
 
 
 def _records(path: Path, journal: Journal, rows: dict[tuple[str, str], Rows], run_id: str) -> Iterator[Record]:
@@ -143,8 +150,7 @@ def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Col
             series = []
             for (key, context), each in columns.items():
                 summary = summary_of(each)
-                if summary is None:
-                    continue
+                assert summary is not None
                 data = b"".join(_bytes(each[name]) for name in _TYPES)
                 series.append([key, context, file.tell(), zlib.crc32(data), list(attrs.astuple(summary))])
                 file.write(data)

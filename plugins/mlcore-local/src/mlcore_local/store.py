@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -205,7 +206,8 @@ class FolderStore(SimpleStore):
         holders = [home for home in self._holders(kind, id) if name in home.names(kind, id)]
         rewinds = self._fold.rewinds(kind, id)
         if len(holders) == 1:
-            return holders[0].columns(kind, id, name, rewinds)
+            with contextlib.suppress(OSError):  # somebody seals it anew, or removes the seal
+                return holders[0].columns(kind, id, name, rewinds)
         for home in holders:
             home.unseal(self._fold)
         return reduce(or_, (home.rows(kind, id, name) for home in holders)).columns(rewinds)
