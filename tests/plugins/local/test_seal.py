@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import random
 import signal
@@ -28,8 +30,6 @@ from mlcore.store import Batch, Created, Entity, Record, Rewound, RowsLogged, Up
 from mlcore_local import FolderStore
 from mlcore_local.check import check
 from mlcore_local.seal import NAME, open_sealed, seal
-import functools
-import operator
 
 RUN = "0" * 24 + "5ea1ed00"
 SPECIAL = [
