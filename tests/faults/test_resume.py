@@ -131,7 +131,7 @@ def test_resume_must_and_never_mean_it(tmp_path: Path) -> None:
         pass
     with pytest.raises(RunStateError, match=r"exists already .*resume='never'"):
         client.start_run(key="a", resume="never")
-    with pytest.raises(InvalidValue, match="resume is 'allow', 'must' or 'never', not 'maybe'"):
+    with pytest.raises(InvalidValue, match=r"resume is 'allow', 'must' or 'never', not 'maybe'"):
         client.start_run(key="a", resume="maybe")
     with client.start_run(key="a", resume="must") as second:
         assert second.id == first.id

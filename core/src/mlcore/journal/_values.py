@@ -10,7 +10,7 @@ from typing import Any
 from mlcore.errors import InvalidValue
 
 KEY_LIMIT = 250
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _FORMATS = {"q": ("l", "q", "<l", "<q"), "d": ("d", "<d")}
 
 
@@ -20,7 +20,7 @@ def check_key(key: Any) -> str:
         raise InvalidValue(f"a key must be text and not empty, not {key!r:.80}")
     if len(key) > KEY_LIMIT:
         raise InvalidValue(f"key {key[:40]!r}... has {len(key)} characters, over the limit of {KEY_LIMIT}")
-    if _CONTROL.search(key):
+    if not key.isprintable() and re.search(_CONTROL, key):
         raise InvalidValue(f"key {key!r} has control characters")
     return key
 

@@ -1,6 +1,5 @@
 """Records and batches: what a writer numbers, and what a store takes in."""
 
-import hashlib
 import re
 from array import array
 from collections.abc import Iterable
@@ -14,10 +13,10 @@ from mlcore.store._events import Event, RowsLogged
 __all__ = ["Batch", "Marks", "Record", "check", "digest"]
 
 STAMP_LIMIT = 1 << 63
-_SOURCE = re.compile(r"[0-9a-f]{32}")
-_HOME = re.compile(r"[A-Za-z0-9_-]{0,64}")
-_CLAIM = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}")
-_DIGEST = re.compile(r"[0-9a-f]{64}|")
+_SOURCE = r"[0-9a-f]{32}"
+_HOME = r"[A-Za-z0-9_-]{0,64}"
+_CLAIM = r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}"
+_DIGEST = r"[0-9a-f]{64}|"
 
 
 @attrs.frozen
@@ -61,6 +60,8 @@ class Batch:
 
 def digest(records: Iterable[Record], previous: str = "") -> str:
     """Return the digest of a source after `records`: SHA-256, as hex, over the one before and the record."""
+    import hashlib  # loads OpenSSL, which who writes a journal does not need
+
     for record in records:
         state = hashlib.sha256(f"{previous} {record.number} {record.stamp}".encode())
         for event in record.events:
@@ -78,13 +79,13 @@ def digest(records: Iterable[Record], previous: str = "") -> str:
 
 def check(batch: Batch) -> None:
     """Raise `Malformed` if the batch breaks the format."""
-    if not _SOURCE.fullmatch(batch.source):
+    if not re.fullmatch(_SOURCE, batch.source):
         raise Malformed(f"source {batch.source[:80]!r} is not 32 hex digits")
-    if not _HOME.fullmatch(batch.home):
+    if not re.fullmatch(_HOME, batch.home):
         raise Malformed(f"home {batch.home[:80]!r} is not an id")
-    if batch.claim is not None and not (batch.records and _CLAIM.fullmatch(batch.claim)):
+    if batch.claim is not None and not (batch.records and re.fullmatch(_CLAIM, batch.claim)):
         raise Malformed(f"claim {batch.claim[:80]!r} is no plain text, or claims nothing")
-    if not _DIGEST.fullmatch(batch.previous):
+    if not re.fullmatch(_DIGEST, batch.previous):
         raise Malformed(f"source {batch.source}: previous {batch.previous[:80]!r} is no digest")
     number, stamp = batch.first - 1, 0
     for record in batch.records:

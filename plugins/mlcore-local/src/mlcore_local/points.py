@@ -10,9 +10,7 @@ import sys
 import zlib
 from collections.abc import Collection, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlcore.journal import format as f
 
@@ -40,8 +38,7 @@ def numpy_for(rows: int) -> Any:
     return numpy
 
 
-@attrs.frozen
-class Points:
+class Points(NamedTuple):
     """Hold points of one key, each a record: columns of int64, of float64 the values; times in ms since 1970."""
 
     key: int
@@ -57,8 +54,7 @@ class Points:
         return (min(known), max(known)) if isinstance(known, tuple) else (int(known.min()), int(known.max()))
 
 
-@attrs.frozen
-class Stretch:
+class Stretch(NamedTuple):
     """Hold undamaged frames that follow one another: a structured array of their fields."""
 
     offset: int

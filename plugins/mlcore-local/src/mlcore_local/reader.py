@@ -7,7 +7,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -36,8 +36,7 @@ class Damage:
         return f"offset {self.offset}: {self.reason} ({self.length} bytes)"
 
 
-@attrs.frozen
-class Frame:
+class Frame(NamedTuple):
     """Hold one frame whose checksum fits. `word` is the key of a point, else the length of the payload."""
 
     offset: int

@@ -8,23 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
 
-import attrs
-
 from mlcore.store import METRIC, Columns, Rewind, Summary, column
 from mlcore_local.points import Points, numpy_for
 
 __all__ = ["Rows", "summary_of"]
 
 
-@attrs.define(eq=False)
 class _Part:
     """The rows of one source that have the same columns.
 
     `logged` says of so many rows after those before it: stamp, number and event, one for all of them or one each.
     """
 
-    columns: dict[str, Any]
-    logged: list[tuple[Any, Any, Any, int]] = attrs.field(factory=list)
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self.columns = columns
+        self.logged: list[tuple[Any, Any, Any, int]] = []
 
     def __len__(self) -> int:
         return sum(count for *_, count in self.logged)

@@ -1,0 +1,78 @@
+"""Keep the budgets that every run finds alike, and the benchmarks working; these alone tell times."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from house.tree import ROOT, run
+
+HEAVY = {"click", "yaml", "cattrs", "fsspec", "numpy"}
+PROBE = "import sys; bare = set(sys.modules); {code}; print(*sorted(set(sys.modules) - bare))"
+FIRST_RUN = "import mlcore; mlcore.start_run(); mlcore.log_metric('loss', 0.3); mlcore.end_run()"
+
+
+@pytest.mark.parametrize("cache", ["cold", "warm"])
+@pytest.mark.parametrize(("code", "limit"), [("import mlcore", 60), (FIRST_RUN, 200)], ids=["import", "first run"])
+def test_start_up_loads_few_modules(code: str, limit: int, cache: str, tmp_path: Path) -> None:
+    """Guards the start of every training, whether or not the entry points are remembered."""
+    run("-c", FIRST_RUN, cwd=tmp_path)
+    if cache == "cold":
+        shutil.rmtree(tmp_path / "mlcore")
+    loaded = set(run("-c", PROBE.format(code=code), cwd=tmp_path).splitlines()[-1].split())
+    assert HEAVY.intersection(name.partition(".")[0] for name in loaded) == set()
+    assert ("importlib.metadata" in loaded) == (cache == "cold" and code == FIRST_RUN)
+    assert len(loaded) <= limit, sorted(loaded)
+
+
+def test_an_ended_run_takes_three_inodes(tmp_path: Path) -> None:
+    """Guards stores of 100,000 runs: a folder, a journal and a seal."""
+    filled = FIRST_RUN.replace(
+        "mlcore.end_run()", "mlcore.log_params({'a': 1}); mlcore.set_tag('b', 2); mlcore.end_run()"
+    )
+    run("-c", filled, cwd=tmp_path)
+    (folder,) = (tmp_path / ".mlcore" / "runs").glob("*/*")
+    assert 1 + len(list(folder.rglob("*"))) <= 3
+
+
+@pytest.mark.parametrize(("name", "limit"), [("mlcore", 10), ("mlcore-local", 15)])
+def test_few_distributions_are_installed(name: str, limit: int) -> None:
+    """Guards what a package brings: all that its requirements require, extras left out."""
+    found, due = set[str](), {name}
+    while due:
+        each = due.pop()
+        found.add(each)
+        needed = [line for line in distribution(each).requires or [] if "extra ==" not in line]
+        needed = [line for line in needed if "platform" not in line and "python_version <" not in line]
+        due |= {re.split(r"[^\w.-]", line)[0].lower() for line in needed} - found
+    assert len(found) <= limit, sorted(found)
+
+
+def test_every_benchmark_works(tmp_path: Path) -> None:
+    """Guards the command itself: all but the installing, in sizes that measure nothing."""
+    names = "start-up,help,log_metric,log_points,series,one_run,list_runs"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.benchmarks",
+            "--tiny",
+            "--rounds=2",
+            f"--only={names}",
+            f"--folder={tmp_path}/work",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr  # 1: a budget missed, which says nothing in such sizes
+    assert "Not measured" not in done.stdout
+    for row in ("CPU of import", "--help with 3", "log_metric", "log_points", "series()", "a run made", "list_runs"):
+        assert row in done.stdout, row
