@@ -76,5 +76,5 @@ def _column(code: str, key: str, values: Any) -> array[Any]:
         raise InvalidValue(f"metric {key!r}: {type(values).__name__} {values!r:.80} is no sequence") from error
     try:
         return array(code, values)
-    except (TypeError, OverflowError):
+    except Exception:  # noqa: BLE001 - of all the values, find the one to name
         return array(code, [as_int(f"{key!r}: step or time", v) if code == "q" else as_float(key, v) for v in values])

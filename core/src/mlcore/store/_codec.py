@@ -23,11 +23,11 @@ _TYPES: dict[str, type[Event]] = {
 _FIELDS = {name: [f for f in attrs.fields(cls) if f.name != "raw"] for name, cls in _TYPES.items()}
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("kind", "id", "parent", "family", "key", "context"), lambda it: isinstance(it, str)),
-    **dict.fromkeys(("fields", "values"), lambda it: isinstance(it, dict)),
-    "columns": lambda it: isinstance(it, dict) and all(isinstance(values, list) for values in it.values()),
-    "names": lambda it: isinstance(it, list) and all(isinstance(name, str) for name in it),
+    **dict.fromkeys(("fields", "values"), lambda it: isinstance(it, Mapping)),
+    "columns": lambda it: isinstance(it, Mapping) and all(isinstance(values, list | array) for values in it.values()),
+    "names": lambda it: isinstance(it, list | tuple) and all(isinstance(name, str) for name in it),
     "once": lambda it: isinstance(it, bool),
-    "step": lambda it: isinstance(it, int),
+    "step": lambda it: isinstance(it, int) and not isinstance(it, bool),
 }
 _COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
 
@@ -44,6 +44,8 @@ def encode_event(event: Event) -> bytes:
         value = getattr(event, field.name)
         if field.default is attrs.NOTHING or value not in (field.default, {}):
             content[field.name] = value
+    if wrong := _wrong(content):
+        raise InvalidValue(f"{event.kind} {event.id}: {content['type']} has a {wrong} of the wrong type")
     line = to_json(content)
     if len(line) > EVENT_LIMIT * (4 if isinstance(event, RowsLogged) else 1):
         raise InvalidValue(
@@ -68,15 +70,18 @@ def decode_event(line: bytes) -> Event:
     if name not in _TYPES:
         return Unknown(kind=kind, id=id, type=name, raw=line)
     given = {field.name: content[field.name] for field in _FIELDS[name] if field.name in content}
-    wrong = [key for key, value in given.items() if not _CHECKS[key](value)]
-    if wrong:
-        raise Malformed(f"{name} has a {wrong[0]} of the wrong type: {line[:80]!r}")
+    if wrong := _wrong(given):
+        raise Malformed(f"{name} has a {wrong} of the wrong type: {line[:80]!r}")
     try:
         event = _TYPES[name](**given, raw=line)
     except TypeError as error:
         raise Malformed(f"{name} lacks a field: {error}") from error
     check_rows(event)
     return event
+
+
+def _wrong(content: Mapping[str, Any]) -> str:
+    return next((key for key, value in content.items() if key != "type" and not _CHECKS[key](value)), "")
 
 
 def check_rows(event: Event) -> None:
