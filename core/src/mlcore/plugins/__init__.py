@@ -38,10 +38,8 @@ class _Door(pluggy.PluginManager):
         self.loaded = False
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        options = super().parse_hookimpl_opts(plugin, name)
-        if options is None and name.startswith(PREFIX) and callable(getattr(plugin, name, None)):
-            return {}
-        return options
+        ours = name.startswith(PREFIX) and callable(getattr(plugin, name, None))
+        return super().parse_hookimpl_opts(plugin, name) or ({} if ours else None)
 
     def open(self) -> threading.RLock:
         """Load what is installed, once, and return the lock for those who change something."""
@@ -162,7 +160,12 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     """
     who = provided(kind).get(name, [])
     if not who:
-        raise NotInstalled(_missing(kind, name))
+        extra, others = FIRST_PARTY.get(kind, {}).get(name), ", ".join(sorted(provided(kind))) or "nothing"
+        text = f"nothing installed provides {name!r} under {kind}; "
+        text += f"it comes with: pip install mlcore-{extra}" if extra else f"there is: {others}"
+        if broken := [f"{plugin} ({plugin.error})" for plugin in installed() if plugin.error]:
+            text += f". Set aside because they failed to load: {'; '.join(broken)}"
+        raise NotInstalled(text)
     if len(who) > 1:
         raise PluginError(_conflict(kind, name, who))
     plugin, record = who[0]
@@ -171,14 +174,6 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     except Exception as error:
         where = f"{plugin} provides {name!r} as {record.implementation}"
         raise PluginError(f"{where}, which fails: {type(error).__name__}: {error}") from error
-
-
-def _missing(kind: str, name: str) -> str:
-    extra, others = FIRST_PARTY.get(kind, {}).get(name), ", ".join(sorted(provided(kind))) or "nothing"
-    remedy = f"it comes with: pip install mlcore-{extra}" if extra else f"there is: {others}"
-    text = f"nothing installed provides {name!r} under {kind}; {remedy}"
-    broken = [f"{plugin} ({plugin.error})" for plugin in installed() if plugin.error]
-    return f"{text}. Set aside because they failed to load: {'; '.join(broken)}" if broken else text
 
 
 def notify(event: str, **arguments: Any) -> None:

@@ -39,10 +39,8 @@ def encode_event(event: e.Event) -> bytes:
     given = {f.name: value for f, value in fields if f.default is attrs.NOTHING or value not in (f.default, {})}
     line = to_json({"type": name, **given})
     if len(line) > EVENT_LIMIT * (4 if isinstance(event, e.RowsLogged) else 1):
-        raise InvalidValue(
-            f"{event.kind} {event.id}: one {name} of {len(line):,} bytes is over the limit of "
-            f"{EVENT_LIMIT:,}; keep large values as files and log where they are"
-        )
+        limit = f"the limit of {EVENT_LIMIT:,}; keep large values as files and log where they are"
+        raise InvalidValue(f"{event.kind} {event.id}: one {name} of {len(line):,} bytes is over {limit}")
     return line
 
 

@@ -92,13 +92,11 @@ class _State:
         match event:
             case e.RowsLogged():
                 self.rows[event.key, event.context].append((order, event.columns))
-            case e.Created():
-                self.parent = min(self.parent, (order, event.parent))
+            case e.Created() | e.Updated():
                 for name, value in event.fields.items():
-                    self.fields[name].write(order, value, once=True)
-            case e.Updated():
-                for name, value in event.fields.items():
-                    self.fields[name].write(order, value)
+                    self.fields[name].write(order, value, once=isinstance(event, e.Created))
+                if isinstance(event, e.Created):
+                    self.parent = min(self.parent, (order, event.parent))
             case e.AttributesSet():
                 for name, value in event.values.items():
                     self.attributes[event.family, name].write(order, value, event.once)
