@@ -111,8 +111,7 @@ class Writer:
             part = {name: column[start : start + f.CALL_ROWS] for name, column in columns.items()}
             if word := self._word(key):
                 payload = f.pack_block(word >> 32, part["step"], part.get("time"), part["value"])
-                flags = 0 if "time" in part else f.STAMPED
-                self._frame(f.BLOCK, flags, payload, {key: part["step"][-1]})
+                self._frame(f.BLOCK, 0 if "time" in part else f.STAMPED, payload, {key: part["step"][-1]})
 
     @_in_turn
     def events(self, events: Sequence[Event]) -> None:
