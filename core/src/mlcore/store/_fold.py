@@ -66,6 +66,10 @@ class _Value:
         elif order > self.plain[0]:
             self.plain = (order, value)
 
+    def begin(self, order: Order, value: Any) -> None:
+        if all(order < each for each in self.once):  # every run brings its experiment's first values along
+            self.once = {order: value}
+
     def resolve(self) -> tuple[Any, list[tuple[Order, Any]]]:
         """Return the value, or _REMOVED, and the writes that lost to it."""
         written, value = self.plain
@@ -92,11 +96,13 @@ class _State:
         match event:
             case e.RowsLogged():
                 self.rows[event.key, event.context].append((order, event.columns))
-            case e.Created() | e.Updated():
+            case e.Created():
                 for name, value in event.fields.items():
-                    self.fields[name].write(order, value, once=isinstance(event, e.Created))
-                if isinstance(event, e.Created):
-                    self.parent = min(self.parent, (order, event.parent))
+                    self.fields[name].begin(order, value)
+                self.parent = min(self.parent, (order, event.parent))
+            case e.Updated():
+                for name, value in event.fields.items():
+                    self.fields[name].write(order, value)
             case e.AttributesSet():
                 for name, value in event.values.items():
                     self.attributes[event.family, name].write(order, value, event.once)
