@@ -83,7 +83,7 @@ def test_a_store_copied_while_it_is_written_and_again_later_answers_alike(tmp_pa
 
 
 def test_run_folders_copied_into_another_store_bring_their_runs_along(tmp_path: Path) -> None:
-    """Guards merging by `cp -r` of run folders: the other store answers for them as their own does, beside its own."""
+    """Guards merging by `cp -r` of run folders: the other store answers for them, and keeps its own."""
     one, two = tmp_path / "one", tmp_path / "two"
     for number in range(3):
         code = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 import os
 import random
 import signal
@@ -25,7 +23,7 @@ import mlcore.store
 from mlcore.errors import MlcoreError
 from mlcore.folder import Folder
 from mlcore.journal import Writer
-from mlcore.journal.format import SUFFIX
+from mlcore.journal.format import EVENTS, FRAME, MARK, SUFFIX
 from mlcore.store import Batch, Created, Entity, Record, Rewound, RowsLogged, Updated, clock
 from mlcore_local import FolderStore
 from mlcore_local.check import check
@@ -114,7 +112,7 @@ def test_a_sealed_run_answers_as_the_unsealed_one(seed: int, tmp_path: Path) -> 
     """Guards the seal by runs made at random: entity, summaries and rows are the same, bit by bit."""
     folder = written(tmp_path / "store", random.Random(seed))
     before = told(folder.root)
-    if b"[]" in functools.reduce(operator.iadd, before[1].values(), []):  # a key whose rows were all rewound
+    if any(b"[]" in columns for columns in before[1].values()):  # a key whose rows were all rewound
         assert not seal(folder.run_folder(RUN), RUN)
         return
     assert seal(folder.run_folder(RUN), RUN)
@@ -153,16 +151,9 @@ def test_a_seal_is_believed_as_long_as_it_holds(change: str, tmp_path: Path) -> 
     log = Writer(home, RUN)
     paths = sorted(home.glob("*" + SUFFIX))
     if change == "grown":
-        other = Writer(home, RUN)
-        other.point("loss", 9, 10_000)
-        other.close()
-        (new,) = set(home.glob("*" + SUFFIX)) - set(paths)
-        seal(home, RUN)
-        FolderStore(folder.root)
-        log = other
-        with new.open("ab") as file:
-            data = new.read_bytes()
-            file.write(data[-44:-36])  # the begin of a frame, as of a writer that is writing
+        log.point("loss", 8, 9_999)
+        assert seal(home, RUN)
+        log.point("loss", 9, 10_000)
     elif change == "rows":
         log.point("loss", 9, 10_000)
     elif change == "rewound":
@@ -295,7 +286,7 @@ def test_a_run_that_was_resumed_after_a_crash_is_sealed_too(tmp_path: Path) -> N
     first.point("m", 1)
     (path,) = home.glob("*" + SUFFIX)
     with path.open("ab") as file:
-        file.write(path.read_bytes()[-44:-20])
+        file.write(FRAME.pack(MARK, EVENTS, 0, 100, 3, 1) + b"half a record")
     second.point("m", 2, 1)
     second.events([Updated("run", RUN, {"status": "FINISHED"})])
     before = told(root)
