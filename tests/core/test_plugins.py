@@ -93,7 +93,7 @@ def site(tmp_path: Path) -> Site:
 def door(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the test a door of its own, with nothing installed."""
     monkeypatch.setattr(_manager, "_door", _manager._Door())
-    monkeypatch.setattr(_manager, "entry_points", list)
+    monkeypatch.setattr(_manager, "_declared", list)
 
 
 def test_an_installed_plugin_is_found_and_loaded(site: Site) -> None:

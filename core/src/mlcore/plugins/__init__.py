@@ -13,7 +13,8 @@ import pluggy
 from mlcore import hookspecs
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider
-from mlcore.plugins._entry_points import Plugin, entry_points
+from mlcore.plugins._entry_points import Plugin
+from mlcore.plugins._entry_points import entry_points as _declared
 
 __all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", "provided", "register", "unregister"]
 
@@ -48,7 +49,7 @@ class _Door(pluggy.PluginManager):
                 return self.lock
             self.loaded = True
             off = {name.strip() for name in os.environ.get("MLCORE_DISABLE_PLUGINS", "").split(",")}
-            for plugin in entry_points():
+            for plugin in _declared():
                 if not {plugin.name, plugin.distribution} & off:
                     try:
                         self.admit(_import(plugin.module), plugin)
