@@ -67,6 +67,8 @@ assert reader.get_experiment("two").tags == {"a": 1}
 again.delete()
 assert [each.name for each in reader.list_runs("there")] == ["second"]
 print(reader.list_runs("*", include_deleted=True))
+for each in (client, reader):
+    each.close()
 """
 
 

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from mlcore.errors import Malformed, NotSupported, OutOfOrder, Refused, SourceReused
-from mlcore.store import EVENT_LIMIT, AttributesSet, Batch, Created, Erased, Record, RowsLogged, Updated
+from mlcore.store import EVENT_LIMIT, AttributesSet, Batch, Created, Erased, Record, Rewound, RowsLogged, Updated
 from mlcore.testing._builders import Writer, new_id, points, run_events
 from mlcore.testing._checking import Stores, at_once, exact_records, filled, only_if, raised, soon, stored_records
 
@@ -52,6 +52,7 @@ def malformed() -> dict[str, Batch]:
         "a stamp over 63 bits": batch(Record(1, 1 << 63, made)),
         "an event over 64 kB": batch(Record(1, 1, (large,))),
         "a value that is no JSON": batch(Record(1, 1, (Updated("run", run, {"name": object()}),))),
+        "a rewind to no step": batch(Record(1, 1, (Rewound("run", run, "now"),))),  # type: ignore[arg-type]
         "columns of two lengths": batch(Record(1, 1, (uneven,))),
         "a step that is no number": batch(Record(1, 1, (text,))),
     }

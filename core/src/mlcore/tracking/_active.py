@@ -61,6 +61,8 @@ def make_way(inside: bool) -> Run | None:
     run = active_run() if inside else current.get() and active_run()
     if run is None or inside:
         return run
+    if run._inherited:  # whoever forked this process goes on with it
+        return None
     if not _in_notebook():
         raise RunStateError(
             f"run {run.id} is active: end it, or start this one inside it with nested=True or parent=run"
@@ -92,7 +94,7 @@ def _forget_opener() -> None:
     global starting
     starting = threading.RLock()
     for run in _open:
-        run._opener = False
+        run._opener, run._inherited = False, True
 
 
 if hasattr(os, "register_at_fork"):

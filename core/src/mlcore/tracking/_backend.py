@@ -6,15 +6,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlcore import plugins
 from mlcore.config import OFF
-from mlcore.errors import AlreadyExists, MlcoreError, StoreError, StoreNotFound
+from mlcore.errors import AlreadyExists, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
-from mlcore.journal import Writer, check_key, metric_columns
+from mlcore.journal import Writer, metric_columns
 from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
 
 GRACE_SECONDS = 300
@@ -47,7 +48,9 @@ class Backend:
         self.uri, self._scheme = uri, scheme if separator else "file"
         self.root = Path(path if separator else uri).expanduser().absolute() if self._scheme == "file" else None
         self._store: Store | None = OffStore() if uri == OFF else None
+        self._inherited: Store | None = None
         self._edits: StoreSink | None = None
+        self._pid = os.getpid()
         if self.root is None or uri == OFF:
             self.root = None
             self.store()  # an unknown scheme is told of now
@@ -55,7 +58,7 @@ class Backend:
     def sink(self, home: str) -> Writer | StoreSink:
         """Open what takes in the records of a run. Raises `StoreError` if there is no writing there at all."""
         if self.root is None:
-            return StoreSink(self.store(), home)
+            return StoreSink(self.store, home)
         folder = self._made(self.root)
         writer = Writer(folder.run_folder(home), home)
         try:
@@ -77,9 +80,9 @@ class Backend:
         if self.root is not None:
             self._made(self.root)
         if claim is not None:
-            StoreSink(self.store(), home).append(events, claim)
+            StoreSink(self.store, home).append(events, claim)
         else:
-            self._edits = self._edits or StoreSink(self.store(), home)
+            self._edits = self._edits or StoreSink(self.store, home)
             self._edits.append(events)
 
     def get(self, kind: str, id: str) -> Entity | None:
@@ -99,7 +102,8 @@ class Backend:
 
     def store(self) -> Store:
         """Return the store to read from. Raises `NotInstalled`; reading raises `StoreNotFound`."""
-        if self._store is None:
+        if self._store is None or (self._pid != os.getpid() and self.uri != OFF):
+            self._inherited, self._pid = self._store, os.getpid()  # by a fork: neither used nor closed in the child
             self._store = plugins.load("stores", self._scheme)(self.uri if self.root is None else str(self.root))
         return self._store
 
@@ -112,34 +116,33 @@ class Backend:
 class StoreSink:
     """Append every call to a store as a batch; what the store does not take is dropped and counted."""
 
-    def __init__(self, store: Store, home: str) -> None:
+    def __init__(self, store: Callable[[], Store], home: str) -> None:
         self.dropped, self.reason = 0, ""
-        self._store, self._home = store, home
+        self._store, self._home, self._pid, self._lock = store, home, os.getpid(), threading.RLock()
+        self._source, self._number, self._previous = "", 0, ""
         self._steps: dict[str, int] = {}
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid, self._lock = os.getpid(), threading.RLock()
-        self._source, self._number, self._previous = os.urandom(16).hex(), 0, ""
 
     def append(self, events: Sequence[Event], claim: str | None = None) -> None:
-        """Append one record. Raises what the store raises."""
-        if self._pid != os.getpid():  # the child of a fork
-            self._begin()
-        with self._lock:
-            record = Record(self._number + 1, clock.tick(), tuple(events))
-            try:
-                self._store.append(Batch(self._source, self._home, (record,), self._previous, claim))
-                self._number, self._previous = record.number, digest((record,), self._previous)
-            except BaseException:  # nobody knows whether it is stored
+        """Append one record. Raises what the store raises; what comes then is of a new source, as it may be stored."""
+        with self._turn():
+            if not self._source:
                 self._source, self._number, self._previous = os.urandom(16).hex(), 0, ""
-                raise
+            record, source = Record(self._number + 1, clock.tick(), tuple(events)), self._source
+            self._source = ""
+            self._store().append(Batch(source, self._home, (record,), self._previous, claim))
+            self._source, self._number, self._previous = source, record.number, digest((record,), self._previous)
+
+    def _turn(self) -> threading.RLock:
+        if self._pid != os.getpid():  # the child of a fork: another thread may have held the lock
+            self._pid, self._source, self._lock = os.getpid(), "", threading.RLock()
+        return self._lock
 
     def events(self, events: Sequence[Event]) -> None:
         """See `mlcore.journal.Writer.events`."""
         try:
-            self.append(events)
-        except (MlcoreError, OSError) as error:
+            if events:
+                self.append(events)
+        except Exception as error:  # noqa: BLE001 - a store may raise whatever its library raises
             self.dropped += 1
             if not self.reason:
                 self.reason = str(error)
@@ -151,20 +154,23 @@ class StoreSink:
 
     def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
         """See `mlcore.journal.Writer.points`."""
-        steps = {key: self._steps.get(key, -1) + 1 if step is None else step for key in values}
-        times = None if time is None else [time]
-        self.events([self._rows(key, [steps[key]], [value], times) for key, value in values.items()])
+        with self._turn():
+            steps = {key: self._steps.get(key, -1) + 1 if step is None else step for key in values}
+            times = None if time is None else [time]
+            rows = {key: metric_columns(key, [steps[key]], [value], times) for key, value in values.items()}
+            self.events([self._rows(key, columns) for key, columns in rows.items()])
 
     def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
         """See `mlcore.journal.Writer.block`."""
-        for part in (slice(start, start + _ROWS) for start in range(0, len(steps), _ROWS)):
-            self.events([self._rows(key, steps[part], values[part], None if times is None else times[part])])
+        columns = metric_columns(key, steps, values, times)
+        with self._turn():
+            for part in (slice(start, start + _ROWS) for start in range(0, len(columns["step"]), _ROWS)):
+                self.events([self._rows(key, {name: column[part] for name, column in columns.items()})])
 
-    def _rows(self, key: str, steps: Any, values: Any, times: Any) -> RowsLogged:
-        now = [time.time_ns() // 1_000_000] * len(steps)
-        columns = metric_columns(check_key(key), steps, values, now if times is None else times)
+    def _rows(self, key: str, columns: dict[str, array[Any]]) -> RowsLogged:
         self._steps[key] = columns["step"][-1]
-        return RowsLogged("run", self._home, key, columns)
+        now = array("q", [time.time_ns() // 1_000_000]) * len(columns["step"])
+        return RowsLogged("run", self._home, key, {"time": now, **columns})
 
     def continue_after(self, steps: Mapping[str, int]) -> None:
         """See `mlcore.journal.Writer.continue_after`."""

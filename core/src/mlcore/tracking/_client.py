@@ -11,7 +11,7 @@ from typing import Any
 
 from mlcore import config
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
-from mlcore.journal import check_key, user
+from mlcore.journal import as_int, check_key, user
 from mlcore.store import (
     And,
     AttributesSet,
@@ -30,7 +30,7 @@ from mlcore.store import (
 )
 from mlcore.tracking import _active
 from mlcore.tracking._backend import Backend, held
-from mlcore.tracking._ids import experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
+from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
 from mlcore.tracking._run import Run
 from mlcore.tracking._thing import Thing
 from mlcore.tracking._views import Listing
@@ -105,9 +105,10 @@ class Client:
         home = self._experiment_id(check_key(title))
         if run_id is None and key is None and active is None:
             run_id = os.environ.get("MLCORE_RUN_ID")
-        id = run_id or (keyed_run_id(home, key) if key is not None else new_run_id())
-        if not is_run_id(id):
-            raise InvalidValue(f"run id {id!r} is not 32 lower-case hex digits")
+        id = check_run_id(run_id or (keyed_run_id(home, key) if key is not None else new_run_id()))
+        if inside:
+            check_run_id(inside)
+        rewind_to = None if rewind_to is None else as_int("rewind_to", rewind_to)
         fields = {"name": name or memorable_name(id), "status": "RUNNING", "start_time": int(time.time() * 1000)}
         fields |= {"user": user()} | ({"parent_run": inside} if inside else {}) | ({"key": key} if key else {})
         first: list[Event] = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]

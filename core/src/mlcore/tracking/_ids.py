@@ -3,6 +3,8 @@
 import os
 from time import time_ns
 
+from mlcore.errors import InvalidValue
+
 DEFAULT_EXPERIMENT = "Default"
 _FIRST = (
     "amber bold brave bright calm clever cosmic crisp daring deft eager early fair fleet gentle glad golden "
@@ -28,9 +30,16 @@ def keyed_run_id(experiment: str, key: str) -> str:
     return f"{number & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62:032x}"
 
 
-def is_run_id(text: str) -> bool:
+def is_run_id(text: object) -> bool:
     """Tell whether `text` is a whole run id."""
-    return len(text) == 32 and set(text) <= set("0123456789abcdef")
+    return isinstance(text, str) and len(text) == 32 and set(text) <= set("0123456789abcdef")
+
+
+def check_run_id(text: str) -> str:
+    """Return `text`, a whole run id. Raises `InvalidValue` if it is none."""
+    if not is_run_id(text):
+        raise InvalidValue(f"run id {text!r} is not 32 lower-case hex digits")
+    return text
 
 
 def experiment_id(name: str, generation: int = 0) -> str:

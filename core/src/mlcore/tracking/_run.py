@@ -53,6 +53,7 @@ class Run(Thing):
     """
 
     kind = "run"
+    _inherited = False  # in the child of a fork
 
     def __init__(self, backend: Backend, id: str, entity: Entity | None = None) -> None:
         super().__init__(backend, id, entity)
@@ -83,7 +84,7 @@ class Run(Thing):
 
         Raises `InvalidValue`.
         """
-        self._sink.block(key, *(x if x is None or hasattr(x, "__len__") else list(x) for x in (steps, values, times)))
+        self._sink.block(key, steps, values, times)
 
     def log_param(self, key: str, value: Any, *, correct: bool = False) -> None:
         """Log one parameter; see `log_params`."""

@@ -1,4 +1,4 @@
-"""The whole contract of stores, run on this one."""
+from contextlib import closing
 
 import mlcore
 from mlcore.testing import StoreContract
@@ -11,4 +11,5 @@ class TestOneFileStore(StoreContract):
 
 
 def test_the_uri_finds_the_store(tmp_path):
-    assert isinstance(mlcore.Client(f"onefile://{tmp_path}/runs.db").store, OneFileStore)
+    with closing(mlcore.Client(f"onefile://{tmp_path}/runs.db")) as client:
+        assert isinstance(client.store, OneFileStore)
