@@ -19,14 +19,14 @@ store, key = sys.argv[1:]
 active = mlcore.Client(store).start_run(name="copied", key=key or None, experiment="späßchen")
 print(active.id, flush=True)
 step = 0
-until = time.time() + 200
-while time.time() < until and not os.path.exists("stop"):
+deadline = time.time() + 200
+while time.time() < deadline and not os.path.exists("stop"):
     active.log_metrics({"a": step, "b": float("nan")}, step)
     active.log_metric("c", -step)
     active.log_points("d", range(step * 10, step * 10 + 10), range(10))
     active.log_param(f"p{step}", [step, None, 1.0])
     step += 1
-    time.sleep(0.003)
+    time.sleep(0.002)
 active.set_tag("done", True)
 active.end()
 """
