@@ -103,7 +103,7 @@ def list_runs(bench: Bench, runs: int) -> Rows:
     with bench.workers() as workers:
         able = {tool: worker for tool, worker in workers.items() if worker.can("list_runs")}
         made = bench.once({tool: _asking(one, "make_runs", runs=_share(tool, runs)) for tool, one in able.items()})
-        found = bench.paired({tool: _asking(able[tool], "list_runs") for tool in made}, max(2, bench.rounds // 4))
+        found = bench.paired({tool: _asking(able[tool], "list_runs") for tool in made}, max(2, bench.rounds // 2))
     for part, words in (("open", "fresh client"), ("again", "same client again")):
         taken = {
             tool: [each.get(part, each["open"]) / _share(tool, runs) for each in values]

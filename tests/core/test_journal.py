@@ -399,7 +399,6 @@ def test_stamps_never_go_back_when_the_clock_does(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("mlcore.store._clock.time_ns", fake)
     monkeypatch.setattr("mlcore.journal._writer.time_ns", fake)
-    monkeypatch.setitem(Writer.point.__kwdefaults__, "_now", fake)
     log = writer(tmp_path)
     for step in range(30):
         log.point("m", step)
@@ -530,7 +529,7 @@ def test_an_interrupt_right_after_the_write_is_counted(tmp_path: Path, monkeypat
         return size
 
     with monkeypatch.context() as patch:
-        patch.setitem(Writer.point.__kwdefaults__, "_write", write)
+        patch.setattr("mlcore.journal._writer.os.write", write)
         with pytest.raises(KeyboardInterrupt):
             log.point("m", 2)
     with monkeypatch.context() as patch:
@@ -555,7 +554,7 @@ def test_a_write_that_an_interrupt_broke_off_half_way_is_left_behind(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(Writer.point.__kwdefaults__, "_write", write)
+        patch.setattr("mlcore.journal._writer.os.write", write)
         with pytest.raises(KeyboardInterrupt):
             log.point("m", 1)
     log.point("m", 2)
@@ -609,7 +608,7 @@ def test_a_handler_s_timeout_is_not_taken_for_the_disk_s(tmp_path: Path, monkeyp
         raise TimeoutError("an epoch took too long")
 
     with monkeypatch.context() as patch:
-        patch.setitem(Writer.point.__kwdefaults__, "_write", write)
+        patch.setattr("mlcore.journal._writer.os.write", write)
         with pytest.raises(TimeoutError, match="an epoch took too long"):
             log.point("m", 1)
     assert log.dropped == 0
@@ -785,7 +784,6 @@ def test_a_short_write_is_cut_back(short: int, tmp_path: Path, monkeypatch: pyte
         return size
 
     with monkeypatch.context() as patch:
-        patch.setitem(Writer.point.__kwdefaults__, "_write", write)
         patch.setattr("mlcore.journal._writer.os.write", write)
         log.points({"m": 2, "n": 2, "o": 2})
         log.point("m", 3)

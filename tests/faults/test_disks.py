@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -119,47 +119,44 @@ def test_a_disk_that_is_full_at_the_start_does_not_keep_a_training_from_starting
     assert fsck(tmp_path, store)["findings"] == []
 
 
-def check_read_only(store: Path, tmp_path: Path, expected: object) -> None:
-    """Start runs, which must fail with one line, and read, which must not."""
-    for call in ("mlcore.start_run()", "mlcore.log_metric('m', 1)", "mlcore.start_run(key='k')"):
-        _, err = run(tmp_path, f"import mlcore\n{call}", MLCORE_STORE=str(store), status=1)
-        assert re.search(r"mlcore.errors.StoreError: cannot write to store .*: Read-only file system", err), err
-    _, err = run(tmp_path, "import mlcore\nmlcore.create_experiment('x')", MLCORE_STORE=str(store), status=1)
-    assert re.search(r"mlcore.errors.StoreError: cannot write to store .*: Read-only file system", err), err
+@pytest.fixture
+def archive(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Return a folder, and what makes it read-only: for root, who may write anywhere, the disk that it is on."""
+    if os.geteuid() == 0:
+        folder = request.getfixturevalue("disk")
+        yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True) and None
+    else:
+        folder = tmp_path / "archive"
+        folder.mkdir()
+        yield folder, lambda: modes(folder, 0o500)
+        modes(folder, 0o700)
+
+
+def modes(folder: Path, mode: int) -> None:
+    """Set the permissions of a folder and all in it."""
+    for each in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        each.chmod(mode)
+
+
+def test_a_read_only_store_is_one_clear_error_and_can_be_read(
+    archive: tuple[Path, Callable[[], None]], tmp_path: Path
+) -> None:
+    """Guards archives: starting says that the store cannot be written to, and reading needs to write nothing."""
+    folder, lock = archive
+    store, why = folder / "store", "(Read-only file system|Permission denied)"
+    run(tmp_path, "import mlcore\nwith mlcore.start_run(): mlcore.log_metric('m', 1)", MLCORE_STORE=str(store))
+    expected = answers(store)
+    lock()
+    for call in ("start_run()", "log_metric('m', 1)", "start_run(key='k')", "create_experiment('x')"):
+        _, err = run(tmp_path, f"import mlcore\nmlcore.{call}", MLCORE_STORE=str(store), status=1)
+        assert re.search(rf"mlcore.errors.StoreError: cannot write to store .*: {why}", err), err
     assert answers(store) == expected
     assert fsck(tmp_path, store)["findings"] == []
-
-
-def test_a_read_only_disk_is_one_clear_error_and_can_be_read(disk: Path, tmp_path: Path) -> None:
-    """Guards archives: starting says that the store cannot be written to, and reading needs to write nothing."""
-    store = disk / "store"
-    run(tmp_path, "import mlcore\nwith mlcore.start_run(): mlcore.log_metric('m', 1)", MLCORE_STORE=str(store))
-    expected = answers(store)
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    check_read_only(store, tmp_path, expected)
-    done = mlcore(tmp_path, "init", disk / "new")
+    done = mlcore(tmp_path, "init", folder / "new")
     assert done.returncode == 1
-    assert re.fullmatch(r"mlcore: cannot make a store at .*: Read-only file system\n", done.stderr)
-    _, err = run(tmp_path, "import mlcore\nmlcore.start_run()", MLCORE_STORE=str(disk / "new"), status=1)
-    assert re.search(r"StoreError: cannot make a store at .*: Read-only file system", err)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere: the test above mounts instead")
-def test_a_folder_that_may_not_be_written_to_can_be_read(tmp_path: Path) -> None:
-    """Guards other people's stores: the same with permissions."""
-    store = tmp_path / "store"
-    run(tmp_path, "import mlcore\nwith mlcore.start_run(): mlcore.log_metric('m', 1)", MLCORE_STORE=str(store))
-    expected = answers(store)
-    folders = [store, *(path for path in store.rglob("*") if path.is_dir())]
-    for folder in folders:
-        folder.chmod(0o500)
-    try:
-        _, err = run(tmp_path, "import mlcore\nmlcore.start_run()", MLCORE_STORE=str(store), status=1)
-        assert "cannot write to store" in err
-        assert answers(store) == expected
-    finally:
-        for folder in folders:
-            folder.chmod(0o700)
+    assert re.fullmatch(rf"mlcore: cannot make a store at .*: {why}\n", done.stderr)
+    _, err = run(tmp_path, "import mlcore\nmlcore.start_run()", MLCORE_STORE=str(folder / "new"), status=1)
+    assert re.search(rf"StoreError: cannot make a store at .*: {why}", err)
 
 
 def test_a_store_that_goes_away_does_not_end_the_training(tmp_path: Path) -> None:

@@ -90,14 +90,16 @@ def test_an_interrupt_from_outside_kills_the_run(tmp_path: Path) -> None:
 def test_an_error_in_an_interactive_session_was_not_the_last_word(tmp_path: Path) -> None:
     """Guards the REPL: an error that was typed earlier does not make the run of the session FAILED."""
     store = tmp_path / "store"
-    run(tmp_path, "import sys, mlcore\nsys.ps1 = '>>> '\nsys.last_value = ValueError()\n" + AUTO, MLCORE_STORE=str(store))
+    run(
+        tmp_path,
+        "import sys, mlcore\nsys.ps1 = '>>> '\nsys.last_value = ValueError()\n" + AUTO,
+        MLCORE_STORE=str(store),
+    )
     with reading(store) as client:
         assert client.list_runs()[0].status == "FINISHED"
 
 
-def test_a_run_that_ended_can_be_described_and_not_added_to(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_that_ended_can_be_described_and_not_added_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Guards what is over: tags and notes may be added, points and params not, and a second end is one warning."""
     client = mlcore.Client(tmp_path / "store")
     with client.start_run(tags={"a": 1}) as live:

@@ -105,7 +105,9 @@ def test_a_run_is_open_until_its_opener_ends_it(tmp_path: Path) -> None:
 def test_a_job_killed_while_it_starts_can_be_started_again(moment: str, tmp_path: Path) -> None:
     """Guards the moments between claim and journal: the next process has a run with a name and an experiment."""
     store = tmp_path / "store"
-    place = {"claimed": "mlcore.tracking._backend.Backend.sink", "journal": "mlcore.tracking._thing.Thing._write"}[moment]
+    place = {"claimed": "mlcore.tracking._backend.Backend.sink", "journal": "mlcore.tracking._thing.Thing._write"}[
+        moment
+    ]
     code = f"""
         import os, mlcore, mlcore.tracking._backend, mlcore.tracking._thing
         {place} = lambda *_: os.kill(os.getpid(), 9)
@@ -123,13 +125,13 @@ def test_a_job_killed_while_it_starts_can_be_started_again(moment: str, tmp_path
 def test_resume_must_and_never_mean_it(tmp_path: Path) -> None:
     """Guards `resume`: "must" asks for a run that is there, "never" for one that is not."""
     client = mlcore.Client(tmp_path / "store")
-    with pytest.raises(NotFound, match="there is no run .* to resume"):
+    with pytest.raises(NotFound, match=r"there is no run .* to resume"):
         client.start_run(key="a", resume="must")
     with client.start_run(key="a", resume="never") as first:
         pass
-    with pytest.raises(RunStateError, match="exists already .*resume='never'"):
+    with pytest.raises(RunStateError, match=r"exists already .*resume='never'"):
         client.start_run(key="a", resume="never")
-    with pytest.raises(InvalidValue, match="resume is 'allow', 'must' or 'never', not 'maybe'"):
+    with pytest.raises(InvalidValue, match=r"resume is 'allow', 'must' or 'never', not 'maybe'"):
         client.start_run(key="a", resume="maybe")
     with client.start_run(key="a", resume="must") as second:
         assert second.id == first.id

@@ -9,7 +9,7 @@ import pytest
 from house.count_lines import budgeted, count, count_folder
 from house.tree import CORE, PLUGINS
 
-CORE_LIMIT = 2_200
+CORE_LIMIT = 2_450  # docs/decisions/0012-what-core-may-weigh.md
 FILE_LIMIT = 500
 FUNCTION_LIMIT = 50
 

@@ -49,8 +49,7 @@ def project_root(start: Path | None = None) -> tuple[Path, str]:
             if os.name == "posix" and os.geteuid() not in (0, store.stat().st_uid):
                 return here, f"{store} belongs to another user"
             return folder, f"found {store}"
-        mark = next((mark for mark in _MARKS if (folder / mark).exists()), None)
-        if mark:
+        if mark := next((mark for mark in _MARKS if (folder / mark).exists()), None):
             return folder, f"{folder} has {mark}"
         if folder == home:
             break
@@ -59,11 +58,10 @@ def project_root(start: Path | None = None) -> tuple[Path, str]:
 
 def store_setting(argument: str | os.PathLike[str] | None = None) -> Setting:
     """Return the store to use, as a path or URI, or ``"off"``."""
-    setting = _given("MLCORE_STORE", argument)
-    if setting is None:
-        folder, reason = project_root()
-        setting = Setting(str(folder / STORE_FOLDER), reason)
-    return setting
+    if setting := _given("MLCORE_STORE", argument):
+        return setting
+    folder, reason = project_root()
+    return Setting(str(folder / STORE_FOLDER), reason)
 
 
 def experiment_setting(argument: str | None = None) -> Setting:

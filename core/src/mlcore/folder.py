@@ -46,7 +46,7 @@ class Folder:
         """Open a store that is there. Raises `StoreNotFound`, `NewerFormat` or `StoreError`."""
         try:
             about = json.loads((root / _ABOUT).read_bytes())
-            version, id = about["format"], about["id"]
+            version, id = int(about["format"]), str(about["id"])
         except FileNotFoundError:
             raise StoreNotFound(f"there is no store at {root}: log a run, or make one with `mlcore init`") from None
         except (OSError, ValueError, KeyError, TypeError) as error:

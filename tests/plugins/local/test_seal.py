@@ -23,14 +23,23 @@ import mlcore.store
 from mlcore.errors import MlcoreError
 from mlcore.folder import Folder
 from mlcore.journal import Writer
-from mlcore.journal.format import SUFFIX
+from mlcore.journal.format import EVENTS, FRAME, MARK, SUFFIX
 from mlcore.store import Batch, Created, Entity, Record, Rewound, RowsLogged, Updated, clock
 from mlcore_local import FolderStore
 from mlcore_local.check import check
 from mlcore_local.seal import NAME, open_sealed, seal
 
 RUN = "0" * 24 + "5ea1ed00"
-SPECIAL = [float("nan"), float("inf"), float("-inf"), -0.0, 0.0, 5e-324, 1.0, struct.unpack("<d", b"\1" * 6 + b"\xf8\x7f")[0]]
+SPECIAL = [
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    -0.0,
+    0.0,
+    5e-324,
+    1.0,
+    struct.unpack("<d", b"\1" * 6 + b"\xf8\x7f")[0],
+]
 
 
 def written(root: Path, chance: random.Random) -> Folder:
@@ -78,7 +87,11 @@ def told(root: Path) -> tuple[dict[str, Any], dict[tuple[str, str], list[bytes]]
 
 def exact(entity: Entity) -> dict[str, Any]:
     """Return an entity so that NaN equals itself."""
-    return {name: repr(value) for name, value in attrs.asdict(entity, recurse=False).items() if name not in ("seen", "alive")}
+    return {
+        name: repr(value)
+        for name, value in attrs.asdict(entity, recurse=False).items()
+        if name not in ("seen", "alive")
+    }
 
 
 def exact_series(store: FolderStore, keys: Sequence[str] | None = None) -> dict[tuple[str, str], list[bytes]]:
@@ -99,7 +112,7 @@ def test_a_sealed_run_answers_as_the_unsealed_one(seed: int, tmp_path: Path) -> 
     """Guards the seal by runs made at random: entity, summaries and rows are the same, bit by bit."""
     folder = written(tmp_path / "store", random.Random(seed))
     before = told(folder.root)
-    if b"[]" in sum(before[1].values(), []):  # a key whose rows were all rewound
+    if any(b"[]" in columns for columns in before[1].values()):  # a key whose rows were all rewound
         assert not seal(folder.run_folder(RUN), RUN)
         return
     assert seal(folder.run_folder(RUN), RUN)
@@ -127,9 +140,7 @@ def test_integers_that_were_appended_as_values_are_sealed_as_numbers(tmp_path: P
         assert after == before
 
 
-@pytest.mark.parametrize(
-    "change", ["grown", "rows", "rewound", "gone", "tag", "torn", "erased"]
-)
+@pytest.mark.parametrize("change", ["grown", "rows", "rewound", "gone", "tag", "torn", "erased"])
 def test_a_seal_is_believed_as_long_as_it_holds(change: str, tmp_path: Path) -> None:
     """Guards against stale seals, with a handle that is open all the time and with a new one."""
     folder = written(tmp_path / "store", random.Random(3))
@@ -140,16 +151,9 @@ def test_a_seal_is_believed_as_long_as_it_holds(change: str, tmp_path: Path) -> 
     log = Writer(home, RUN)
     paths = sorted(home.glob("*" + SUFFIX))
     if change == "grown":
-        other = Writer(home, RUN)
-        other.point("loss", 9, 10_000)
-        other.close()
-        (new,) = set(home.glob("*" + SUFFIX)) - set(paths)
-        seal(home, RUN)
-        FolderStore(folder.root)
-        log = other
-        with new.open("ab") as file:
-            data = new.read_bytes()
-            file.write(data[-44:-36])  # the begin of a frame, as of a writer that is writing
+        log.point("loss", 8, 9_999)
+        assert seal(home, RUN)
+        log.point("loss", 9, 10_000)
     elif change == "rows":
         log.point("loss", 9, 10_000)
     elif change == "rewound":
@@ -252,7 +256,9 @@ def test_a_seal_cut_short_by_a_kill_leaves_nothing_half(tmp_path: Path) -> None:
     """
     chance = random.Random()
     for _ in range(10):
-        process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(home), RUN], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(home), RUN], stdout=subprocess.PIPE
+        )
         assert process.stdout is not None
         with process:
             process.stdout.read(1)
@@ -280,7 +286,7 @@ def test_a_run_that_was_resumed_after_a_crash_is_sealed_too(tmp_path: Path) -> N
     first.point("m", 1)
     (path,) = home.glob("*" + SUFFIX)
     with path.open("ab") as file:
-        file.write(path.read_bytes()[-44:-20])
+        file.write(FRAME.pack(MARK, EVENTS, 0, 100, 3, 1) + b"half a record")
     second.point("m", 2, 1)
     second.events([Updated("run", RUN, {"status": "FINISHED"})])
     before = told(root)
@@ -295,10 +301,12 @@ def test_a_run_that_was_resumed_after_a_crash_is_sealed_too(tmp_path: Path) -> N
 
 def test_nothing_is_sealed_that_a_seal_cannot_hold(tmp_path: Path) -> None:
     """Guards rows of other kinds: a run with a table, or with a model's rows, is read from its journals."""
-    for number, rows in enumerate((
-        RowsLogged("run", RUN, "table", {"word": ["a", "b"]}),
-        RowsLogged("model", "m", "m", {"step": [1], "time": [1], "value": [1.0]}),
-    )):
+    for number, rows in enumerate(
+        (
+            RowsLogged("run", RUN, "table", {"word": ["a", "b"]}),
+            RowsLogged("model", "m", "m", {"step": [1], "time": [1], "value": [1.0]}),
+        )
+    ):
         store = FolderStore(tmp_path / f"{number}")
         events = (Created("run", RUN, "0", {"status": "FINISHED"}), rows)
         store.append(Batch(os.urandom(16).hex(), RUN, (Record(1, clock.tick(), events),)))

@@ -1,6 +1,5 @@
 """Put together the commands of core and of the plugins, and turn errors into one line and an exit code."""
 
-import importlib
 import sys
 from typing import Any
 
@@ -8,29 +7,25 @@ import click
 
 import mlcore
 from mlcore import plugins
+from mlcore.cli._plugins import plugins_group
 from mlcore.errors import MlcoreError
-
-_OWN = {"plugins": ("mlcore.cli._plugins:plugins_group", "List what is installed and what it provides.")}
 
 
 class _Program(click.Group):
-    """List commands without importing them."""
+    """List the commands of plugins without importing them; core's own win."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*_OWN, *plugins.provided("commands")})
+        return sorted({*self.commands, *plugins.provided("commands")})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _OWN:
-            module, _, attribute = _OWN[cmd_name][0].partition(":")
-            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-        if cmd_name not in plugins.provided("commands") and cmd_name not in plugins.FIRST_PARTY["commands"]:
-            return None
-        command: Any = plugins.load("commands", cmd_name)
+        command: Any = self.commands.get(cmd_name)
+        if command is None and cmd_name in {*plugins.provided("commands"), *plugins.FIRST_PARTY["commands"]}:
+            command = plugins.load("commands", cmd_name)
         return command  # type: ignore[no-any-return]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         summaries = {name: who[0][1].summary for name, who in plugins.provided("commands").items()}
-        summaries |= {name: summary for name, (_, summary) in _OWN.items()}
+        summaries |= {name: command.help or "" for name, command in self.commands.items()}
         with formatter.section("Commands"):
             formatter.write_dl(sorted(summaries.items()))
 
@@ -44,6 +39,9 @@ def program() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage.
     """
+
+
+program.add_command(plugins_group)
 
 
 def main() -> None:

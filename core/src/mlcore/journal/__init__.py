@@ -1,7 +1,7 @@
 """The journal: the file to which a process appends what it logs. `mlcore.journal.format` has its bytes."""
 
-from mlcore.journal._signs import alive, this_process, user
+from mlcore.journal._signs import started, this_process, user
 from mlcore.journal._values import as_int, check_key, metric_columns
 from mlcore.journal._writer import Writer
 
-__all__ = ["Writer", "alive", "as_int", "check_key", "metric_columns", "this_process", "user"]
+__all__ = ["Writer", "as_int", "check_key", "metric_columns", "started", "this_process", "user"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from array import array
+from contextlib import suppress
 from typing import Any
 
 from mlcore.errors import InvalidValue
@@ -61,17 +62,12 @@ def metric_columns(key: str, steps: Any, values: Any, times: Any = None) -> dict
 
 
 def _column(code: str, key: str, values: Any) -> array[Any]:
-    found = array(code)
-    try:
+    with suppress(TypeError, ValueError):  # no buffer, or one of things that are no numbers
         view = memoryview(values)
         if view.ndim == 1 and view.format in _FORMATS[code] and view.itemsize == 8:
-            found.frombytes(view.tobytes())
-            return found
-    except (TypeError, ValueError):
-        pass  # no buffer, or one of things that are no numbers
+            return array(code, view.tobytes())
     try:
-        values = values.tolist() if hasattr(values, "tolist") else values
-        values = values if isinstance(values, list) else list(values)
+        values = list(values.tolist() if hasattr(values, "tolist") else values)
     except TypeError as error:
         raise InvalidValue(f"metric {key!r}: {type(values).__name__} {values!r:.80} is no sequence") from error
     try:

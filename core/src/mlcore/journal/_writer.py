@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from itertools import takewhile
 from pathlib import Path
 from time import time_ns
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec
+from zlib import crc32
 
 from mlcore.journal import format as f
 from mlcore.journal._keeper import keep
@@ -19,28 +20,27 @@ from mlcore.journal._values import as_float, as_int, check_key, metric_columns
 from mlcore.store import Event, clock, encode_event, to_json
 
 _log = logging.getLogger("mlcore")
-_SIZE = f.POINT_FRAME.size + f.CHECKSUM.size
+_pack, _seal = f.POINT_FRAME.pack, f.CHECKSUM.pack
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_COUNTED = (int, type(None))  # steps to count on from: numpy's would overflow
+_P = ParamSpec("_P")
 
 
-_F = TypeVar("_F", bound=Callable[..., None])
-
-
-def _in_turn(method: _F) -> _F:
+def _in_turn(method: Callable[Concatenate[Writer, _P], None]) -> Callable[Concatenate[Writer, _P], None]:
     """Let calls of several threads wait for each other, and one that comes amid another of its own thread go aside."""
 
     @wraps(method)
-    def call(self: Writer, *args: Any, **kwargs: Any) -> None:
+    def call(self: Writer, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
         with self._lock:
             if self._busy:
-                return getattr(self._aside(), method.__name__)(*args, **kwargs)  # type: ignore[no-any-return]
+                return call(self._aside(), *args, **kwargs)
             self._busy = True
             try:
                 return method(self, *args, **kwargs)
             finally:
                 self._busy = False
 
-    return cast("_F", call)
+    return call
 
 
 class Writer:
@@ -57,10 +57,8 @@ class Writer:
         self.dropped, self.reason = 0, ""
         self._lock = threading.RLock()
         self._fd, self._number, self._synced, self._stamp = -1, 0, 0, clock.tick()
-        self._keys: dict[str, list[int]] = {}  # key -> first word of its frames, last step
-        self._steps: dict[str, int] = {}  # last steps of before this journal
-        self._buffer = bytearray(_SIZE)
-        self._body = memoryview(self._buffer)[: f.POINT_FRAME.size]
+        self._words: dict[str, int] = {}  # the first word of each key's frames in this journal
+        self._steps: dict[str, int] = {}  # the last step of each key, of before this journal too
         self._seed, self._busy = 0, False
         self._beside: Writer | None = None
         keep(self)
@@ -70,53 +68,31 @@ class Writer:
         """Make the file now rather than with the first record. Raises `OSError`."""
         self._open()
 
-    def point(
-        self,
-        key: str,
-        value: Any,
-        step: Any = None,
-        time: Any = None,
-        *,
-        _pack: Any = f.POINT_FRAME.pack_into,
-        _crc: Any = zlib.crc32,
-        _seal: Any = f.CHECKSUM.pack_into,
-        _write: Any = os.write,
-        _now: Any = time_ns,
-    ) -> None:
+    def point(self, key: str, value: Any, step: Any = None, time: Any = None) -> None:
         """Log one value. This is the call that training makes most, so it is written for speed."""
-        with self._lock:
+        with self._lock:  # what _in_turn does, without the cost of another call
             if self._busy:
                 return self._aside().point(key, value, step, time)
             self._busy = True
             try:
+                word = self._words.get(key) if isinstance(key, str) else None  # type: ignore[redundant-expr]
+                stamp = time_ns()
+                if word is None or time is not None or stamp <= self._stamp or type(step) not in _COUNTED:
+                    return self._several({check_key(key): value}, step, time)
+                step = self._steps.get(key, -1) + 1 if step is None else step
                 try:
-                    entry = self._keys.get(key)
-                except TypeError:  # a list, or another thing that is no key of a dict
-                    check_key(key)
-                    raise
-                stamp = _now()
-                if entry is None or time is not None or stamp <= self._stamp:
-                    return self._several({key: value}, step, time)
-                if step is None:
-                    step = entry[1] + 1
-                elif type(step) is not int:  # numpy's would overflow when counted on
-                    return self._several({key: value}, step, time)
-                buffer = self._buffer
-                try:
-                    _pack(buffer, 0, entry[0], self._number + 1, stamp, step, value)
+                    body = _pack(word, self._number + 1, stamp, step, value)
                 except Exception:  # noqa: BLE001 - the value's own code may raise anything; this tells what is wrong
                     return self._several({key: value}, step, time)
-                _seal(buffer, 40, _crc(self._body, self._seed))
+                data = body + _seal(crc32(body, self._seed))
                 try:
-                    done = _write(self._fd, buffer)
-                    if done == _SIZE:
-                        self._number += 1
-                        self._stamp = stamp
-                        entry[1] = step
+                    done = os.write(self._fd, data)
+                    if done == len(data):
+                        self._number, self._stamp, self._steps[key] = self._number + 1, stamp, step
                         return None
-                except BaseException as error:  # noqa: BLE001 - see _commit
-                    return self._failed(error, bytes(buffer), {key: step}, 0)
-                self._commit(bytes(buffer), {key: step}, done)
+                except BaseException as error:  # noqa: BLE001 - see _failed
+                    return self._failed(error, data, {key: step}, 0)
+                self._commit(data, {key: step}, done)
                 return None
             finally:
                 self._busy = False
@@ -133,11 +109,9 @@ class Writer:
         columns = metric_columns(key, steps, values, times)
         for start in range(0, len(columns["step"]), f.CALL_ROWS):
             part = {name: column[start : start + f.CALL_ROWS] for name, column in columns.items()}
-            entry = self._entry(key)
-            if entry is not None:
-                payload = f.pack_block(entry[0] >> 32, part["step"], part.get("time"), part["value"])
-                flags = 0 if "time" in part else f.STAMPED
-                self._frame(f.BLOCK, flags, payload, {key: part["step"][-1]})
+            if word := self._word(key):
+                payload = f.pack_block(word >> 32, part["step"], part.get("time"), part["value"])
+                self._frame(f.BLOCK, 0 if "time" in part else f.STAMPED, payload, {key: part["step"][-1]})
 
     @_in_turn
     def events(self, events: Sequence[Event]) -> None:
@@ -148,8 +122,7 @@ class Writer:
 
     def continue_after(self, steps: Mapping[str, int]) -> None:
         """Count the steps of these keys on from here, as after a resume."""
-        with self._lock:
-            self._steps.update(steps)
+        self._steps.update(steps)
 
     @_in_turn
     def close(self) -> None:
@@ -159,8 +132,8 @@ class Writer:
         except OSError as error:
             _log.warning("could not sync %s to disk: %s", self.folder, error)
         self._let_go()
-        if self._beside is not None:
-            beside, self._beside = self._beside, None
+        beside, self._beside = self._beside, None
+        if beside is not None:
             beside.close()
             self.dropped, self.reason = self.dropped + beside.dropped, self.reason or beside.reason
 
@@ -191,7 +164,7 @@ class Writer:
     def _aside(self) -> Writer:
         if self._beside is None:
             self._beside = Writer(self.folder, self.home)
-            self._beside.continue_after({**self._steps, **{key: entry[1] for key, entry in self._keys.items()}})
+            self._beside.continue_after(self._steps)
         return self._beside
 
     def _open(self) -> None:
@@ -214,8 +187,7 @@ class Writer:
         keep(self)
 
     def _let_go(self) -> None:
-        self._steps.update({key: entry[1] for key, entry in self._keys.items()})
-        fd, self._fd, self._keys = self._fd, -1, {}  # at once, whatever signal comes
+        fd, self._fd, self._words = self._fd, -1, {}  # at once, whatever signal comes
         if fd >= 0:
             os.close(fd)
 
@@ -232,34 +204,30 @@ class Writer:
         stamp = clock.tick(self._stamp)
         self._commit(f.pack_frame(self._seed, kind, flags, self._number + 1, stamp, payload), steps)
 
-    def _entry(self, key: str) -> list[int] | None:
-        """Return what is known of a key, defined in the journal, or None if the disk refuses that."""
-        entry = self._keys.get(key)
-        if entry is None and check_key(key) and self._ready():
-            number = len(self._keys) + 1
+    def _word(self, key: str) -> int:
+        """Return the first word of a key's frames, once it is defined in the journal, or 0 if the disk refuses that."""
+        word = self._words.get(key, 0)
+        if not word and check_key(key) and self._ready():
+            number = len(self._words) + 1
             frame = f.pack_frame(self._seed, f.KEY, 0, 0, clock.tick(), to_json({"number": number, "key": key}))
             # twice, since all points of the key hang on it
             if self._commit(frame * 2, {}):
-                entry = self._keys[key] = [f.word(f.POINT, number), self._steps.get(key, -1)]
-        return entry
+                word = self._words[key] = f.word(f.POINT, number)
+        return word
 
     def _several(self, values: Mapping[str, Any], step: Any, time: Any) -> None:
         numbers = {check_key(key): as_float(key, value) for key, value in values.items()}
         given = None if step is None else as_int("step", step)
         at = time_ns() // 1_000_000 if time is None else as_int("time", time)
-        entries: dict[str, list[int]] = {}
-        for key in numbers:
-            entry = self._entry(key)
-            if entry is None:
-                return
-            entries[key] = entry
+        words = list(takewhile(bool, map(self._word, numbers)))  # up to the first that the disk refuses
+        if len(words) < len(numbers):
+            return
         stamp, frames, steps = clock.tick(self._stamp), list[bytes](), dict[str, int]()
-        for index, (key, value) in enumerate(numbers.items()):
-            steps[key] = as_int("step", entries[key][1] + 1) if given is None else given
-            flags = (f.CONTINUES if index + 1 < len(numbers) else 0) | (f.CONTINUED if index else 0)
-            first = f.word(f.POINT_AT, entries[key][0] >> 32, flags)
-            body = f.POINT_AT_FRAME.pack(first, self._number + 1, stamp, steps[key], at, value)
-            frames.append(body + f.CHECKSUM.pack(zlib.crc32(body, self._seed)))
+        for word, (key, value) in zip(words, numbers.items(), strict=True):
+            flags = (f.CONTINUES if len(steps) + 1 < len(words) else 0) | (f.CONTINUED if steps else 0)
+            steps[key] = as_int("step", self._steps.get(key, -1) + 1) if given is None else given
+            place = f.word(f.POINT_AT, word >> 32, flags), self._number + 1, stamp
+            frames.append(f.sealed(f.POINT_AT_FRAME.pack(*place, steps[key], at, value), self._seed))
         self._commit(b"".join(frames), steps)
 
     def _commit(self, data: bytes, steps: Mapping[str, int], done: int = 0) -> bool:
@@ -269,15 +237,13 @@ class Writer:
             self._count(data, steps)
         except BaseException as error:  # noqa: BLE001 - a signal's, which goes on from there, or the disk's
             self._failed(error, data, steps, done)
-        else:
-            return True
-        return False
+            return False
+        return True
 
     def _count(self, data: bytes, steps: Mapping[str, int]) -> None:
         _, number, self._stamp = f.PLACE.unpack_from(data)
         self._number = number or self._number
-        for key, step in steps.items():
-            self._keys[key][1] = step
+        self._steps.update(steps)
 
     def _failed(self, error: BaseException, data: bytes, steps: Mapping[str, int], done: int) -> None:
         """Bring the journal back to a boundary after a write that failed, or that a signal broke off."""

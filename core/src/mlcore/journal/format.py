@@ -13,7 +13,7 @@ import attrs
 
 from mlcore.errors import JournalError
 
-__all__ = ["Header", "pack_block", "pack_frame", "pack_header", "word"]
+__all__ = ["Header", "pack_block", "pack_frame", "pack_header", "sealed", "word"]
 
 VERSION = 1
 MAGIC = b"mlcorejl"
@@ -58,7 +58,12 @@ def pack_header(header: Header) -> bytes:
     """Return the first bytes of a journal: the header, twice."""
     source = bytes.fromhex(header.source)
     body = HEADER.pack(MAGIC, VERSION, HEADER_SIZE, 0, source, header.home.encode(), b"")
-    return (body + CHECKSUM.pack(zlib.crc32(body))) * 2
+    return sealed(body) * 2
+
+
+def sealed(body: bytes, seed: int = 0) -> bytes:
+    """Return bytes with their checksum after them."""
+    return body + CHECKSUM.pack(zlib.crc32(body, seed))
 
 
 def word(kind: int, value: int, flags: int = 0) -> int:
@@ -70,19 +75,13 @@ def pack_frame(seed: int, kind: int, flags: int, number: int, stamp: int, payloa
     """Return one frame with its checksum."""
     if len(payload) > FRAME_LIMIT:
         raise JournalError(f"a frame of {len(payload):,} bytes is over the limit of {FRAME_LIMIT:,}")
-    body = FRAME.pack(MARK, kind, flags, len(payload), number, stamp) + payload
-    return body + CHECKSUM.pack(zlib.crc32(body, seed))
+    return sealed(FRAME.pack(MARK, kind, flags, len(payload), number, stamp) + payload, seed)
 
 
 def pack_block(key: int, steps: Sequence[int], times: Sequence[int] | None, values: Sequence[float]) -> bytes:
     """Return the payload of a block: columns of steps, times (ms) and values."""
-    columns = [_column("q", steps), _column("q", times) if times is not None else b"", _column("d", values)]
-    return BLOCK_HEAD.pack(key, len(steps)) + b"".join(columns)
-
-
-def _column(code: str, values: Sequence[Any]) -> bytes:
-    packed = values if isinstance(values, array) and values.typecode == code else array(code, values)
+    columns: list[array[Any]] = [array("q", steps), array("q", () if times is None else times), array("d", values)]
     if sys.byteorder == "big":
-        packed = packed[:]
-        packed.byteswap()
-    return packed.tobytes()
+        for column in columns:
+            column.byteswap()
+    return b"".join([BLOCK_HEAD.pack(key, len(steps)), *columns])

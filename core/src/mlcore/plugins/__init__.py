@@ -28,28 +28,25 @@ FIRST_PARTY = {
 }
 
 
-class _Manager(pluggy.PluginManager):
-    """Take every function whose name starts with ``mlcore_`` as a hook, marked or not."""
+class _Door(pluggy.PluginManager):
+    """Keep all plugins; every function whose name starts with ``mlcore_`` is a hook, marked or not."""
 
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        options = super().parse_hookimpl_opts(plugin, name)
-        if options is None and name.startswith(PREFIX) and callable(getattr(plugin, name, None)):
-            return {}
-        return options
-
-
-class _Door:
     def __init__(self) -> None:
+        super().__init__("mlcore")
+        self.add_hookspecs(hookspecs)
         self.lock = threading.RLock()
-        self.pluggy = _Manager("mlcore")
-        self.pluggy.add_hookspecs(hookspecs)
         self.plugins: dict[str, Plugin] = {}
         self.loaded = False
 
-    def open(self) -> None:
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        ours = name.startswith(PREFIX) and callable(getattr(plugin, name, None))
+        return super().parse_hookimpl_opts(plugin, name) or ({} if ours else None)
+
+    def open(self) -> threading.RLock:
+        """Load what is installed, once, and return the lock for those who change something."""
         with self.lock:
             if self.loaded:
-                return
+                return self.lock
             self.loaded = True
             off = {name.strip() for name in os.environ.get("MLCORE_DISABLE_PLUGINS", "").split(",")}
             for plugin in _declared():
@@ -60,6 +57,7 @@ class _Door:
                         reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
                         name = f"{plugin.name} ({plugin.distribution})" if plugin.name in self.plugins else plugin.name
                         self.plugins[name] = attrs.evolve(plugin, name=name, error=reason)
+        return self.lock
 
     def admit(self, module: object, plugin: Plugin) -> Plugin:
         known = [name for name in dir(hookspecs) if name.startswith(PREFIX)]
@@ -70,21 +68,21 @@ class _Door:
                 close = get_close_matches(name, known, 1)
                 hint = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
                 raise PluginError(f"plugin {plugin.name} has an unknown hook {name}{hint}")
-        known_as = plugin.name if plugin.name in self.plugins else self.pluggy.get_name(module)
+        known_as = plugin.name if plugin.name in self.plugins else self.get_name(module)
         if known_as is not None:
             raise PluginError(f"plugin {plugin.name} is loaded already, as {known_as} of {self.plugins[known_as]}")
         try:
-            self.pluggy.register(module, plugin.name)
+            self.register(module, plugin.name)
             provides, listens = self.ask(module)
         except Exception as error:
-            self.pluggy.unregister(name=plugin.name)
+            self.unregister(name=plugin.name)
             raise PluginError(f"plugin {plugin.name} is broken: {type(error).__name__}: {error}") from error
         self.plugins[plugin.name] = attrs.evolve(plugin, provides=provides, listens=listens)
         return self.plugins[plugin.name]
 
     def ask(self, module: object) -> tuple[dict[str, tuple[Provider, ...]], tuple[str, ...]]:
         provides, listens = {}, []
-        for caller in self.pluggy.get_hookcallers(module) or ():
+        for caller in self.get_hookcallers(module) or ():
             if caller.spec is not None and caller.spec.argnames:
                 listens.append(caller.name)
                 continue
@@ -113,19 +111,17 @@ def register(module: object, name: str | None = None) -> Plugin:
     misspelt, has wrong arguments, or a plugin of that name is there already.
     """
     title = name or str(getattr(module, "__name__", type(module).__name__))
-    _door.open()
-    with _door.lock:
+    with _door.open():
         return _door.admit(module, Plugin(title, title))
 
 
 def unregister(name: str) -> None:
     """Take a plugin out again; a name that is not there is a `PluginError`."""
-    _door.open()
-    with _door.lock:
+    with _door.open():
         if _door.plugins.pop(name, None) is None:
             raise PluginError(f"no plugin named {name} is loaded")
-        if _door.pluggy.has_plugin(name):  # not if it was set aside
-            _door.pluggy.unregister(name=name)
+        if _door.has_plugin(name):  # not if it was set aside
+            _door.unregister(name=name)
 
 
 def installed() -> tuple[Plugin, ...]:
@@ -149,8 +145,7 @@ def provided(kind: str) -> dict[str, list[tuple[Plugin, Provider]]]:
 def conflicts() -> list[str]:
     """Return one sentence for each name that more than one plugin provides."""
     kinds = sorted({kind for plugin in installed() for kind in plugin.provides})
-    found = [(kind, name, who) for kind in kinds for name, who in provided(kind).items() if len(who) > 1]
-    return [_conflict(*each) for each in found]
+    return [_conflict(kind, name, who) for kind in kinds for name, who in provided(kind).items() if len(who) > 1]
 
 
 def _conflict(kind: str, name: str, who: list[tuple[Plugin, Provider]]) -> str:
@@ -166,32 +161,26 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     """
     who = provided(kind).get(name, [])
     if not who:
-        raise NotInstalled(_missing(kind, name))
+        extra, others = FIRST_PARTY.get(kind, {}).get(name), ", ".join(sorted(provided(kind))) or "nothing"
+        text = f"nothing installed provides {name!r} under {kind}; "
+        text += f"it comes with: pip install mlcore-{extra}" if extra else f"there is: {others}"
+        if broken := [f"{plugin} ({plugin.error})" for plugin in installed() if plugin.error]:
+            text += f". Set aside because they failed to load: {'; '.join(broken)}"
+        raise NotInstalled(text)
     if len(who) > 1:
         raise PluginError(_conflict(kind, name, who))
     plugin, record = who[0]
-    if not isinstance(record.implementation, str):
-        return record.implementation
     try:
-        implementation: Callable[..., Any] = _import(record.implementation)
+        return _import(record.implementation) if isinstance(record.implementation, str) else record.implementation
     except Exception as error:
         where = f"{plugin} provides {name!r} as {record.implementation}"
         raise PluginError(f"{where}, which fails: {type(error).__name__}: {error}") from error
-    return implementation
-
-
-def _missing(kind: str, name: str) -> str:
-    extra, others = FIRST_PARTY.get(kind, {}).get(name), ", ".join(sorted(provided(kind))) or "nothing"
-    remedy = f"it comes with: pip install mlcore-{extra}" if extra else f"there is: {others}"
-    text = f"nothing installed provides {name!r} under {kind}; {remedy}"
-    broken = [f"{plugin} ({plugin.error})" for plugin in installed() if plugin.error]
-    return f"{text}. Set aside because they failed to load: {'; '.join(broken)}" if broken else text
 
 
 def notify(event: str, **arguments: Any) -> None:
     """Tell every plugin that listens to `event`; what one of them raises is logged under its name."""
     _door.open()
-    for implementation in reversed(getattr(_door.pluggy.hook, event).get_hookimpls()):
+    for implementation in reversed(getattr(_door.hook, event).get_hookimpls()):
         try:
             implementation.function(*(arguments[name] for name in implementation.argnames))
         except Exception:

@@ -18,7 +18,6 @@ import attrs
 from mlcore.config import user_cache
 from mlcore.hookspecs import Provider
 
-GROUP = "mlcore"
 _METADATA = (".dist-info", ".egg-info")
 _SETTLED_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
 
@@ -50,11 +49,11 @@ def entry_points() -> list[Plugin]:
             return [Plugin(name, module, where, version) for name, module, where, version in cached["plugins"]]
     found = _scan()
     if all(time.time_ns() - changed > _SETTLED_NS for names in changes for _, changed in names):
-        content = {"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]}
+        content = json.dumps({"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]})
         with contextlib.suppress(OSError):  # a read-only home costs time, nothing else
             file.parent.mkdir(parents=True, exist_ok=True)
             temporary = file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.write_text(content, encoding="utf-8")
             temporary.replace(file)
     return found
 
@@ -74,7 +73,7 @@ def _scan() -> list[Plugin]:
     found: dict[tuple[str, str], Plugin] = {}
     for distribution in distributions():
         try:
-            for point in distribution.entry_points.select(group=GROUP):
+            for point in distribution.entry_points.select(group="mlcore"):
                 plugin = Plugin(point.name, point.value, distribution.name or "", distribution.version or "")
                 # the first on sys.path is the one that is imported
                 found.setdefault((plugin.name, plugin.distribution), plugin)

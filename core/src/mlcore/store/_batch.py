@@ -1,5 +1,6 @@
 """Records and batches: what a writer numbers, and what a store takes in."""
 
+import hashlib
 import re
 from array import array
 from collections.abc import Iterable
@@ -12,11 +13,7 @@ from mlcore.store._events import Event, RowsLogged
 
 __all__ = ["Batch", "Marks", "Record", "check", "digest"]
 
-STAMP_LIMIT = 1 << 63
-_SOURCE = r"[0-9a-f]{32}"
-_HOME = r"[A-Za-z0-9_-]{0,64}"
 _CLAIM = r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}"
-_DIGEST = r"[0-9a-f]{64}|"
 
 
 @attrs.frozen
@@ -60,38 +57,34 @@ class Batch:
 
 def digest(records: Iterable[Record], previous: str = "") -> str:
     """Return the digest of a source after `records`: SHA-256, as hex, over the one before and the record."""
-    import hashlib  # loads OpenSSL, which who writes a journal does not need
-
     for record in records:
         state = hashlib.sha256(f"{previous} {record.number} {record.stamp}".encode())
         for event in record.events:
-            if isinstance(event, RowsLogged):
-                head = attrs.evolve(event, columns={}, raw=None)
-                state.update(encode_event(head))
-                for name, values in sorted(event.columns.items()):
-                    content = values.tobytes() if isinstance(values, array) else to_json(values)
-                    state.update(name.encode() + content)
-            else:
+            if not isinstance(event, RowsLogged):
                 state.update(encode_event(event))
+                continue
+            state.update(encode_event(attrs.evolve(event, columns={}, raw=None)))
+            for name, values in sorted(event.columns.items()):
+                state.update(name.encode() + (values.tobytes() if isinstance(values, array) else to_json(values)))
         previous = state.hexdigest()
     return previous
 
 
 def check(batch: Batch) -> None:
     """Raise `Malformed` if the batch breaks the format."""
-    if not re.fullmatch(_SOURCE, batch.source):
+    if not re.fullmatch(r"[0-9a-f]{32}", batch.source):
         raise Malformed(f"source {batch.source[:80]!r} is not 32 hex digits")
-    if not re.fullmatch(_HOME, batch.home):
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", batch.home):
         raise Malformed(f"home {batch.home[:80]!r} is not an id")
     if batch.claim is not None and not (batch.records and re.fullmatch(_CLAIM, batch.claim)):
         raise Malformed(f"claim {batch.claim[:80]!r} is no plain text, or claims nothing")
-    if not re.fullmatch(_DIGEST, batch.previous):
+    if not re.fullmatch(r"[0-9a-f]{64}|", batch.previous):
         raise Malformed(f"source {batch.source}: previous {batch.previous[:80]!r} is no digest")
     number, stamp = batch.first - 1, 0
     for record in batch.records:
         if record.number != number + 1 or record.number < 1:
             raise Malformed(f"source {batch.source}: record {record.number} follows record {number}")
-        if not stamp <= record.stamp < STAMP_LIMIT or not record.events:
+        if not stamp <= record.stamp < 1 << 63 or not record.events:
             raise Malformed(f"source {batch.source}: record {record.number} has no events or a wrong stamp")
         for event in record.events:
             check_rows(event)

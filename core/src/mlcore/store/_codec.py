@@ -9,17 +9,12 @@ from typing import Any
 import attrs
 
 from mlcore.errors import InvalidValue, Malformed
-from mlcore.store import _events
-from mlcore.store._events import Event, RowsLogged, Unknown
+from mlcore.store import _events as e
 
 __all__ = ["EVENT_LIMIT", "decode_event", "encode_event", "from_json", "to_json"]
 
 EVENT_LIMIT = 65_536  # of rows it counts eight bytes a number; as JSON a number takes up to three times that
-_TYPES: dict[str, type[Event]] = {
-    name: each
-    for name, each in vars(_events).items()
-    if name in _events.__all__ and name not in ("column", "Event", "Unknown")
-}
+_TYPES = {name: getattr(e, name) for name in e.__all__ if name not in ("column", "Event", "Unknown")}
 _FIELDS = {name: [f for f in attrs.fields(cls) if f.name != "raw"] for name, cls in _TYPES.items()}
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("kind", "id", "parent", "family", "key", "context"), lambda it: isinstance(it, str)),
@@ -32,30 +27,26 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 _COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: e.Event) -> bytes:
     """Return the event as one line of JSON, without its newline.
 
     Raises `InvalidValue` when a value is no JSON or the event is larger than 64 kB.
     """
     if event.raw is not None:
         return event.raw
-    content: dict[str, Any] = {"type": type(event).__name__}
-    for field in _FIELDS[type(event).__name__]:
-        value = getattr(event, field.name)
-        if field.default is attrs.NOTHING or value not in (field.default, {}):
-            content[field.name] = value
-    if wrong := _wrong(content):
-        raise InvalidValue(f"{event.kind} {event.id}: {content['type']} has a {wrong} of the wrong type")
-    line = to_json(content)
-    if len(line) > EVENT_LIMIT * (4 if isinstance(event, RowsLogged) else 1):
-        raise InvalidValue(
-            f"{event.kind} {event.id}: one {content['type']} of {len(line):,} bytes is over the limit of "
-            f"{EVENT_LIMIT:,}; keep large values as files and log where they are"
-        )
+    name = type(event).__name__
+    fields = ((field, getattr(event, field.name)) for field in _FIELDS[name])
+    given = {f.name: value for f, value in fields if f.default is attrs.NOTHING or value not in (f.default, {})}
+    if wrong := _wrong(given):
+        raise InvalidValue(f"{event.kind} {event.id}: {name} has a {wrong} of the wrong type")
+    line = to_json({"type": name, **given})
+    if len(line) > EVENT_LIMIT * (4 if isinstance(event, e.RowsLogged) else 1):
+        limit = f"the limit of {EVENT_LIMIT:,}; keep large values as files and log where they are"
+        raise InvalidValue(f"{event.kind} {event.id}: one {name} of {len(line):,} bytes is over {limit}")
     return line
 
 
-def decode_event(line: bytes) -> Event:
+def decode_event(line: bytes) -> e.Event:
     """Return the event in a line of JSON; an unknown type comes back as `Unknown`.
 
     Raises `Malformed` when it is no event at all.
@@ -65,28 +56,25 @@ def decode_event(line: bytes) -> Event:
         name, kind, id = content["type"], content["kind"], content["id"]
         if b"\n" in line or not all(isinstance(each, str) for each in (name, kind, id)):
             raise ValueError("type, kind and id must be text, all in one line")
+        if name not in _TYPES:
+            return e.Unknown(kind=kind, id=id, type=name, raw=line)
+        given = {field.name: content[field.name] for field in _FIELDS[name] if field.name in content}
+        if wrong := _wrong(given):
+            raise ValueError(f"{name} has a {wrong} of the wrong type")
+        event: e.Event = _TYPES[name](**given, raw=line)  # a TypeError if a field is missing
     except (ValueError, KeyError, TypeError) as error:
         raise Malformed(f"not an event: {line[:80]!r}: {error}") from error
-    if name not in _TYPES:
-        return Unknown(kind=kind, id=id, type=name, raw=line)
-    given = {field.name: content[field.name] for field in _FIELDS[name] if field.name in content}
-    if wrong := _wrong(given):
-        raise Malformed(f"{name} has a {wrong} of the wrong type: {line[:80]!r}")
-    try:
-        event = _TYPES[name](**given, raw=line)
-    except TypeError as error:
-        raise Malformed(f"{name} lacks a field: {error}") from error
     check_rows(event)
     return event
 
 
-def _wrong(content: Mapping[str, Any]) -> str:
-    return next((key for key, value in content.items() if key != "type" and not _CHECKS[key](value)), "")
+def _wrong(given: Mapping[str, Any]) -> str:
+    return next((key for key, value in given.items() if not _CHECKS[key](value)), "")
 
 
-def check_rows(event: Event) -> None:
+def check_rows(event: e.Event) -> None:
     """Raise `Malformed` if the event has rows that cannot be put in order."""
-    columns = event.columns if isinstance(event, RowsLogged) else {}
+    columns = event.columns if isinstance(event, e.RowsLogged) else {}
     orders = [columns[name] for name in ("step", "time") if columns.get(name)]
     if len({len(values) for values in columns.values()}) > 1:
         raise Malformed(f"{event.kind} {event.id}: rows with columns of different lengths")

@@ -9,7 +9,7 @@ import attrs
 
 from mlcore.errors import PositionLost
 from mlcore.store._batch import Batch
-from mlcore.store._events import RowsLogged
+from mlcore.store._events import Event, RowsLogged
 from mlcore.store._fold import Entity, Fold
 from mlcore.store._query import Page, Query, find
 from mlcore.store._rows import Columns
@@ -60,12 +60,13 @@ def selected(
     if kinds is None and rows:
         return stored
     wanted = None if kinds is None else set(kinds)
-    records = []
-    for record in stored.batch.records:
-        of_kinds = (event for event in record.events if wanted is None or event.kind in wanted)
-        if events := tuple(event for event in of_kinds if rows or not isinstance(event, RowsLogged)):
-            records.append(attrs.evolve(record, events=events))
-    return attrs.evolve(stored, batch=attrs.evolve(stored.batch, records=tuple(records))) if records else None
+
+    def asked(event: Event) -> bool:
+        return (wanted is None or event.kind in wanted) and (rows or not isinstance(event, RowsLogged))
+
+    left = ((record, tuple(filter(asked, record.events))) for record in stored.batch.records)
+    records = tuple(attrs.evolve(record, events=events) for record, events in left if events)
+    return attrs.evolve(stored, batch=attrs.evolve(stored.batch, records=records)) if records else None
 
 
 class SimpleStore:
@@ -173,7 +174,6 @@ def shaped(
     answer = {}
     for name, series in found.items():
         if (keys is None or name[1] in keys) and (context is None or name[2] == context):
-            thin = series.sampled(max_points)
-            chosen = thin.columns.keys() if columns is None else thin.columns.keys() & set(columns)
-            answer[name] = Columns({each: thin[each] for each in thin.columns if each in chosen}).as_numpy()
+            thin = series.sampled(max_points).columns.items()
+            answer[name] = Columns({k: values for k, values in thin if columns is None or k in columns}).as_numpy()
     return answer

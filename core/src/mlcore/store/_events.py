@@ -3,6 +3,7 @@
 What this version does not know, types and fields alike, is kept byte for byte in `raw` and passed on as it came.
 """
 
+import contextlib
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,13 +20,9 @@ def column(values: Sequence[Any]) -> Sequence[Any]:
         return values
     values = values.tolist() if hasattr(values, "tolist") else list(values)
     kinds = {type(value) for value in values}
-    try:
-        if kinds == {int}:
-            return array("q", values)
-        if kinds == {float}:
-            return array("d", values)
-    except OverflowError:
-        pass
+    with contextlib.suppress(OverflowError):
+        if kinds in ({int}, {float}):
+            return array("q" if kinds == {int} else "d", values)
     return values
 
 

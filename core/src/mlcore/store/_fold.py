@@ -6,23 +6,14 @@ is a function of the set of records alone, so adding them in any order gives the
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from mlcore.store import _events as e
 from mlcore.store._batch import Batch, Record
-from mlcore.store._events import (
-    AttributesRemoved,
-    AttributesSet,
-    Created,
-    Erased,
-    Event,
-    Rewound,
-    RowsLogged,
-    Unknown,
-    Updated,
-)
 from mlcore.store._rows import Columns, Order, Rewind, Summary, ordered
 
 __all__ = ["Conflict", "Entity", "Fold", "same"]
@@ -62,88 +53,85 @@ class Entity:
     alive: bool | None = None
 
 
-class _Attribute:
-    """One name of a family: the last plain write, and every write that was to be the only one."""
+@attrs.define
+class _Value:
+    """One field or attribute: the last plain write, and every write that was to be the only one."""
 
-    __slots__ = ("once", "plain")
+    plain: tuple[Order, Any] = ((-1, "", 0, 0), _REMOVED)
+    once: dict[Order, Any] = attrs.field(factory=dict)
 
-    def __init__(self) -> None:
-        self.plain: tuple[Order, Any] | None = None
-        self.once: dict[Order, Any] = {}
+    def write(self, order: Order, value: Any, once: bool = False) -> None:
+        if once:
+            self.once[order] = value
+        elif order > self.plain[0]:
+            self.plain = (order, value)
+
+    def begin(self, order: Order, value: Any) -> None:
+        if all(order < each for each in self.once):  # every run brings its experiment's first values along
+            self.once = {order: value}
 
     def resolve(self) -> tuple[Any, list[tuple[Order, Any]]]:
         """Return the value, or _REMOVED, and the writes that lost to it."""
-        later = sorted(item for item in self.once.items() if self.plain is None or item[0] > self.plain[0])
-        if self.plain is not None and self.plain[1] is not _REMOVED:
-            value = self.plain[1]
-        elif later:
+        written, value = self.plain
+        later = sorted(item for item in self.once.items() if item[0] > written)
+        if value is _REMOVED and later:
             value = later.pop(0)[1]
-        else:
-            return _REMOVED, []
         return value, [item for item in later if not same(item[1], value)]
 
 
-def _when(write: tuple[Order, Any]) -> Order:
-    return write[0]
-
-
 class _State:
-    """All that is known of one entity."""
+    """All that is known of one entity, and what it was shown as since it changed."""
 
-    def __init__(self) -> None:
-        self.erased = False
+    def __init__(self, erased: bool = False) -> None:
+        self.erased = erased
+        self.shown: Entity | None = None
         self.first, self.last = 1 << 64, 0
-        self.parent: tuple[Order, str] | None = None
-        self.initial: dict[str, tuple[Order, Any]] = {}
-        self.updated: dict[str, tuple[Order, Any]] = {}
-        self.attributes: dict[tuple[str, str], _Attribute] = {}
+        self.parent: tuple[Order, str] = ((1 << 64, "", 0, 0), "")
+        self.fields: defaultdict[str, _Value] = defaultdict(_Value)
+        self.attributes: defaultdict[tuple[str, str], _Value] = defaultdict(_Value)
         self.rewinds: list[Rewind] = []
-        self.rows: dict[tuple[str, str], list[tuple[Order, Mapping[str, Any]]]] = {}
+        self.rows: defaultdict[tuple[str, str], list[tuple[Order, Mapping[str, Any]]]] = defaultdict(list)
 
-    def add(self, event: Event, order: Order) -> None:
-        self.first, self.last = min(self.first, order[0]), max(self.last, order[0])
-        if isinstance(event, RowsLogged):
-            self.rows.setdefault((event.key, event.context), []).append((order, event.columns))
-        elif isinstance(event, Created):
-            self.parent = min(self.parent or (order, event.parent), (order, event.parent))
-            for name, value in event.fields.items():
-                self.initial[name] = min(self.initial.get(name, (order, value)), (order, value), key=_when)
-        elif isinstance(event, Updated):
-            for name, value in event.fields.items():
-                self.updated[name] = max(self.updated.get(name, (order, value)), (order, value), key=_when)
-        elif isinstance(event, AttributesSet):
-            for name, value in event.values.items():
-                self.write(event.family, name, order, value, event.once)
-        elif isinstance(event, AttributesRemoved):
-            for name in event.names:
-                self.write(event.family, name, order, _REMOVED, False)
-        elif isinstance(event, Rewound):
-            self.rewinds.append((order, event.step))
-        elif isinstance(event, Erased):
-            self.erased = True
-
-    def write(self, family: str, name: str, order: Order, value: Any, once: bool) -> None:
-        attribute = self.attributes.setdefault((family, name), _Attribute())
-        if once:
-            attribute.once[order] = value
-        elif attribute.plain is None or order > attribute.plain[0]:
-            attribute.plain = (order, value)
+    def add(self, event: e.Event, order: Order) -> None:
+        match event:
+            case e.RowsLogged():
+                self.rows[event.key, event.context].append((order, event.columns))
+            case e.Created():
+                for name, value in event.fields.items():
+                    self.fields[name].begin(order, value)
+                self.parent = min(self.parent, (order, event.parent))
+            case e.Updated():
+                for name, value in event.fields.items():
+                    self.fields[name].write(order, value)
+            case e.AttributesSet():
+                for name, value in event.values.items():
+                    self.attributes[event.family, name].write(order, value, event.once)
+            case e.AttributesRemoved():
+                for name in event.names:
+                    self.attributes[event.family, name].write(order, _REMOVED)
+            case e.Rewound():
+                self.rewinds.append((order, event.step))
+            case e.Erased():
+                self.erased = True
 
     def series(self) -> dict[tuple[str, str], Columns]:
         return {key: ordered(rows, self.rewinds) for key, rows in sorted(self.rows.items())}
 
     def entity(self, kind: str, id: str) -> Entity:
-        fields = {name: value for name, (_, value) in sorted((self.initial | self.updated).items())}
-        attributes: dict[str, dict[str, Any]] = {}
+        fields = {name: each.resolve()[0] for name, each in sorted(self.fields.items())}
+        attributes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         conflicts = []
         for (family, name), attribute in sorted(self.attributes.items()):
             value, lost = attribute.resolve()
             conflicts += [Conflict(family, name, each, order[1]) for order, each in lost]
             if value is not _REMOVED:
-                attributes.setdefault(family, {})[name] = value
+                attributes[family][name] = value
         metrics = {key: summary for key, each in self.series().items() if (summary := each.summary()) is not None}
-        parent = self.parent[1] if self.parent else ""
-        return Entity(kind, id, parent, fields, attributes, metrics, tuple(conflicts), self.first, self.last)
+        shown = fields, dict(attributes), metrics, tuple(conflicts)
+        return Entity(kind, id, self.parent[1], *shown, self.first, self.last)
+
+
+_NOWHERE = _State(erased=True)
 
 
 class Fold:
@@ -151,7 +139,6 @@ class Fold:
 
     def __init__(self) -> None:
         self._states: dict[str, dict[str, _State]] = {}
-        self._cache: dict[tuple[str, str], Entity] = {}
         self._seen: dict[str, tuple[int, set[int]]] = {}
         self.stamp = 0
         self.claims: dict[str, str] = {}
@@ -168,11 +155,9 @@ class Fold:
         """Take in one record that was certainly not taken in before."""
         self.stamp = max(self.stamp, record.stamp)
         for index, event in enumerate(record.events):
-            if isinstance(event, Unknown):
-                continue
-            state = self._states.setdefault(event.kind, {}).setdefault(event.id, _State())
-            state.add(event, (record.stamp, source, record.number, index))
-            self._cache.pop((event.kind, event.id), None)
+            if not isinstance(event, e.Unknown):
+                self.touch(event.kind, event.id, record.stamp)
+                self._states[event.kind][event.id].add(event, (record.stamp, source, record.number, index))
 
     def _unseen(self, source: str, number: int) -> bool:
         last, beyond = self._seen.get(source, (0, set()))
@@ -187,34 +172,31 @@ class Fold:
 
     def entity(self, kind: str, id: str) -> Entity | None:
         """Return the entity, None if no event names it or it was erased."""
-        known = self._cache.get((kind, id))
-        if known is not None:
-            return known
-        state = self._states.get(kind, {}).get(id)
-        if state is None or state.erased:
-            return None
-        return self._cache.setdefault((kind, id), state.entity(kind, id))
+        state = self._state(kind, id)
+        if state.shown is None and not state.erased:
+            state.shown = state.entity(kind, id)
+        return state.shown
 
     def entities(self, kind: str) -> Iterator[Entity]:
         """Yield all entities of a kind that were not erased."""
-        found = (self.entity(kind, id) for id in list(self._states.get(kind, ())))
-        return (each for each in found if each is not None)
+        return filter(None, (self.entity(kind, id) for id in list(self._states.get(kind, ()))))
 
     def touch(self, kind: str, id: str, stamp: int) -> None:
         """Let an entity be known, and changed at `stamp`, for whoever keeps its rows elsewhere."""
         state = self._states.setdefault(kind, {}).setdefault(id, _State())
-        state.first, state.last = min(state.first, stamp), max(state.last, stamp)
-        self._cache.pop((kind, id), None)
+        state.first, state.last, state.shown = min(state.first, stamp), max(state.last, stamp), None
 
     def rewinds(self, kind: str, id: str) -> Sequence[Rewind]:
         """Return the order and the step of each `Rewound` of an entity, for whoever keeps its rows elsewhere."""
-        state = self._states.get(kind, {}).get(id)
-        return state.rewinds if state else ()
+        return self._state(kind, id).rewinds
 
     def series(self, kind: str, id: str) -> dict[tuple[str, str], Columns]:
         """Return the rows of an entity by key and context, in order, rewound rows left out."""
-        state = self._states.get(kind, {}).get(id)
-        return {} if state is None or state.erased else state.series()
+        state = self._state(kind, id)
+        return {} if state.erased else state.series()
+
+    def _state(self, kind: str, id: str) -> _State:
+        return self._states.get(kind, {}).get(id, _NOWHERE)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cmp_to_key, lru_cache, partial
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 import attrs
@@ -18,7 +18,7 @@ from mlcore.store._fold import Entity
 __all__ = ["And", "Compare", "Not", "Or", "Page", "Query", "Sort", "Term", "Where", "find"]
 
 FUNCTIONS = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
-COMPARISONS = ("=", "!=", "<", "<=", ">", ">=", "like", "ilike", "in", "is null")
+_OPERATORS = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 @attrs.frozen
@@ -39,8 +39,9 @@ class Term:
 class Compare:
     """Hold where `term` compares to `value`; what is missing holds only for ``is null``.
 
-    `op` is one of `COMPARISONS`. Strings compare by code point, ``like`` is case-sensitive and ``ilike`` is
-    not, ``in`` takes a tuple; values of different types are unequal and in no order.
+    `op` is ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``like``, ``ilike``, ``in`` or ``is null``. Strings compare
+    by code point, ``like`` is case-sensitive and ``ilike`` is not, ``in`` takes a tuple; values of different types
+    are unequal and in no order.
     """
 
     term: Term
@@ -110,42 +111,34 @@ def value_of(entity: Entity, term: Term) -> Any:
     """Return what `term` names, None where it is missing."""
     if term.family == "":
         return getattr(entity, term.name, None)
-    if term.family == "fields":
-        return entity.fields.get(term.name)
     if term.family == "metrics":
         summary = entity.metrics.get((term.name, term.context))
         return None if summary is None else getattr(summary, FUNCTIONS[term.function])
-    return entity.attributes.get(term.family, {}).get(term.name)
+    values = entity.fields if term.family == "fields" else entity.attributes.get(term.family, {})
+    return values.get(term.name)
 
 
 def holds(where: Where | None, entity: Entity) -> bool:
     """Tell whether an entity fits."""
-    if where is None:
-        return True
-    if isinstance(where, And):
-        return all(holds(part, entity) for part in where.parts)
-    if isinstance(where, Or):
-        return any(holds(part, entity) for part in where.parts)
+    if isinstance(where, And | Or):
+        each = (holds(part, entity) for part in where.parts)
+        return all(each) if isinstance(where, And) else any(each)
     if isinstance(where, Not):
         return not holds(where.part, entity)
-    return _compare(value_of(entity, where.term), where.op, where.value)
+    return where is None or _compare(value_of(entity, where.term), where.op, where.value)
 
 
 def _compare(value: Any, op: str, other: Any) -> bool:
-    if op == "is null":
-        return value is None
-    if value is None:
-        return False
+    if op == "is null" or value is None:
+        return op == "is null" and value is None
     if op == "in":
         return any(_compare(value, "=", each) for each in other)
     if op in ("like", "ilike"):
         return isinstance(value, str) and _pattern(other, op == "ilike").fullmatch(value) is not None
     alike = isinstance(value, str) == isinstance(other, str)
-    if op in ("=", "!="):
-        return (alike and value == other) == (op == "=")
-    if not alike or not isinstance(value, str | int | float) or not isinstance(other, str | int | float):
-        return False
-    return bool({"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}[op])  # type: ignore[operator]
+    if op not in ("=", "!="):  # these are of everything, order is of text and numbers
+        alike = alike and isinstance(value, str | int | float) and isinstance(other, str | int | float)
+    return bool(_OPERATORS[op](value, other)) if alike else op == "!="
 
 
 @lru_cache(maxsize=256)
@@ -158,27 +151,23 @@ def find(entities: Iterable[Entity], query: Query) -> Page:
     """Answer a query from all entities of its kind: the meaning that every store's `find` must have."""
     deleted = _names_deleted(query.where)
     fit = [e for e in entities if (deleted or not e.fields.get("deleted")) and holds(query.where, e)]
-    signs = [-1 if sort.descending else 1 for sort in query.order]
+    signs = [-1 if sort.descending else 1 for sort in query.order] + [1, 1]  # of the ties
     ranked = [([_rank(value_of(each, sort.term)) for sort in query.order] + _ties(each), each) for each in fit]
     in_order = cmp_to_key(partial(_order, signs=signs))
     ranked.sort(key=lambda item: in_order(item[0]))
     count = len(ranked) if query.count else None
     if query.token is not None:
-        after = _read_token(query.token, len(signs) + 2)
+        after = _read_token(query.token, len(signs))
         ranked = [item for item in ranked if _order(item[0], after, signs) > 0]
     stop = len(ranked) if query.limit is None else query.limit
-    token = None
-    if 0 < stop < len(ranked):
-        token = base64.urlsafe_b64encode(to_json(ranked[stop - 1][0])).decode()
+    token = base64.urlsafe_b64encode(to_json(ranked[stop - 1][0])).decode() if 0 < stop < len(ranked) else None
     return Page(tuple(_selected(entity, query.select) for _, entity in ranked[:stop]), token, count)
 
 
 def _names_deleted(where: Where | None) -> bool:
-    if isinstance(where, And | Or):
-        return any(map(_names_deleted, where.parts))
-    if isinstance(where, Not):
-        return _names_deleted(where.part)
-    return where is not None and where.term == Term("fields", "deleted")
+    if where is None or isinstance(where, Compare):
+        return where is not None and where.term == Term("fields", "deleted")
+    return any(map(_names_deleted, (where.part,) if isinstance(where, Not) else where.parts))
 
 
 def _ties(entity: Entity) -> list[list[Any]]:
@@ -189,28 +178,24 @@ def _ties(entity: Entity) -> list[list[Any]]:
 def _rank(value: Any) -> list[Any]:
     if value is None:
         return [3, 0]
-    if isinstance(value, float) and math.isnan(value):
-        return [2, 0]
     if isinstance(value, int | float):
-        return [0, value]
+        return [0, value] if value == value else [2, 0]  # noqa: PLR0124 - isnan fails on huge integers
     return [1, value if isinstance(value, str) else to_json(value).decode()]
 
 
 def _order(one: list[Any], other: list[Any], signs: list[int]) -> int:
-    for index, (a, b) in enumerate(zip(one, other, strict=True)):
+    for a, b, sign in zip(one, other, signs, strict=True):
         if a != b:
-            sign = signs[index] if index < len(signs) and max(a[0], b[0]) < 2 else 1
-            return -sign if a < b else sign
+            after = 1 if a > b else -1
+            return after * sign if max(a[0], b[0]) < 2 else after
     return 0
 
 
 def _read_token(token: str, size: int) -> list[Any]:
     try:
         ranks = from_json(base64.urlsafe_b64decode(token))
-        if len(ranks) != size:
-            raise ValueError("it belongs to another order")
-        if any(isinstance(value, str) != (rank == 1) for rank, value in ranks):
-            raise ValueError("it was changed")
+        if len(ranks) != size or any(isinstance(value, str) != (rank == 1) for rank, value in ranks):
+            raise ValueError("it was changed, or belongs to another order")
         return [[int(rank), value] for rank, value in ranks]
     except (ValueError, TypeError) as error:
         raise Malformed(f"not a page token: {token[:40]!r}: {error}") from error
@@ -224,10 +209,6 @@ def _selected(entity: Entity, select: tuple[Term, ...] | None) -> Entity:
         names = {term.name for term in select if term.family == family}
         return {key: each for key, each in values.items() if {"", key[0] if family == "metrics" else key} & names}
 
-    attributes = {name: chosen(name, each) for name, each in entity.attributes.items()}
-    return attrs.evolve(
-        entity,
-        fields=chosen("fields", entity.fields),
-        attributes={name: each for name, each in attributes.items() if each},
-        metrics=chosen("metrics", entity.metrics),
-    )
+    fields, metrics = chosen("fields", entity.fields), chosen("metrics", entity.metrics)
+    attributes = {name: some for name, each in entity.attributes.items() if (some := chosen(name, each))}
+    return attrs.evolve(entity, fields=fields, attributes=attributes, metrics=metrics)

@@ -68,10 +68,7 @@ def flat(values: Any) -> dict[str, Any]:
 def _walk(prefix: str, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         inner = fields_of(value)
-        if inner:
-            yield from _walk(f"{prefix}{key}.", inner)
-        else:
-            yield f"{prefix}{key}", value
+        yield from _walk(f"{prefix}{key}.", inner) if inner else [(f"{prefix}{key}", value)]
 
 
 def portions(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,8 @@ import attrs
 
 from mlcore.errors import JournalError
 from mlcore.folder import Folder
-from mlcore.journal import alive
 from mlcore.journal.format import SUFFIX
+from mlcore_local.home import alive
 from mlcore_local.reader import Journal, read
 from mlcore_local.seal import NAME, open_sealed
 

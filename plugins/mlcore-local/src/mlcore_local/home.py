@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from mlcore.errors import JournalError
-from mlcore.journal import alive
+from mlcore.journal import started, this_process
 from mlcore.journal.format import SUFFIX
 from mlcore.store import Batch, Columns, Erased, Fold, Record, Rewound, RowsLogged, Summary
 from mlcore_local.points import Points
@@ -20,11 +20,19 @@ from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows
 from mlcore_local.seal import Sealed, open_sealed
 
-__all__ = ["Home", "Name", "Piece", "Rewinds"]
+__all__ = ["Home", "Name", "Piece", "Rewinds", "alive"]
 
 _log = logging.getLogger("mlcore")
 Name = tuple[str, str]  # key, context
 Rewinds = Sequence[tuple[Any, int]]
+
+
+def alive(writer: Mapping[str, Any]) -> bool | None:
+    """Tell whether the process that `writer` describes runs: None if that cannot be known from here."""
+    here = this_process()
+    if not here["boot"] or any(writer.get(name) != here[name] for name in ("host", "boot", "pidns")):
+        return None
+    return bool(writer.get("started")) and started(int(writer.get("pid", 0))) == writer["started"]
 
 
 @attrs.frozen

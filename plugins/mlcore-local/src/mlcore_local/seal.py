@@ -130,7 +130,9 @@ def seal(folder: Path, run_id: str) -> bool:
 
 def _is_metric(columns: Columns) -> bool:
     """Tell whether there are rows, steps and times whole and values not: others are read as they were logged."""
-    return len(columns) > 0 and all(getattr(columns[name], "typecode", "") == code for name, (code, _) in _TYPES.items())
+    return len(columns) > 0 and all(
+        getattr(columns[name], "typecode", "") == code for name, (code, _) in _TYPES.items()
+    )
 
 
 def _records(path: Path, journal: Journal, rows: dict[tuple[str, str], Rows], run_id: str) -> Iterator[Record]:

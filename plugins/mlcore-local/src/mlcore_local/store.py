@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
