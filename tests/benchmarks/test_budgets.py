@@ -27,6 +27,8 @@ def test_start_up_loads_few_modules(code: str, limit: int, cache: str, tmp_path:
     loaded = set(run("-c", PROBE.format(code=code), cwd=tmp_path).splitlines()[-1].split())
     assert HEAVY.intersection(name.partition(".")[0] for name in loaded) == set()
     assert ("importlib.metadata" in loaded) == (cache == "cold" and code == FIRST_RUN)
+    if cache == "cold" and sys.version_info[:2] == (3, 12):
+        limit += 10  # importlib.metadata alone loads 114 there, and half as many before and after
     assert len(loaded) <= limit, sorted(loaded)
 
 

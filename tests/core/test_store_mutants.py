@@ -560,7 +560,7 @@ class NumbersBeforeItCommits(MemoryStore):
             self.shelf.claims["number"] = number = str(int(self.shelf.claims.get("number", "0")) + 1)
         event = batch.records[0].events[0]
         if isinstance(event, RowsLogged) and len(event) > 1:
-            time.sleep(0.003)
+            time.sleep(0.02)
         self.shelf.stored.append(Stored(f"{self.shelf.name} {number}", 0, "", batch))
 
     def events(self, after: str = START, **asked: Any) -> Iterator[Stored]:  # type: ignore[override]
@@ -1198,8 +1198,8 @@ def found_out(check: str, mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> bo
 
 @pytest.mark.parametrize(("check", "mutant"), MUTANTS, ids=lambda each: getattr(each, "__name__", None))
 def test_a_broken_store_is_found_out(check: str, mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check fails on a store that breaks what it guards."""
-    assert found_out(check, mutant, monkeypatch)
+    """The check fails on a store that breaks what it guards; where threads race, within a few attempts."""
+    assert any(found_out(check, mutant, monkeypatch) for _ in range(5))
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -74,18 +74,3 @@ def _imported(node: ast.AST) -> list[str]:
 def test_hooks_load_nothing_heavy(folder: Path, tmp_path: Path) -> None:
     """Guards `mlcore --help`, which loads the hooks of every installed plugin."""
     assert heavy(loaded(f"import {import_name(folder)}.hooks", tmp_path)) == set()
-
-
-def test_import_mlcore_is_light(tmp_path: Path) -> None:
-    """Guards the first line of every training script: at most 60 modules, none of them heavy."""
-    modules = loaded("import mlcore", tmp_path)
-    assert heavy(modules) == set()
-    assert len(modules) <= 60, sorted(modules)
-
-
-def test_a_first_run_is_light(tmp_path: Path) -> None:
-    """Guards the rest of the start-up: a run with one metric loads at most 200 modules, none heavy."""
-    code = "import mlcore; mlcore.start_run(); mlcore.log_metric('loss', 0.3); mlcore.end_run()"
-    modules = loaded(code, tmp_path)
-    assert heavy(modules) == set()
-    assert len(modules) <= 200, sorted(modules)

@@ -105,6 +105,8 @@ class Client:
         home = self._experiment_id(check_key(title))
         if run_id is None and key is None and active is None:
             run_id = os.environ.get("MLCORE_RUN_ID")
+        if resume == "must" and run_id is None and key is None:
+            raise InvalidValue("resume='must' needs to know which run: give its key or run_id")
         id = check_run_id(run_id or (keyed_run_id(home, key) if key is not None else new_run_id()))
         if inside:
             check_run_id(inside)
