@@ -108,8 +108,7 @@ class Client:
         if resume == "must" and run_id is None and key is None:
             raise InvalidValue("resume='must' needs to know which run: give its key or run_id")
         id = check_run_id(run_id or (keyed_run_id(home, key) if key is not None else new_run_id()))
-        if inside:
-            check_run_id(inside)
+        inside = inside and check_run_id(inside)
         rewind_to = None if rewind_to is None else as_int("rewind_to", rewind_to)
         fields = {"name": name or memorable_name(id), "status": "RUNNING", "start_time": int(time.time() * 1000)}
         fields |= {"user": user()} | ({"parent_run": inside} if inside else {}) | ({"key": key} if key else {})
@@ -133,8 +132,7 @@ class Client:
             run._params = dict(known.attributes.get("params", {}))
         run._write(*first)
         run._owed = tuple(first) if run._sink.dropped else ()
-        if tags:
-            run.set_tags(tags)
+        run.set_tags(tags or {})
         _active.push(run)
         return run
 
