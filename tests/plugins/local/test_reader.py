@@ -99,6 +99,7 @@ def test_a_flip_of_any_bit_loses_only_its_record(
     """Guards against rot: each bit once; everything undamaged is read, the flip is told of, and nothing is raised."""
     damaged = bytearray(data)
     for position in range(part, len(data), _PARTS):
+        assert len(survivors(frames, [(position, position + 1)])) >= len(whole) - 1, "nothing hangs on one frame alone"
         for bit in range(8):
             damaged[position] ^= 1 << bit
             check(bytes(damaged), [(position, position + 1)], frames, whole)

@@ -45,9 +45,9 @@ program.add_command(plugins_group)
 
 
 def main() -> None:
-    """Run the program; what mlcore raises becomes one line on stderr and exit code 1."""
+    """Run the program; what mlcore raises, or the system refuses, becomes one line on stderr and exit code 1."""
     try:
         program(prog_name="mlcore")
-    except MlcoreError as error:
+    except (MlcoreError, OSError) as error:
         click.echo(f"mlcore: {error}", err=True)
         sys.exit(1)

@@ -38,7 +38,7 @@ class Viewed:
         return "\n".join([type(self).__name__, *(f"  {name:<{width}}  {text}" for name, text in view.items())])
 
     def _repr_html_(self) -> str:
-        return _table([[name, _text(value)] for name, value in self._view().items()])
+        return _table([[name, _cell(name, value, whole=True)] for name, value in self._view().items()])
 
 
 class Listing(list[_T]):

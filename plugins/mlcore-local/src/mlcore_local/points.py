@@ -124,7 +124,7 @@ class Stretches:
 
 
 def _first_false(fits: NDArray[Any]) -> int:
-    return len(fits) if fits.all() else int(fits.argmin())
+    return len(fits) if fits.all() else int(fits.argmin(0))
 
 
 @cache
