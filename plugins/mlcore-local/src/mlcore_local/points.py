@@ -29,8 +29,11 @@ _WORTH = 20_000  # frames for which numpy is imported, if it is not there alread
 
 def numpy_for(rows: int) -> Any:
     """Return numpy if it is loaded already, or if so many rows are worth loading it; None where there is none."""
-    if rows < _WORTH and "numpy" not in sys.modules:
-        return None
+    return None if rows < _WORTH and "numpy" not in sys.modules else _numpy()
+
+
+@cache
+def _numpy() -> Any:
     try:
         import numpy
     except ImportError:
@@ -48,10 +51,10 @@ class Points(NamedTuple):
     times: Any
     values: Any
 
-    def span(self) -> tuple[int, int]:
-        """Return the least and the greatest stamp."""
+    def span(self) -> tuple[int, ...]:
+        """Return the least and the greatest stamp, once if there is one point, whose columns are tuples."""
         known = self.stamps
-        return (min(known), max(known)) if isinstance(known, tuple) else (int(known.min()), int(known.max()))
+        return known if isinstance(known, tuple) else (int(known.min()), int(known.max()))
 
 
 class Stretch(NamedTuple):
@@ -89,10 +92,10 @@ class Stretches:
     def find(self, data: bytes, position: int, base: int, number: int, keys: Collection[Any]) -> Stretch | None:
         """Return the stretch at `position` whose records are numbered from `number` on, all of known `keys`."""
         rows = (len(data) - position) // SIZE
-        if rows < _FEW or any(data[at : at + 4] != _HEAD for at in (position, position + (_FEW - 1) * SIZE)):
-            return None
         numpy = numpy_for(rows)
-        if numpy is None or sys.byteorder == "big":
+        if numpy is None or rows < _FEW or sys.byteorder == "big":
+            return None
+        if any(data[at : at + 4] != _HEAD for at in (position, position + (_FEW - 1) * SIZE)):
             return None
         frames = numpy.frombuffer(data, list(_FIELDS.items()), min(rows, self._ahead), position)
         fits = frames["head"] == int.from_bytes(_HEAD, "little")

@@ -105,8 +105,9 @@ class Journal:
                 self.offset = frame.end
                 if self._in_turn(whole):
                     if points is not None and frame.kind in _SIZES and len(whole) == 1 and frame.word in self.keys:
-                        columns = _point(frame)
-                        points(self, Points(frame.word, (frame.number,), (frame.stamp,), *columns.values()))
+                        step, time, value = _point(frame)
+                        one = Points(frame.word, (frame.number,), (frame.stamp,), (step,), (time,), (value,))
+                        points(self, one)
                     elif (record := self._record(whole)) is not None:
                         yield record
             self.offset = frame.end
@@ -210,7 +211,9 @@ class Journal:
         if frame.kind == f.EVENTS:
             return [decode_event(line) for line in bytes(frame.payload).split(b"\n")]
         if frame.kind in _SIZES:
-            return [self._rows(frame.word, _point(frame))]
+            step, time, value = _point(frame)
+            row = {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])}
+            return [self._rows(frame.word, row)]
         if frame.kind != f.BLOCK:
             raise ValueError(f"a frame of kind {frame.kind}")
         key, columns = _unpack_block(frame.payload, frame.flags, frame.stamp)
@@ -261,14 +264,13 @@ def _follows(frame: Frame, before: Frame) -> bool:
     return bool(frame.flags & f.CONTINUED) and frame.number == before.number and frame.offset == before.end
 
 
-def _point(frame: Frame) -> dict[str, array[Any]]:
-    """Return the columns of one row."""
+def _point(frame: Frame) -> tuple[int, int, float]:
+    """Return step, time and value."""
     if frame.kind == f.POINT:
         _, _, _, step, value = f.POINT_FRAME.unpack(frame.payload)
-        time = frame.stamp // 1_000_000
-    else:
-        step, time, value = f.POINT_AT_FRAME.unpack(frame.payload)[3:]
-    return {"step": array("q", [step]), "time": array("q", [time]), "value": array("d", [value])}
+        return step, frame.stamp // 1_000_000, value
+    step, time, value = f.POINT_AT_FRAME.unpack(frame.payload)[3:]
+    return step, time, value
 
 
 def _begins(data: bytes, position: int) -> bool:

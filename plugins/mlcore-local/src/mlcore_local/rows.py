@@ -22,7 +22,7 @@ class _Part:
 
     def __init__(self, columns: dict[str, Any]) -> None:
         self.columns = columns
-        self.logged: list[tuple[Any, Any, Any, int]] = []
+        self.logged: list[list[Any]] = []  # stamp, number, event, count
 
     def __len__(self) -> int:
         return sum(count for *_, count in self.logged)
@@ -63,19 +63,31 @@ class Rows:
         part = self._parts.setdefault((source, tuple(sorted(columns))), _Part({}))
         for name, values in columns.items():
             part.columns[name] = _joined(part.columns.get(name), values)
-        part.logged.append((stamp, number, event, len(next(iter(columns.values()), ()))))
+        part.logged.append([stamp, number, event, len(next(iter(columns.values()), ()))])
         self._known = None
 
     def add_points(self, source: str, points: Points) -> None:
         """Take in points of a metric, each a record by itself."""
+        self._known = None
         key = (source, METRIC)
         part = self._parts.get(key)
         if part is None:  # not "or", which counts the rows
             part = self._parts[key] = _Part({"step": array("q"), "time": array("q"), "value": array("d")})
+        one = isinstance(points.stamps, tuple)
         for name, values in (("step", points.steps), ("time", points.times), ("value", points.values)):
-            part.columns[name].frombytes(memoryview(values).cast("B"))
-        part.logged.append((points.stamps, points.numbers, 0, len(points.stamps)))
-        self._known = None
+            if one:
+                part.columns[name].append(values[0])
+            else:
+                part.columns[name].frombytes(memoryview(values).cast("B"))
+        if not one:
+            part.logged.append([points.stamps, points.numbers, 0, len(points.stamps)])
+            return
+        if not part.logged or not isinstance(part.logged[-1][0], array):
+            part.logged.append([array("q"), array("q"), 0, 0])
+        last = part.logged[-1]
+        last[0].append(points.stamps[0])
+        last[1].append(points.numbers[0])
+        last[3] += 1
 
     def __or__(self, other: Rows) -> Rows:
         """Return the rows of both, whose sources are all different."""
