@@ -1,6 +1,5 @@
 """Records and batches: what a writer numbers, and what a store takes in."""
 
-import hashlib
 import re
 from array import array
 from collections.abc import Iterable
@@ -57,6 +56,8 @@ class Batch:
 
 def digest(records: Iterable[Record], previous: str = "") -> str:
     """Return the digest of a source after `records`: SHA-256, as hex, over the one before and the record."""
+    import hashlib  # loads OpenSSL, which who writes a journal does not need
+
     for record in records:
         state = hashlib.sha256(f"{previous} {record.number} {record.stamp}".encode())
         for event in record.events:
