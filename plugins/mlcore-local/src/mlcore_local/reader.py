@@ -16,7 +16,7 @@ from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, decode_event, from_json
 from mlcore_local.points import Points, Stretch, Stretches
 
-__all__ = ["Damage", "Frame", "Journal", "TakePoints", "read", "read_header"]
+__all__ = ["Damage", "Frame", "Journal", "TakePoints", "read", "read_header", "unpacked"]
 
 _MARK = f.MARK.to_bytes(2, "little")
 _CHUNK = 4 << 20
@@ -328,12 +328,13 @@ def _unpack_block(payload: memoryview, flags: int, stamp: int) -> tuple[int, dic
     body, size = payload[f.BLOCK_HEAD.size :], 8 * rows
     if len(body) != size * (2 if flags & f.STAMPED else 3):
         raise ValueError("a block's length does not fit its rows")
-    steps, values = _array("q", body[:size]), _array("d", body[len(body) - size :])
-    times = array("q", [stamp // 1_000_000]) * rows if flags & f.STAMPED else _array("q", body[size : 2 * size])
+    steps, values = unpacked("q", body[:size]), unpacked("d", body[len(body) - size :])
+    times = array("q", [stamp // 1_000_000]) * rows if flags & f.STAMPED else unpacked("q", body[size : 2 * size])
     return key, {"step": steps, "time": times, "value": values}
 
 
-def _array(code: str, data: memoryview) -> array[Any]:
+def unpacked(code: str, data: bytes | memoryview) -> array[Any]:
+    """Return a column of little-endian int64 (code ``q``) or float64 (``d``)."""
     values = array(code)
     values.frombytes(data)
     if sys.byteorder == "big":

@@ -17,7 +17,6 @@ import os
 import struct
 import sys
 import zlib
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
 from mlcore.store import Columns, Fold, Record, RowsLogged, Summary, decode_event, encode_event, from_json, to_json
 from mlcore_local.points import Points
-from mlcore_local.reader import Journal, read
+from mlcore_local.reader import Journal, read, unpacked
 from mlcore_local.rows import Rows, summary_of
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Sealed:
         except ImportError:
             with open(self.path, "rb") as file:
                 file.seek(series.offset)
-                return Columns({name: _array(code, file.read(8 * rows)) for name, (code, _) in _TYPES.items()})
+                return Columns({name: unpacked(code, file.read(8 * rows)) for name, (code, _) in _TYPES.items()})
         data = numpy.fromfile(self.path, "<i8", 3 * rows, offset=series.offset)
         parts = (data[:rows], data[rows : 2 * rows], data[2 * rows :].view("<f8"))
         return Columns(dict(zip(_TYPES, parts, strict=True)))  # type: ignore[arg-type]
@@ -207,11 +206,3 @@ def _bytes(values: Any) -> bytes:
         values = values[:]
         values.byteswap()
     return bytes(values.tobytes())
-
-
-def _array(code: str, data: bytes) -> array[Any]:
-    values = array(code)
-    values.frombytes(data)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values
