@@ -18,6 +18,14 @@
     │   └── JournalError         a file is not a journal, or not one we can read
     ├── NotFound                 no run or experiment of that id or name
     │   └── Ambiguous            several of them
+    ├── ArtifactError            a file cannot be stored or read
+    │   ├── ArtifactNotFound     there is no file of that name
+    │   ├── UnsafePath           a name leads out of its root
+    │   └── DigestMismatch       a file is not what was stored
+    ├── ModelError               a model cannot be saved or loaded
+    │   ├── NotAModel            a folder holds no model
+    │   ├── Untrusted            loading it would run code that nobody trusted
+    │   └── SchemaMismatch       data do not fit the model's signature
     ├── InvalidValue             a key or value cannot be logged
     │   └── ParamConflict        a parameter has another value already
     └── RunStateError            the run's state forbids the call
@@ -98,6 +106,38 @@ class NotFound(MlcoreError, LookupError):
 
 class Ambiguous(NotFound):
     """Say that several runs or experiments fit, and which."""
+
+
+class ArtifactError(MlcoreError):
+    """Stand above what can go wrong with files, and name the URI."""
+
+
+class ArtifactNotFound(ArtifactError, LookupError):
+    """Say that there is no file of that name, and which there are."""
+
+
+class UnsafePath(ArtifactError, ValueError):
+    """Say which name leads out of the folder it must stay in."""
+
+
+class DigestMismatch(ArtifactError):
+    """Say which file is not what was stored: changed, missing or added."""
+
+
+class ModelError(MlcoreError):
+    """Stand above what can go wrong when a model is saved, loaded or asked."""
+
+
+class NotAModel(ModelError):
+    """Say that a folder holds no model, or what in its MLmodel file cannot be read."""
+
+
+class Untrusted(ModelError):
+    """Say what loading a model would run, and how to trust it."""
+
+
+class SchemaMismatch(ModelError, ValueError):
+    """Say which column or tensor does not fit the signature: what it asks for, and what was given."""
 
 
 class InvalidValue(MlcoreError, ValueError):

@@ -17,7 +17,16 @@ import pluggy
 if TYPE_CHECKING:
     from mlcore.tracking._run import Run
 
-__all__ = ["Provider", "hookimpl", "mlcore_artifact_backends", "mlcore_commands", "mlcore_run_ended", "mlcore_stores"]
+__all__ = [
+    "FlavorProvider",
+    "Provider",
+    "hookimpl",
+    "mlcore_artifact_backends",
+    "mlcore_commands",
+    "mlcore_flavors",
+    "mlcore_run_ended",
+    "mlcore_stores",
+]
 
 hookspec = pluggy.HookspecMarker("mlcore")
 hookimpl = pluggy.HookimplMarker("mlcore")
@@ -35,6 +44,13 @@ class Provider:
     name: str
     implementation: str | Callable[..., Any]
     summary: str = ""
+
+
+@attrs.frozen
+class FlavorProvider(Provider):
+    """Name a flavor and the `types` of models it saves, as dotted names; a subclass is saved as its nearest base is."""
+
+    types: tuple[str, ...] = ()
 
 
 @hookspec
@@ -69,6 +85,23 @@ def mlcore_artifact_backends() -> Iterable[Provider]:
 
     def mlcore_artifact_backends():
         return [Provider("vault", open_vault, "files in the lab's vault")]
+    ```
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def mlcore_flavors() -> Iterable[FlavorProvider]:
+    """Provide kinds of models, keyed by their name in an MLmodel file.
+
+    The implementation is called with nothing and returns a `mlcore.models.Flavor`. The types are compared with
+    the classes a model derives from, by name, so that nothing is imported to find the flavor. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import FlavorProvider
+
+    def mlcore_flavors():
+        return [FlavorProvider("prophet", "my_package.flavor:Prophet", "time series", types=("prophet.Prophet",))]
     ```
     """
     raise NotImplementedError

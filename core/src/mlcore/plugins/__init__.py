@@ -24,7 +24,10 @@ FIRST_PARTY = {
     "stores": {"file": "local", "http": "remote", "https": "remote", "sqlite": "sql", "mysql": "sql"}
     | {"mariadb": "sql", "postgresql": "sql", "postgres": "sql", "mlflow": "mlflow"},
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
-    "commands": dict.fromkeys(("init", "where", "fsck", "journal", "reindex"), "local"),
+    "flavors": {"sklearn": "sklearn", "python_function": "python"},
+    "commands": dict.fromkeys(
+        ("artifacts", "fsck", "init", "journal", "models", "reindex", "trust", "where"), "local"
+    ),
 }
 
 

@@ -1,0 +1,4 @@
+"""Models: their format on disk, what saves and loads them, and whom the reader trusts."""
+
+from mlcore.models._flavor import *
+from mlcore.models._trust import *
