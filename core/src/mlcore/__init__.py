@@ -9,18 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlcore import errors as errors
-    from mlcore import plugins as plugins
-    from mlcore.hookspecs import Provider as Provider
-    from mlcore.hookspecs import hookimpl as hookimpl
-    from mlcore.tracking._active import active_run as active_run
-    from mlcore.tracking._active import last_run as last_run
-    from mlcore.tracking._client import Client as Client
-    from mlcore.tracking._client import Experiment as Experiment
+    from mlcore import errors as errors, plugins as plugins
+    from mlcore.hookspecs import Provider as Provider, hookimpl as hookimpl
+    from mlcore.tracking._active import active_run as active_run, last_run as last_run
+    from mlcore.tracking._client import Client as Client, Experiment as Experiment
     from mlcore.tracking._module import *
     from mlcore.tracking._run import Run as Run
-    from mlcore.tracking._views import Listing as Listing
-    from mlcore.tracking._views import Series as Series
+    from mlcore.tracking._views import Listing as Listing, Series as Series
 
 __version__ = "0.1.0"
 _PLACES = {
