@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlcore import errors as errors, plugins as plugins
     from mlcore.hookspecs import Provider as Provider, hookimpl as hookimpl
     from mlcore.tracking._active import active_run as active_run, last_run as last_run
+    from mlcore.tracking._artifacts import Artifact as Artifact, Artifacts as Artifacts
     from mlcore.tracking._client import Client as Client, Experiment as Experiment
     from mlcore.tracking._module import *
     from mlcore.tracking._run import Run as Run
@@ -21,10 +22,11 @@ __version__ = "0.1.0"
 _PLACES = {
     "mlcore.hookspecs": "Provider hookimpl",
     "mlcore.tracking._active": "active_run last_run",
+    "mlcore.tracking._artifacts": "Artifact Artifacts",
     "mlcore.tracking._client": "Client Experiment",
     "mlcore.tracking._module": "client create_experiment end_run get_experiment get_run list_experiments list_runs "
-    "log_metric log_metrics log_param log_params log_points remove_tag set_experiment set_note set_store set_tag "
-    "set_tags start_run",
+    "log_artifact log_artifacts log_bytes log_dict log_figure log_metric log_metrics log_param log_params log_points "
+    "log_reference log_text remove_tag set_experiment set_note set_store set_tag set_tags start_run",
     "mlcore.tracking._run": "Run",
     "mlcore.tracking._views": "Listing Series",
 }

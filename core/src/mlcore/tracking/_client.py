@@ -42,12 +42,15 @@ class Client:
     """Log into one store and read from it.
 
     `uri` is a path, a URI whose scheme a plugin provides, or ``"off"``; by default it is found as
-    `mlcore.config` says. Raises `NotInstalled` for an unknown scheme.
+    `mlcore.config` says. `artifacts` is a path or URI below which runs keep their files, by default in the store.
+    Raises `NotInstalled` for an unknown scheme.
     """
 
-    def __init__(self, uri: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, uri: str | os.PathLike[str] | None = None, artifacts: str | os.PathLike[str] | None = None
+    ) -> None:
         self.setting = config.store_setting(uri)
-        self._backend = Backend(self.setting.value)
+        self._backend = Backend(self.setting.value, artifacts)
         self._experiment: str | None = None
 
     @property
