@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from mlcore import plugins as plugins
     from mlcore.hookspecs import Provider as Provider
     from mlcore.hookspecs import hookimpl as hookimpl
+    from mlcore.models._python import PythonModel as PythonModel
+    from mlcore.models._trusted import distrust as distrust
+    from mlcore.models._trusted import trust as trust
+    from mlcore.models._trusted import trusted as trusted
     from mlcore.tracking._active import active_run as active_run
     from mlcore.tracking._active import last_run as last_run
     from mlcore.tracking._client import Client as Client
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _PLACES = {
     "mlcore.hookspecs": "Provider hookimpl",
+    "mlcore.models._python": "PythonModel",
+    "mlcore.models._trusted": "distrust trust trusted",
     "mlcore.tracking._active": "active_run last_run",
     "mlcore.tracking._client": "Client Experiment",
     "mlcore.tracking._module": "client create_experiment end_run get_experiment get_run list_experiments list_runs "
