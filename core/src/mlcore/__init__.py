@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlcore import errors as errors, plugins as plugins
     from mlcore.hookspecs import Provider as Provider, hookimpl as hookimpl
+    from mlcore.models._python import PythonModel as PythonModel
+    from mlcore.models._trusted import distrust as distrust, trust as trust, trusted as trusted
     from mlcore.tracking._active import active_run as active_run, last_run as last_run
     from mlcore.tracking._artifacts import Artifact as Artifact, Artifacts as Artifacts
     from mlcore.tracking._client import Client as Client, Experiment as Experiment
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _PLACES = {
     "mlcore.hookspecs": "Provider hookimpl",
+    "mlcore.models._python": "PythonModel",
+    "mlcore.models._trusted": "distrust trust trusted",
     "mlcore.tracking._active": "active_run last_run",
     "mlcore.tracking._artifacts": "Artifact Artifacts",
     "mlcore.tracking._client": "Client Experiment",
