@@ -2,3 +2,4 @@
 
 from mlcore.models._flavor import *
 from mlcore.models._trust import *
+from mlcore.models._trusted import *
