@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -12,6 +12,9 @@ from mlcore import plugins
 from mlcore.errors import ModelError, NotInstalled, PluginError
 from mlcore.hookspecs import FlavorProvider
 from mlcore.models._trust import Trust
+
+if TYPE_CHECKING:
+    from mlcore.models._signature import Signature
 
 __all__ = ["Flavor", "Saved"]
 
@@ -25,7 +28,7 @@ class Saved:
     `config` is the flavor's own map in the MLmodel file, `python_function` that of MLflow's generic reader
     (``loader_module`` and what that looks up), None if there is no such reader. `modules` are the top-level modules
     that the files name and `requirements` further distributions that reading needs. `needs_trust` are the names
-    (``package.module.attribute``) that a reader must trust, none where the files are only data.
+    (``package.module.attribute``) that a reader must trust, none where the files are only data. `signature` is what the model's type hints say.
     """
 
     config: Mapping[str, Any]
@@ -33,6 +36,7 @@ class Saved:
     modules: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     needs_trust: tuple[str, ...] = ()
+    signature: Signature | None = None
 
 
 class Flavor:

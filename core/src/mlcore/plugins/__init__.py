@@ -25,9 +25,7 @@ FIRST_PARTY = {
     | {"mariadb": "sql", "postgresql": "sql", "postgres": "sql", "mlflow": "mlflow"},
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
-    "commands": dict.fromkeys(
-        ("artifacts", "fsck", "init", "journal", "models", "reindex", "trust", "where"), "local"
-    ),
+    "commands": dict.fromkeys(("artifacts", "fsck", "init", "journal", "models", "reindex", "trust", "where"), "local"),
 }
 
 
