@@ -28,7 +28,8 @@ class Saved:
     `config` is the flavor's own map in the MLmodel file, `python_function` that of MLflow's generic reader
     (``loader_module`` and what that looks up), None if there is no such reader. `modules` are the top-level modules
     that the files name and `requirements` further distributions that reading needs. `needs_trust` are the names
-    (``package.module.attribute``) that a reader must trust, none where the files are only data. `signature` is what the model's type hints say.
+    (``package.module.attribute``) that a reader must trust, none where the files are only data. `signature` is what the
+    model's type hints say.
     """
 
     config: Mapping[str, Any]

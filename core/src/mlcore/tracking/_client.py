@@ -164,7 +164,7 @@ class Client:
         return Run._find(self._backend, *where, deleted=include_deleted)
 
     def get_model(self, uri: str | os.PathLike[str]) -> ModelInfo:
-        """Return what a model says of itself, importing nothing for it; `uri` as in `load_model`. Raises `NotAModel`."""
+        """Return what a model says of itself, and import nothing for it; see `load_model`. Raises `NotAModel`."""
         from mlcore.models import read_model
 
         return attrs.evolve(read_model(model_folder(self, uri)), uri=os.fspath(uri))
