@@ -187,7 +187,7 @@ class Keeping(Thing):
             uris[artifacts.safe_path(name + inner)] = _record(file) | {"uri": text + inner}
         self._note(uris)
 
-    def _keep(self, sources: Mapping[str, Path | bytes]) -> None:
+    def _keep(self, sources: Mapping[str, Any]) -> None:
         if self._backend.uri == OFF:
             for name in sources:
                 artifacts.safe_path(name)
