@@ -20,6 +20,7 @@ __all__ = [
     "project_root",
     "store_setting",
     "user_cache",
+    "user_config",
 ]
 
 OFF = "off"
@@ -45,6 +46,11 @@ def _home() -> Path:
 def user_cache() -> Path:
     """Return the folder for files that may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "mlcore"
+
+
+def user_config() -> Path:
+    """Return the folder of what the user decided; nothing but the user writes there."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "mlcore"
 
 
 def project_root(start: Path | None = None) -> tuple[Path, str]:

@@ -1,9 +1,262 @@
-"""Trust: the one place that imports and unpickles what a model asks for."""
+"""Trust: the one place that imports and unpickles what a model asks for.
+
+Names cover what is installed here, never the files that come with a model: whoever made the model chose those. They
+take ``trust=True`` or a trusted digest, which cover everything.
+"""
 
 from __future__ import annotations
 
-__all__ = ["Trust"]
+import bz2
+import contextlib
+import gzip
+import importlib
+import importlib.machinery
+import importlib.util
+import logging
+import lzma
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+
+from mlcore.errors import InvalidValue, ModelError, NotInstalled, Untrusted
+from mlcore.models._trusted import DIGEST, trusted
+
+__all__ = ["Trust", "pickled_names"]
+
+_log = logging.getLogger("mlcore")
+# What a pickle may always name: types that hold data, run nothing, and cannot be changed by a pickle, since they are
+# C's. No Python class is here (a pickle can set its attributes for the whole process), nor numpy's dtype (a forged one
+# makes numpy follow pointers that the file holds).
+_DATA = {
+    f"{module}.{name}"
+    for module, names in {
+        "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple",
+        "collections": "OrderedDict defaultdict deque",
+        "datetime": "date datetime time timedelta timezone",
+    }.items()
+    for name in names.split()
+}
+_OPENERS: dict[str, Callable[[Path], Any]] = {"none": lambda path: path.open("rb"), "gzip": gzip.open}
+_OPENERS |= {"bzip2": bz2.open, "lzma": lzma.open}
+_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "lzma"}
+_importing = threading.RLock()
 
 
+@attrs.define
 class Trust:
-    """Hold what the reader of a model trusts."""
+    """Hold what the reader of one model trusts, and import and unpickle within it.
+
+    `what` names the model in errors; `everything` lets it run all it asks for, its own files too; `names` are patterns
+    of what it may import otherwise, such as ``mypkg.*``.
+    """
+
+    what: str = "this model"
+    everything: bool = False
+    names: tuple[str, ...] = ()
+    _note: str = ""  # told once, when something first needs that trust
+
+    @classmethod
+    def of(cls, trust: bool | str | Iterable[str] | None = None, *, digest: str | None = None, what: str = "") -> Trust:
+        """Return what `trust` means for the model with that digest.
+
+        None is the user's own list, False nothing but data, True everything, and names or digests come on top of the
+        user's own. Raises `InvalidValue` for anything else, `ModelError` if the user's list cannot be read.
+        """
+        what = what or cls().what
+        if isinstance(trust, bool):
+            return cls(what, everything=trust)
+        given: list[Any] = [trust] if isinstance(trust, str) else list(trust or ())
+        if not all(isinstance(each, str) and each.strip() for each in given):
+            raise InvalidValue(f"trust={trust!r}: give True, a name such as 'mypkg.*', or a list of names")
+        own = trusted()
+        note = f"running code of {what}, as you trust {digest}: {own[digest]}" if digest in own else ""
+        names = tuple(name for name in (*given, *own) if not DIGEST.fullmatch(name))
+        return cls(what, bool(note) or digest in given, names, note)
+
+    def allows(self, name: str) -> bool:
+        """Tell whether a dotted name (a module, or something in one) may be imported."""
+        return self.everything or any(
+            fnmatchcase(name, pattern) or fnmatchcase(f"{name}.", pattern) for pattern in self.names
+        )
+
+    def demand(self, what: str, *names: str) -> None:
+        """Raise `Untrusted` unless all `names` are trusted, or everything if none is given. `what` says why."""
+        missing = [name for name in dict.fromkeys(names) if not self.allows(name)]
+        if self.everything or (names and not missing):
+            note, self._note = self._note, ""
+            return _log.warning(note) if note else None
+        listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        by_name = f"; trust=[{', '.join(map(repr, missing[:10]))}] trusts these names" if missing else ""
+        raise Untrusted(
+            f"{self.what} would run code: {what}{': ' if listed else ''}{listed}. If you know who made it: trust=True "
+            f"runs all it asks for{by_name}; `mlcore trust add` takes names, a digest or the model's folder for good"
+        )
+
+    def import_module(self, name: str, folder: Path | None = None) -> ModuleType:
+        """Import a module that a model names, from `folder`, the model's ``code/``, if it is there.
+
+        Raises `Untrusted`, and `NotInstalled` if there is no such module.
+        """
+        if type(name) is not str or not all(part.isidentifier() for part in name.split(".")):
+            raise ModelError(f"{self.what} names a module {name!r}, which is no name of a module")
+        self.demand("it imports", name)
+        with self.code(folder):
+            try:
+                return importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
+
+    @contextlib.contextmanager
+    def code(self, folder: Path | None) -> Iterator[None]:
+        """Find modules in `folder`, the model's ``code/``, as long as this lasts; without full trust, never.
+
+        The model gets its own modules even where others of the same name are imported or installed, and everybody
+        else keeps theirs. Modules that nobody else has stay importable afterwards, for imports within functions.
+        """
+        if folder is None or not self.everything or not folder.is_dir():
+            yield
+            return
+        names = {path.name.partition(".")[0] for path in folder.iterdir()} - set(sys.stdlib_module_names)
+        finder = _Finder(str(folder), frozenset(name for name in names if not name.startswith("__")))
+        with _importing:
+            others = {name for name in finder.names if name in sys.modules or importlib.util.find_spec(name)}
+            away = _take_out(others)
+            sys.meta_path.insert(0, finder)
+            try:
+                yield
+            finally:
+                sys.meta_path.remove(finder)
+                _take_out(others)
+                sys.modules.update(away)
+                if finder not in sys.meta_path:
+                    sys.meta_path.append(finder)
+
+    def run(self, path: Path) -> ModuleType:
+        """Run a script that came with the model, as a module of a name of its own. Raises `Untrusted`."""
+        self.demand(f"it runs {path.name}")
+        name = f"{path.stem}_{os.urandom(8).hex()}"
+        spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def unpickle(self, path: Path, *, compression: str | None = None) -> Any:
+        """Load a pickle, also one of cloudpickle's, compressed or not. Raises `Untrusted` before anything runs.
+
+        Within names it is refused what it names beyond them, and also what turns out to be something else than its
+        name says, such as ``mypkg.tools.os``. A file that exhausts memory is not caught.
+        """
+        if self.everything:
+            self.demand("it unpickles", path.name)
+        with _opened(path, compression) as file:
+            try:
+                return pickle.load(file) if self.everything else _Restricted(file, self, path, compression).load()  # noqa: S301
+            except ModelError:
+                raise
+            except ModuleNotFoundError as error:
+                raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
+            except Exception as error:
+                raise ModelError(f"{path} cannot be unpickled: {type(error).__name__}: {error}") from error
+
+
+class _Restricted(pickle.Unpickler):
+    """Resolve trusted names only, and only to what is called so where it is defined."""
+
+    def __init__(self, file: Any, trust: Trust, *reread: Any) -> None:
+        super().__init__(file)
+        self.trust, self.reread = trust, reread
+
+    def find_class(self, module: str, name: str) -> Any:
+        asked = f"{module}.{name}"
+        if asked in _DATA:
+            return super().find_class(module, name)
+        if not self.trust.allows(asked):
+            self.trust.demand("its pickle names", asked, *pickled_names(*self.reread))
+        found = super().find_class(module, name)
+        kind = found if isinstance(getattr(found, "__qualname__", None), str) else type(found)
+        own = f"{kind.__module__}.{kind.__qualname__}"
+        self.trust.demand(f"what its pickle calls {asked} is", own)
+        return found
+
+
+class _Stub:
+    """Stand for any class or function, and its results, and do nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return super().__new__(cls)
+
+    def nothing(self, *_: Any, **__: Any) -> _Stub:
+        return self
+
+    __init__ = __call__ = __setitem__ = __setstate__ = add = append = extend = nothing
+
+
+class _Names(pickle.Unpickler):
+    """Note the names in a pickle; nothing is imported or called."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file)
+        self.names = dict[str, None]()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.names[f"{module}.{name}"] = None
+        return type(name, (_Stub,), {})
+
+    def persistent_load(self, _: Any) -> Any:
+        return _Stub()
+
+
+def pickled_names(path: Path, compression: str | None = None) -> list[str]:
+    """Return the names that a pickle would import, but for those of plain data, without importing any."""
+    with _opened(path, compression) as file:
+        reader = _Names(file)
+        with contextlib.suppress(Exception):  # what cannot be read further names nothing further
+            reader.load()
+        return [name for name in reader.names if name not in _DATA]
+
+
+def _opened(path: Path, compression: str | None) -> Any:
+    if compression is None:
+        with open(path, "rb") as file:
+            start = file.read(5)
+        compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "none")
+    if compression not in _OPENERS:
+        raise ModelError(f"{path} is compressed by {compression!r}; known are {', '.join(_OPENERS)}")
+    return _OPENERS[compression](path)
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """Load source only: bytecode beside it has no digest that says it is the source's, and would change the model."""
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError(path)
+
+
+@attrs.frozen
+class _Finder:
+    """Find the modules in a model's folder, and nobody else's."""
+
+    folder: str
+    names: frozenset[str]
+
+    def find_spec(self, name: str, path: Any = None, _: Any = None) -> Any:
+        place = next(iter(path)) if path else self.folder
+        if name.partition(".")[0] not in self.names or not Path(place).is_relative_to(self.folder):
+            return None
+        kinds = ((_Source, importlib.machinery.SOURCE_SUFFIXES),)
+        extension = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
+        return importlib.machinery.FileFinder(place, *kinds, extension).find_spec(name)
+
+
+def _take_out(names: set[str]) -> dict[str, ModuleType]:
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
