@@ -66,7 +66,7 @@ class PythonFunction(Flavor):
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
         """Load the model, and give it its artifacts; what others saved is left to the loader that they name."""
-        code = _inside(folder, config["code"]) if config.get("code") else None
+        code = _inside(folder, config.get("code") or "code")
         name = str(config.get("loader_module", ""))
         if not name.startswith(LOADER):
             return _load_by(name, code, folder, config, trust)
@@ -181,7 +181,7 @@ def _imported(code: CodeType) -> set[str]:
     return found.union(*(_imported(each) for each in code.co_consts if isinstance(each, CodeType)))
 
 
-def _load_by(name: str, code: Path | None, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
+def _load_by(name: str, code: Path, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
     """Load by the module that the model names, as MLflow does."""
     trust.demand("it is loaded by", f"{name}._load_pyfunc")
     path = str(_inside(folder, config["data"]) if config.get("data") else folder)

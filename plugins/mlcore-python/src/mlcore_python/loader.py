@@ -1,6 +1,7 @@
 """Load a model that mlcore saved, in readers without mlcore.
 
-A copy of this file is in the model, and MLflow calls `_load_pyfunc`. It stands alone: the standard library, and what the model itself needs.
+A copy of this file is in the model, and MLflow calls `_load_pyfunc`. It stands alone, on the standard library and what
+the model itself needs.
 """
 
 from __future__ import annotations
