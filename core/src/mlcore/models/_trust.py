@@ -98,8 +98,8 @@ class Trust:
         )  # repr: who made the model chose them
         by_name = f"trust=[{', '.join(map(repr, missing))}] allows just these names, " if 0 < len(missing) <= 10 else ""
         raise Untrusted(
-            f"{self.what} would run code: {what}{listed}. If you know who made it: {by_name}trust=True all it asks for, "
-            "and `mlcore trust add` a name or this model for good"
+            f"{self.what} would run code: {what}{listed}. If you know who made it: {by_name}trust=True all it asks "
+            "for, and `mlcore trust add` a name or this model for good"
         )
 
     def import_module(self, name: str, folder: Path | None = None) -> ModuleType:
