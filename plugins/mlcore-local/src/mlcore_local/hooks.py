@@ -22,8 +22,9 @@ def mlcore_artifact_backends() -> Iterable[Provider]:
 
 
 def mlcore_commands() -> Iterable[Provider]:
-    """Provide the commands that look after a folder store."""
+    """Provide the commands that look after a folder store, and after the files of runs."""
     return [
+        Provider("artifacts", "mlcore_local.artifact_commands:artifacts", "List, get, put and verify files of runs."),
         Provider("fsck", "mlcore_local.commands:fsck", "Check every journal of a store, and repair it."),
         Provider("init", "mlcore_local.commands:init", "Make a store."),
         Provider("journal", "mlcore_local.commands:journal", "Look into journals."),

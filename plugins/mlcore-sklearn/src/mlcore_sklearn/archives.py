@@ -1,0 +1,101 @@
+"""Write and read skops archives: what they name is told when they are written, and trusted when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import attrs
+
+from mlcore.errors import ModelError
+from mlcore.models import Trust
+from mlcore_sklearn import soundness
+from mlcore_sklearn.reach import out_of_reach
+from mlcore_sklearn.trusted_types import HARMLESS
+
+__all__ = ["Unreadable", "Written", "modules_of", "read", "write"]
+
+# Reading back what was written proves that it can be read, and costs a third of writing it: what is larger than this,
+# and holds nothing but what our tests read back, is spared it.
+SMALL = 4_000_000
+
+
+class Unreadable(Exception):
+    """Say why a reader could not load this model from a skops archive."""
+
+
+@attrs.frozen
+class Written:
+    """Tell of an archive what skops and we do not trust unasked, and the top-level modules it names."""
+
+    untrusted: tuple[str, ...]
+    needs_trust: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+def write(model: object, path: Path, code: Path) -> Written:
+    """Write `model` and make sure that a reader can load it. Raises `Unreadable` with why not."""
+    import skops.io
+
+    for _, why in out_of_reach(model, code):
+        raise Unreadable(why)
+    try:
+        skops.io.dump(model, path)
+        untrusted = skops.io.get_untrusted_types(file=path)
+        needs_trust = tuple(name for name in untrusted if name not in HARMLESS)
+        if needs_trust or path.stat().st_size <= SMALL:
+            skops.io.load(path, trusted=untrusted)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        raise Unreadable(f"skops fails with {type(error).__name__}: {error}") from error
+    return Written(tuple(untrusted), needs_trust, modules_of(path))
+
+
+def read(path: Path, trust: Trust, code: Path) -> Any:
+    """Load an archive if it names nothing but what is harmless or trusted, and if what it holds is sound.
+
+    Raises `Untrusted` with the names, and `ModelError` if it is no archive or was damaged or forged.
+    """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        try:
+            model = skops.io.load(path, trusted=sorted(HARMLESS))
+        except UntrustedTypesFoundException:
+            names = [name for name in skops.io.get_untrusted_types(file=path) if name not in HARMLESS]
+            trust.demand(str(path), *names)
+            for module in sorted({name.partition(".")[0] for name in names}):
+                if (code / module).is_dir() or (code / f"{module}.py").is_file():
+                    trust.import_module(module, code)
+            model = skops.io.load(path, trusted=[*sorted(HARMLESS), *names])
+        soundness.examine(model)
+    except soundness.Unsound as error:
+        raise ModelError(f"{path} was damaged or forged, and using it could crash the process: {error}") from error
+    except (BadZipFile, KeyError, ValueError, TypeError, AttributeError, EOFError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read as a skops archive: {error}") from error
+    return model
+
+
+def modules_of(path: Path) -> tuple[str, ...]:
+    """Return the top-level modules that an archive names, in order; none of them is imported."""
+    import json
+
+    with ZipFile(path) as archive:
+        schema = json.loads(archive.read("schema.json"))
+    found = {str(node["__module__"]).partition(".")[0] for node in _nodes(schema) if node.get("__module__")}
+    return tuple(sorted(found - {"builtins"}))
+
+
+def _nodes(schema: object) -> Iterator[dict[str, Any]]:
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if "__loader__" in node:
+                yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
