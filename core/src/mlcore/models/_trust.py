@@ -244,7 +244,8 @@ class _Finder:
 
     def find_spec(self, name: str, path: Any = None, _: Any = None) -> Any:
         place = Path(next(iter(path))) if path else self.folder
-        if name.partition(".")[0] not in self.names or not place.is_relative_to(self.folder):
+        parts = name.split(".")
+        if parts[0] not in self.names or "__pycache__" in parts or not place.is_relative_to(self.folder):
             return None
         extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
         sources = (_Source, importlib.machinery.SOURCE_SUFFIXES)

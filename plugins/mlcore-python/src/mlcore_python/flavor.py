@@ -16,8 +16,8 @@ from typing import Any
 import cloudpickle
 
 from mlcore import PythonModel
-from mlcore.errors import ModelError, UnsafePath
-from mlcore.models import Flavor, Saved, Trust, pickled_names
+from mlcore.errors import ModelError
+from mlcore.models import Flavor, Saved, Trust, file_in, pickled_names
 from mlcore_python import loader, standin
 
 __all__ = ["PythonFunction"]
@@ -66,19 +66,17 @@ class PythonFunction(Flavor):
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
         """Load the model, and give it its artifacts; what others saved is left to the loader that they name."""
-        code = _inside(folder, config.get("code") or "code")
-        name = str(config.get("loader_module", ""))
+        name = str(config.get("loader_module"))
         if not name.startswith(LOADER):
-            return _load_by(name, code, folder, config, trust)
-        with trust.code(code):
-            if "model_code_path" in config:
-                module = trust.run(_inside(folder, config["model_code_path"]))
-                model = module.model if hasattr(module, "model") else module.predict
-            else:
-                model = trust.unpickle(_inside(folder, config["python_model"]))
-            if hasattr(model, "load"):
-                files = config.get("artifacts", {}).items()
-                model.load({name: _inside(folder, entry["path"]) for name, entry in files})
+            return _load_by(name, folder, config, trust)
+        if "model_code_path" in config:
+            module = trust.run(file_in(folder, config["model_code_path"]))
+            model = module.model if hasattr(module, "model") else module.predict
+        else:
+            model = trust.unpickle(file_in(folder, config.get("python_model", PICKLE)))
+        if hasattr(model, "load"):
+            files = config.get("artifacts", {}).items()
+            model.load({key: file_in(folder, about["path"]) for key, about in files})
         return model
 
     def predictor(self, model: Any, config: Mapping[str, Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
@@ -181,19 +179,11 @@ def _imported(code: CodeType) -> set[str]:
     return found.union(*(_imported(each) for each in code.co_consts if isinstance(each, CodeType)))
 
 
-def _load_by(name: str, code: Path, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
+def _load_by(name: str, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
     """Load by the module that the model names, as MLflow does."""
     trust.demand("it is loaded by", f"{name}._load_pyfunc")
-    path = str(_inside(folder, config["data"]) if config.get("data") else folder)
-    with trust.code(code):
-        load = getattr(trust.import_module(name, code), "_load_pyfunc", None)
-        if load is None:
-            raise ModelError(f"the model is to be loaded by {name}, which has no _load_pyfunc")
-        return load(path, config["config"]) if config.get("config") else load(path)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UnsafePath(f"the model names the file {name!r}, which is outside of it")
-    return path
+    load = getattr(trust.import_module(name), "_load_pyfunc", None)
+    if load is None:
+        raise ModelError(f"the model is to be loaded by {name}, which has no _load_pyfunc")
+    path = str(file_in(folder, config["data"]) if config.get("data") else folder)
+    return load(path, config["config"]) if config.get("config") else load(path)
