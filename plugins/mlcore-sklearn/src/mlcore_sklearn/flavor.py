@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import ModelError
-from mlcore.models import Flavor, Saved, Trust, file_in
+from mlcore.errors import ModelError, UnsafePath
+from mlcore.models import Flavor, Saved, Trust
 from mlcore_sklearn import archives, inputs, pickles
 
 __all__ = ["Sklearn"]
@@ -77,16 +77,14 @@ class Sklearn(Flavor):
                 **shipped,
             },
             python_function={
-                "loader_module": loader,
-                "model_path": kept.config["pickled_model"],
-                "predict_fn": method,
+                **{"loader_module": loader, "model_path": kept.config["pickled_model"], "predict_fn": method},
                 **shipped,
             },
         )
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
         """Read the archive against the reader's trust, or the pickle through it."""
-        path = file_in(folder, config.get("pickled_model", "model.pkl"))
+        path = _inside(folder, config.get("pickled_model", "model.pkl"))
         kind = config.get("serialization_format") or "pickle"  # what MLflow wrote before it wrote this
         if kind == "skops":
             return archives.read(path, trust, folder / "code")
@@ -148,3 +146,12 @@ def _warn_unless_fitted(model: Any) -> None:
         warnings.warn(f"this {_kind(model)} is not fitted: loaded, it will not predict", stacklevel=3)
     except TypeError:
         return  # what is no estimator to scikit-learn cannot be asked
+
+
+def _inside(folder: Path, name: object) -> Path:
+    path = (folder / str(name)).resolve()
+    if not path.is_relative_to(folder.resolve()) or path == folder.resolve():
+        raise UnsafePath(f"{folder / 'MLmodel'}: pickled_model is {name!r}, which leads out of the model")
+    if not path.is_file():
+        raise ModelError(f"{folder / 'MLmodel'}: pickled_model is {name!r}, and there is no such file")
+    return path
