@@ -20,10 +20,11 @@ class _Model:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._predict = getattr(model, "predict", model)
-        self._takes_params = "params" in inspect.signature(self._predict).parameters
+        self._whole = "params" in inspect.signature(self._predict).parameters
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        return self._predict(data, params=params or {}) if self._takes_params else self._predict(data)
+        given = params or {}
+        return self._predict(data, params=given) if self._whole else self._predict(data, **given)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> _Model:  # noqa: ARG001
