@@ -10,7 +10,8 @@
 
 Every call of what `open_store` returns must open one more handle on the same store, which is new for every
 test. What the store can do decides which checks there are: state its ``capabilities`` in the class where they are
-not the usual ones. `ArtifactBackendContract` does the same for filesystems that keep files. Comes with ``pip install "mlcore[testing]"``.
+not the usual ones. `ArtifactBackendContract` does the same for filesystems that keep files. Comes with
+``pip install "mlcore[testing]"``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import io
@@ -141,8 +142,8 @@ class ArtifactBackendContract:
         artifacts.put(filesystem, root, {"old": b"old"})
         for name, before in (("new", None), ("old", b"old")):
             seen: list[bytes | None] = []
-            source = _Slow(lambda name=name, seen=seen: seen.append(_content(filesystem, f"{root}/{name}")))
-            artifacts.put(filesystem, root, {name: source})
+            look = functools.partial(_look, seen, filesystem, f"{root}/{name}")
+            artifacts.put(filesystem, root, {name: _Slow(look)})
             assert set(seen) == {before}
             assert _content(filesystem, f"{root}/{name}") == _Slow.content
 
@@ -185,7 +186,7 @@ class ArtifactBackendContract:
 
         reader = threading.Thread(target=read)
         reader.start()
-        calls = [lambda each=each: artifacts.put(filesystem, root, {"name": each}) for each in contents for _ in "ab"]
+        calls = [functools.partial(artifacts.put, filesystem, root, {"name": each}) for each in contents]
         failed = raised(at_once(calls))
         done.set()
         reader.join()
@@ -231,23 +232,21 @@ class ArtifactBackendContract:
         assert not filesystem.isdir(f"{root}/folder/file")
         assert filesystem.isdir(f"{root}/folder")
         assert not filesystem.isfile(f"{root}/folder")
-        assert [filesystem.exists(f"{root}/{name}") for name in ("folder/file", "folder/fil", "file")] == [
-            True,
-            False,
-            False,
-        ]
+        found = {name: filesystem.exists(f"{root}/{name}") for name in ("folder/file", "folder/fil", "file")}
+        assert found == {"folder/file": True, "folder/fil": False, "file": False}
 
     def test_a_missing_file_is_told_of(self, backend: Backend, tmp_path: Path) -> None:
         """Whatever is done with a file that is not there raises FileNotFoundError, and makes nothing."""
         filesystem, root = backend
         artifacts.put(filesystem, root, {"there": b"x"})
         missing, target = f"{root}/missing", tmp_path / "target"
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: filesystem.info(missing),
             lambda: filesystem.cat_file(missing),
             lambda: filesystem.open(missing, "rb").read(),
             lambda: filesystem.get_file(missing, str(target)),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(FileNotFoundError):
                 call()
         assert not filesystem.exists(missing)
@@ -323,6 +322,10 @@ class _Slow(io.BytesIO):
 
 def _fail() -> None:
     raise OSError("the source went away")
+
+
+def _look(seen: list[bytes | None], filesystem: Any, path: str) -> None:
+    seen.append(_content(filesystem, path))
 
 
 def _content(filesystem: Any, path: str) -> bytes | None:
