@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import attrs
 
-from mlcore.errors import ModelError
+from mlcore.errors import MlcoreError, ModelError, NotInstalled
 from mlcore.models import Trust
 from mlcore_sklearn import soundness
 from mlcore_sklearn.reach import out_of_reach
@@ -62,31 +64,52 @@ def read(path: Path, trust: Trust, code: Path) -> Any:
     from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
-        try:
-            model = skops.io.load(path, trusted=sorted(HARMLESS))
-        except UntrustedTypesFoundException:
-            names = [name for name in skops.io.get_untrusted_types(file=path) if name not in HARMLESS]
-            trust.demand(str(path), *names)
-            for module in sorted({name.partition(".")[0] for name in names}):
-                if (code / module).is_dir() or (code / f"{module}.py").is_file():
-                    trust.import_module(module, code)
-            model = skops.io.load(path, trusted=[*sorted(HARMLESS), *names])
+        nodes = list(_nodes(_schema(path)))
+        misused = {_name(node) for node in nodes if HARMLESS.get(_name(node), node["__loader__"]) != node["__loader__"]}
+        harmless = sorted(HARMLESS.keys() - misused)
+        with trust.code(code):
+            try:
+                model = skops.io.load(path, trusted=harmless)
+            except UntrustedTypesFoundException:
+                names = sorted({*skops.io.get_untrusted_types(file=path)} - {*harmless})
+                trust.demand("its archive names", *names)
+                _demand_what_they_are(nodes, {*names}, trust)
+                model = skops.io.load(path, trusted=[*harmless, *names])
         soundness.examine(model)
+    except MlcoreError:
+        raise
     except soundness.Unsound as error:
         raise ModelError(f"{path} was damaged or forged, and using it could crash the process: {error}") from error
-    except (BadZipFile, KeyError, ValueError, TypeError, AttributeError, EOFError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as a skops archive: {error}") from error
+    except ModuleNotFoundError as error:
+        raise NotInstalled(f"{path} needs the module {error.name}, which is not installed") from error
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read as a skops archive: {type(error).__name__}: {error}") from error
     return model
+
+
+def _demand_what_they_are(nodes: list[dict[str, Any]], names: set[str], trust: Trust) -> None:
+    """Demand trust in what names lead to as well: ``mypkg.tools.system`` may be ``os.system``, imported there."""
+    for node in nodes:
+        if (name := _name(node)) in names:
+            found = pkgutil.resolve_name(f"{node['__module__']}:{node['__class__']}")
+            kind = found if isinstance(getattr(found, "__qualname__", None), str) else type(found)
+            own = f"{kind.__module__}.{kind.__qualname__}"
+            trust.demand(f"what its archive calls {name} is", own)
 
 
 def modules_of(path: Path) -> tuple[str, ...]:
     """Return the top-level modules that an archive names, in order; none of them is imported."""
-    import json
-
-    with ZipFile(path) as archive:
-        schema = json.loads(archive.read("schema.json"))
-    found = {str(node["__module__"]).partition(".")[0] for node in _nodes(schema) if node.get("__module__")}
+    found = {str(node["__module__"]).partition(".")[0] for node in _nodes(_schema(path)) if node.get("__module__")}
     return tuple(sorted(found - {"builtins"}))
+
+
+def _schema(path: Path) -> object:
+    with ZipFile(path) as archive:
+        return json.loads(archive.read("schema.json"))
+
+
+def _name(node: dict[str, Any]) -> str:
+    return f"{node.get('__module__')}.{node.get('__class__')}"
 
 
 def _nodes(schema: object) -> Iterator[dict[str, Any]]:
