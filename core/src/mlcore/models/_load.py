@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcore import plugins
-from mlcore.errors import ModelError
+from mlcore.errors import MlcoreError, ModelError
 from mlcore.models._flavor import load_flavor
 from mlcore.models._mlmodel import ModelInfo, read_model
 from mlcore.models._trust import Trust
@@ -47,7 +47,13 @@ def load_folder(
         raise ModelError(f"model {folder} has no flavor {name!r}; it has {', '.join(info.flavors)}")
     allowed = Trust.of(trust, digest=info.verify(), what=f"model {folder}")
     reader = load_flavor(name)
-    unwrapped = reader.load(info.folder, info.flavors[name], allowed)
+    try:
+        unwrapped = reader.load(info.folder, info.flavors[name], allowed)
+    except MlcoreError:
+        raise
+    except Exception as error:
+        told = f"flavor {name!r} cannot read model {folder}: {type(error).__name__}: {error}"
+        raise ModelError(told) from error
     return Model(info, unwrapped, reader.predictor(unwrapped, info.flavors[name]))
 
 

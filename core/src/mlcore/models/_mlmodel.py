@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 
 from mlcore.artifacts import hash_folder
-from mlcore.errors import DigestMismatch, NotAModel
+from mlcore.errors import DigestMismatch, NotAModel, NotFound
+from mlcore.models._example import load_example
 from mlcore.models._signature import Signature
 
 __all__ = ["ModelInfo", "digest_of", "read_model"]
@@ -66,6 +67,13 @@ class ModelInfo:
     def _ours(self) -> Mapping[str, Any]:
         found = self.raw.get("mlcore")
         return found if isinstance(found, Mapping) else {}
+
+    def example(self) -> tuple[Any, Mapping[str, Any]]:
+        """Return data and parameters of the example that was saved. Raises `NotFound` if there is none."""
+        about = self.raw.get("saved_input_example_info")
+        if not about:
+            raise NotFound(f"model {self.folder} has no example: save it with input_example=")
+        return load_example(self.folder, about)
 
     def verify(self) -> str:
         """Return the model's digest; see `digest_of`. Raises `DigestMismatch` if a file is not as it was saved."""

@@ -14,6 +14,7 @@ import importlib.machinery
 import importlib.util
 import logging
 import lzma
+import os
 import pickle
 import sys
 import threading
@@ -104,7 +105,7 @@ class Trust:
 
         Raises `Untrusted`, and `NotInstalled` if there is no such module.
         """
-        if not all(part.isidentifier() for part in str(name).split(".")):
+        if type(name) is not str or not all(part.isidentifier() for part in name.split(".")):
             raise ModelError(f"{self.what} names a module {name!r}, which is no name of a module")
         self.demand("it imports", name)
         with self.code(folder):
@@ -137,6 +138,17 @@ class Trust:
                 sys.modules.update(away)
                 if finder not in sys.meta_path:
                     sys.meta_path.append(finder)
+
+    def run(self, path: Path) -> ModuleType:
+        """Run a script that came with the model, as a module of a name of its own. Raises `Untrusted`."""
+        self.demand(f"it runs {path.name}")
+        name = f"{path.stem}_{os.urandom(8).hex()}"
+        spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
 
     def unpickle(self, path: Path, *, compression: str | None = None) -> Any:
         """Load a pickle, also one of cloudpickle's, compressed or not. Raises `Untrusted` before anything runs.

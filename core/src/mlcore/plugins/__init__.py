@@ -13,8 +13,7 @@ import pluggy
 from mlcore import hookspecs
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider
-from mlcore.plugins._entry_points import Plugin
-from mlcore.plugins._entry_points import entry_points as _declared
+from mlcore.plugins._entry_points import Plugin, entry_points as _declared
 
 __all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", "provided", "register", "unregister"]
 
@@ -42,6 +41,9 @@ class _Door(pluggy.PluginManager):
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         ours = name.startswith(PREFIX) and callable(getattr(plugin, name, None))
         return super().parse_hookimpl_opts(plugin, name) or ({} if ours else None)
+
+    def parse_hookspec_opts(self, _: object, name: str) -> Any:
+        return {} if name.startswith(PREFIX) else None
 
     def open(self) -> threading.RLock:
         """Load what is installed, once, and return the lock for those who change something."""

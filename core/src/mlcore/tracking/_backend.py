@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcore import plugins
-from mlcore.config import OFF
+from mlcore.config import OFF, artifacts_setting
 from mlcore.errors import AlreadyExists, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
 from mlcore.journal import Writer, metric_columns
@@ -43,7 +43,8 @@ def held(entity: Entity, taking_over: bool) -> bool:
 class Backend:
     """Open sinks to write to and the store to read from, both as late as possible."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, artifacts: str | os.PathLike[str] | None = None) -> None:
+        self.artifacts = artifacts_setting(artifacts)
         scheme, separator, path = uri.partition("://")
         self.uri, self._scheme = uri, scheme if separator else "file"
         self.root = Path(path if separator else uri).expanduser().absolute() if self._scheme == "file" else None

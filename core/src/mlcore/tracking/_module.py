@@ -22,10 +22,10 @@ def client() -> Client:
     return _default or set_store()
 
 
-def set_store(uri: Any = None) -> Client:
-    """Use another store from now on: a path, a URI or ``"off"``; without one, the one that is found."""
+def set_store(uri: Any = None, artifacts: Any = None) -> Client:
+    """Use another store from now on: a path, a URI or ``"off"``; without one, the one that is found; see `Client`."""
     global _default
-    _default = Client(uri)
+    _default = Client(uri, artifacts)
     return _default
 
 
@@ -61,10 +61,17 @@ def _on(target: Callable[[], _T], method: Callable[Concatenate[_T, _P], _R]) -> 
     return call
 
 
+log_artifact = _on(_run, Run.log_artifact)
+log_artifacts = _on(_run, Run.log_artifacts)
+log_bytes = _on(_run, Run.log_bytes)
+log_dict = _on(_run, Run.log_dict)
+log_figure = _on(_run, Run.log_figure)
 log_metrics = _on(_run, Run.log_metrics)
 log_param = _on(_run, Run.log_param)
 log_params = _on(_run, Run.log_params)
 log_points = _on(_run, Run.log_points)
+log_reference = _on(_run, Run.log_reference)
+log_text = _on(_run, Run.log_text)
 remove_tag = _on(_run, Run.remove_tag)
 set_note = _on(_run, Run.set_note)
 set_tag = _on(_run, Run.set_tag)
