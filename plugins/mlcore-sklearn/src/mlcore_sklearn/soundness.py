@@ -167,8 +167,8 @@ def _look_at_histograms(model: Any) -> None:
     import numpy as np
 
     features = _features_of(model)
-    categorical = np.asarray(model._bin_mapper.is_categorical_)
-    _need(categorical.shape == (features,) and categorical.dtype == bool, model, "other features are categorical")
+    categorical = np.asarray(model._bin_mapper.is_categorical_, dtype=bool)
+    _need(categorical.shape == (features,), model, "other features are categorical")
     _need(len(model._bin_mapper.bin_thresholds_) == features, model, "other features have bins")
     for predictor in (each for stage in model._predictors for each in stage):
         inner = predictor.nodes[predictor.nodes["is_leaf"] == 0]

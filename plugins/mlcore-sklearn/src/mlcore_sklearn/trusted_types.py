@@ -29,6 +29,7 @@ _HOLDERS = (
     | _names("sklearn.cluster._bisect_k_means", "_BisectingTree")
     | _names("sklearn.compose._column_transformer", "make_column_selector")
     | _names("sklearn.gaussian_process._gpc", "_BinaryGaussianProcessClassifierLaplace")
+    | _names("sklearn.impute._iterative", "_ImputerTriplet", node="TupleNode")
     | _names("sklearn.multiclass", "_ConstantPredictor")
     | _names("sklearn.neural_network._stochastic_optimizers", "AdamOptimizer", "SGDOptimizer")
     | _names("sklearn.utils._bunch", "Bunch", node="DictNode")
