@@ -28,7 +28,9 @@ class TestToy(FlavorContract):
         found = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT / "tests"), found])))
         for place in ("mlcore.models", "mlcore.models._environment"):  # no distribution brings the toy
-            monkeypatch.setattr(f"{place}.distribution_of", lambda module: "PyYAML" if module == "toy_library" else None)
+            monkeypatch.setattr(
+                f"{place}.distribution_of", lambda module: "PyYAML" if module == "toy_library" else None
+            )
 
     def model_and_data(self) -> tuple[Any, Any]:
         return Scale(1 / 3), DATA
@@ -39,9 +41,7 @@ class _Broken(TestToy):
 
 
 @pytest.mark.parametrize(("check", "mutant"), toy_flavor.MUTANTS)
-def test_a_broken_flavor_is_found_out(
-    check: str, mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_flavor_is_found_out(check: str, mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards that every check of the kit can fail."""
     monkeypatch.setenv("MLCORE_TOY", mutant)
     contract = _Broken()

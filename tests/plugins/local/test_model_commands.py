@@ -29,9 +29,7 @@ def flowers() -> tuple[pandas.DataFrame, LogisticRegression]:
 
 
 @pytest.fixture
-def model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flowers: tuple[pandas.DataFrame, LogisticRegression]
-) -> str:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flowers: tuple[pandas.DataFrame, LogisticRegression]) -> str:
     """Return the URI of a model that was logged to a run."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("MLCORE_STORE", str(tmp_path / "store"))

@@ -11,3 +11,6 @@ from mlcore.models._save import *
 from mlcore.models._signature import *
 from mlcore.models._trust import *
 from mlcore.models._trusted import *
+
+# each part lists its own
+__all__ = sorted(name for name in globals() if not name.startswith("_"))  # noqa: PLE0605

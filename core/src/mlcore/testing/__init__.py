@@ -24,6 +24,7 @@ _CHECKS = (
     "checking",
     "claiming",
     "finding",
+    "flavors",
     "folding",
     "listing",
     "reading",
@@ -36,4 +37,4 @@ from mlcore.testing._artifacts import ArtifactBackendContract  # noqa: E402 - re
 from mlcore.testing._builders import Writer, new_id, points, run_batch, run_events  # noqa: E402 - the same
 from mlcore.testing._contract import StoreContract  # noqa: E402
 
-__all__ = ["ArtifactBackendContract", "StoreContract", "Writer", "new_id", "points", "run_batch", "run_events"]
+__all__ = ["ArtifactBackendContract", "StoreContract", "Writer", "new_id", "plain", "points", "run_batch", "run_events"]

@@ -1,5 +1,7 @@
 """The client: start runs in a store, and find what is in it."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
