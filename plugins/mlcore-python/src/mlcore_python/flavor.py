@@ -77,7 +77,7 @@ class PythonFunction(Flavor):
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
         """Load the model, and give it its artifacts; what others saved is left to the loader that they name."""
-        name = str(config.get("loader_module"))
+        name = str(config.get("loader_module") or "")
         if not name.startswith(LOADER):
             return _load_by(name, folder, config, trust)
         if "model_code_path" in config:
