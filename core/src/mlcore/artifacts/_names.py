@@ -13,7 +13,7 @@ from mlcore.journal import check_key
 
 __all__ = ["check_file", "files_in", "hash_file", "hash_folder", "is_temporary", "safe_path", "temporary_beside"]
 
-_TEMPORARY = re.compile(r"(^|/)\.mlcore-[0-9a-f]{16}\.tmp$")
+_TEMPORARY = re.compile(r"(^|/)\.mlcore-[0-9a-f]{16}\.tmp(/|$)")
 _UNSAFE = re.compile(r"\\|^[A-Za-z]:|^/|//|/$|[. ](/|$)")
 
 
@@ -88,7 +88,7 @@ def files_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
-    for entry in os.scandir(folder):
+    for entry in list(os.scandir(folder)):
         path, name = folder / entry.name, prefix + entry.name
         if is_temporary(name):
             continue
@@ -101,4 +101,4 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[
             yield from _walk(path, f"{name}/", (*above, Path(os.path.realpath(path))))
         else:
             check_file(real)
-            yield safe_path(name), path
+            yield safe_path(name), real

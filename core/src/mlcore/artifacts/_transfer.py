@@ -53,8 +53,8 @@ def put(filesystem: Any, root: str, sources: Mapping[str, Source]) -> dict[str, 
     """
     places = {name: path_in(filesystem, root, name) for name in sources}
     total = sum(map(_size, sources.values()))
-    with _saying("cannot make folders for", root):
-        for folder in sorted({path.rpartition("/")[0] for path in places.values()}):
+    for folder in sorted({path.rpartition("/")[0] for path in places.values()}):
+        with _saying("cannot make folder", folder):
             filesystem.makedirs(folder, exist_ok=True)
 
     def one(name: str, tick: Tick) -> File:
@@ -126,6 +126,7 @@ def list_files(filesystem: Any, root: str) -> dict[str, File]:
     if getattr(filesystem, "local_file", False) and os.path.isdir(root):
         return {name: File(filesystem, str(path), path.stat().st_size) for name, path in files_in(root).items()}
     with _saying("cannot list", root):
+        filesystem.invalidate_cache()
         found = filesystem.find(root, detail=True)
     names = {root.rpartition("/")[2] if path == root else path.removeprefix(f"{root}/"): path for path in found}
     files = {name: File(filesystem, path, found[path]["size"] or 0) for name, path in sorted(names.items())}

@@ -141,11 +141,19 @@ class Keeping(Thing):
 
     def log_bytes(self, data: Any, name: str) -> None:
         """Keep bytes, or what has a buffer of them, as a file."""
-        self._keep({name: memoryview(data).tobytes()})
+        try:
+            content = memoryview(data).tobytes()
+        except TypeError:
+            raise InvalidValue(f"{name!r:.80}: {type(data).__name__} {data!r:.80} has no bytes") from None
+        self._keep({name: content})
 
     def log_text(self, text: str, name: str) -> None:
         """Keep text as a file, in UTF-8."""
-        self._keep({name: text.encode()})
+        try:
+            data = text.encode()
+        except (AttributeError, UnicodeError) as error:
+            raise InvalidValue(f"{name!r:.80}: {type(text).__name__} {text!r:.80} is no text: {error}") from None
+        self._keep({name: data})
 
     def log_dict(self, obj: Any, name: str) -> None:
         """Keep a dict, or another value, as JSON, or as YAML if the name ends in ``.yaml`` or ``.yml``."""
@@ -200,9 +208,9 @@ class Keeping(Thing):
         events: list[Event] = [AttributesSet("run", self.id, "artifacts", part) for part in portions(records)]
         if place and place != self._own_place():  # what lies in the run's folder moves with it
             events.append(Updated("run", self.id, {"artifacts": place}))
-        before = self._sink.dropped
+        before = self._sink.dropped if self._live else 0
         self._write(*events)
-        if self._sink.dropped > before:
+        if self._live and self._sink.dropped > before:
             raise StoreError(f"run {self.id}: files were stored, and not recorded: {self._sink.reason}")
 
     def _place(self) -> str:
