@@ -2,9 +2,9 @@
 
 skops trusts every public estimator itself, numpy's and scipy's ufuncs and plain Python data. Fitted estimators hold
 more than that, and what they hold was found by fitting every one of them (tests/plugins/sklearn/test_every_estimator).
-Each stands here with the kinds of node in which honest archives name it, one for most. In skops a trusted name is trusted in every
-kind of node, so a forged archive could call a function, or create with arguments of its own what is only ever filled
-with attributes: such an archive finds the name untrusted.
+Each stands here with the kinds of node in which honest archives name it, one for most. In skops a trusted name is
+trusted in every kind of node, so a forged archive could call a function, or create with arguments of its own what is
+only ever filled with attributes: such an archive finds the name untrusted.
 
 An archive chooses the attributes of the objects and holds the functions for later use, so a name is here only if that
 does nothing but compute: none of these opens a file, imports a module or runs what it is given. What could crash the
