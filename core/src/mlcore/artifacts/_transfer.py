@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar
 
@@ -21,6 +22,7 @@ _THREADS = 8
 _LONG = (100 << 20, 200)  # bytes or files from which on a terminal shows how far it is
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+Source = Path | bytes | IO[bytes]
 Tick = Callable[[int], None]
 
 
@@ -44,13 +46,13 @@ def path_in(filesystem: Any, root: str, name: str) -> str:
     return path
 
 
-def put(filesystem: Any, root: str, sources: Mapping[str, Path | bytes]) -> dict[str, File]:
-    """Store files under names below `root`; return what was really stored.
+def put(filesystem: Any, root: str, sources: Mapping[str, Source]) -> dict[str, File]:
+    """Store local files, bytes or what open files hold under names below `root`; return what was really stored.
 
     None appears under its name before it is whole. Raises `UnsafePath`, `ArtifactNotFound` or `ArtifactError`.
     """
     places = {name: path_in(filesystem, root, name) for name in sources}
-    total = sum(len(each) if isinstance(each, bytes) else check_file(each) for each in sources.values())
+    total = sum(map(_size, sources.values()))
     with _saying("cannot make folders for", root):
         for folder in sorted({path.rpartition("/")[0] for path in places.values()}):
             filesystem.makedirs(folder, exist_ok=True)
@@ -62,7 +64,11 @@ def put(filesystem: Any, root: str, sources: Mapping[str, Path | bytes]) -> dict
     return dict(zip(places, _each(one, list(places), total, "storing"), strict=True))
 
 
-def _put(filesystem: Any, path: str, source: Path | bytes, tick: Tick) -> File:
+def _size(source: Source) -> int:
+    return check_file(source) if isinstance(source, Path) else len(source) if isinstance(source, bytes) else 0
+
+
+def _put(filesystem: Any, path: str, source: Source, tick: Tick) -> File:
     if isinstance(source, Path) and hasattr(filesystem, "put_hashed"):
         digest, size = filesystem.put_hashed(str(source), path, callback=_callback(tick))
         return File(filesystem, path, size, digest)
@@ -72,6 +78,8 @@ def _put(filesystem: Any, path: str, source: Path | bytes, tick: Tick) -> File:
         with _reader(source) as data, filesystem.open(written, "wb") as file:
             digest, size = _digest(data, tick, file.write)
         if not whole:
+            if filesystem.isdir(path):
+                raise IsADirectoryError(21, "there is a folder of that name")  # into which some would move it
             _rename(filesystem, written, path)
     except BaseException:
         if not whole:
@@ -81,10 +89,10 @@ def _put(filesystem: Any, path: str, source: Path | bytes, tick: Tick) -> File:
     return File(filesystem, path, size, digest)
 
 
-def _reader(source: Path | bytes) -> IO[bytes]:
-    from io import BytesIO
-
-    return BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0)
+def _reader(source: Source) -> IO[bytes]:
+    if isinstance(source, Path):
+        return open(source, "rb", buffering=0)
+    return BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _rename(filesystem: Any, old: str, new: str) -> None:

@@ -14,8 +14,7 @@ from typing import Any, Concatenate, ParamSpec
 from zlib import crc32
 
 from mlcore.journal import format as f
-from mlcore.journal._keeper import keep
-from mlcore.journal._signs import this_process
+from mlcore.journal._keeper import keep, this_process
 from mlcore.journal._values import as_float, as_int, check_key, metric_columns
 from mlcore.store import Event, clock, encode_event, to_json
 

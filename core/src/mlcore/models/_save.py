@@ -27,7 +27,7 @@ from mlcore.models._flavor import PYTHON_FUNCTION, Flavor, Saved, flavor_for
 from mlcore.models._infer import infer_signature
 from mlcore.models._mlmodel import FORMAT, MLMODEL, ModelInfo, digest_of, read_model
 from mlcore.models._signature import Signature
-from mlcore.models._trust import remember
+from mlcore.models._trusted import remember
 
 __all__ = ["save_model"]
 

@@ -108,7 +108,9 @@ class FlavorContract:
         """Nothing that loading needs was left in the process that saved."""
         self.save(tmp_path / "model")
         model = self.load(tmp_path / "model")
-        assert self._run(_ANSWER, str(tmp_path / "model"), *self.trust) == repr(plain(model.predict(*model.info.example())))
+        assert self._run(_ANSWER, str(tmp_path / "model"), *self.trust) == repr(
+            plain(model.predict(*model.info.example()))
+        )
 
     def test_the_folder_can_move(self, tmp_path: Path) -> None:
         """No path of the place where it was saved is in it."""

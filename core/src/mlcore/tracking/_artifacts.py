@@ -77,7 +77,7 @@ class Artifacts:
                 raise DigestMismatch(f"run {self._run.id}: {told}")
             short, file = next(iter(files.items()))
             return Path(file.path if single else file.path.removesuffix(f"/{short}"))
-        folder = _cached(files) if dst is None else Path(dst)
+        folder = cached(files) if dst is None else Path(dst)
         if single and dst is not None and not folder.is_dir():
             files, folder = {folder.name: found[name]}, folder.parent
         artifacts.get(files, folder)
@@ -187,7 +187,7 @@ class Keeping(Thing):
             uris[artifacts.safe_path(name + inner)] = _record(file) | {"uri": text + inner}
         self._note(uris)
 
-    def _keep(self, sources: Mapping[str, Path | bytes]) -> None:
+    def _keep(self, sources: Mapping[str, Any]) -> None:
         if self._backend.uri == OFF:
             for name in sources:
                 artifacts.safe_path(name)
@@ -242,7 +242,7 @@ def _is_here(name: str, file: File) -> bool:
     return getattr(file.filesystem, "local_file", False) and file.path.endswith(f"/{name}")
 
 
-def _cached(files: Mapping[str, File]) -> Path:
+def cached(files: Mapping[str, File]) -> Path:
     from hashlib import sha256
 
     digest = sha256(to_json({name: file.sha256 for name, file in sorted(files.items())})).hexdigest()

@@ -14,10 +14,11 @@ from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError, 
 from mlcore.folder import Folder
 from mlcore.journal import Writer
 from mlcore.store import METRIC, AttributesSet, Entity, Event, Rewound, Updated, same
-from mlcore.tracking._artifacts import Artifacts, Keeping
+from mlcore.tracking._artifacts import Artifacts
 from mlcore.tracking._backend import Backend, StoreSink, status_of
+from mlcore.tracking._models import Modelling
 from mlcore.tracking._plain import flat, portions
-from mlcore.tracking._thing import Thing, field, shown
+from mlcore.tracking._thing import field, shown
 from mlcore.tracking._views import Series, frame
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class _Later:
         return getattr(run._sink, name)
 
 
-class Run(Keeping, Thing):
+class Run(Modelling):
     """A run, live or read back.
 
     As a context manager it ends with the block: FINISHED, FAILED on an exception, KILLED on an interrupt. What is read

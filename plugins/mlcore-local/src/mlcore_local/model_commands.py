@@ -48,7 +48,7 @@ def inspect(uri: str, uri_of_store: str | None, as_json: bool) -> None:
 @models.command(epilog="Example: mlcore models predict runs:/96ddd40c/model --input rows.csv --output labels.json")
 @click.argument("uri")
 @click.option("--input", "-i", "source", help="A .json, .csv or .parquet file, - for standard input.")
-@click.option("--format", "format", type=click.Choice(["json", "csv", "parquet"]), help="What the input is.")
+@click.option("--format", "kind", type=click.Choice(["json", "csv", "parquet"]), help="What the input is.")
 @click.option("--example", is_flag=True, help="Predict the example that was saved with the model.")
 @click.option("--param", "-P", "params", multiple=True, metavar="NAME=VALUE", help="A parameter, its value as JSON.")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A file for the predictions.")
@@ -56,14 +56,14 @@ def inspect(uri: str, uri_of_store: str | None, as_json: bool) -> None:
 @_trust_all
 @_store
 def predict(
-    uri: str, source: str | None, format: str | None, example: bool, params: tuple[str, ...], output: Path | None,
+    *, uri: str, source: str | None, kind: str | None, example: bool, params: tuple[str, ...], output: Path | None,
     trust: tuple[str, ...], trust_all: bool, uri_of_store: str | None,
 ) -> None:  # fmt: skip
     """Load a model and predict the rows of a file; prints JSON."""
     if example is (source is not None):
         raise click.UsageError("give --input with a file, or --example")
     given = dict(map(_param, params))
-    rows, beside = ({}, {}) if source is None else read_data(source, format)
+    rows, beside = ({}, {}) if source is None else read_data(source, kind)
     model = _client(uri_of_store).load_model(uri, trust=trust_all or trust or None)
     if example:
         rows, beside = model.info.example()

@@ -16,24 +16,24 @@ _FRAMES = {"csv": "read_csv", "parquet": "read_parquet"}
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
-def read_data(path: str, format: str | None = None) -> tuple[Any, dict[str, Any]]:
+def read_data(path: str, kind: str | None = None) -> tuple[Any, dict[str, Any]]:
     """Return data and parameters from a file, ``-`` for standard input.
 
-    `format` is ``json``, ``csv`` or ``parquet``, by default what the name ends in. JSON is a list of rows, an object of
+    `kind` is ``json``, ``csv`` or ``parquet``, by default what the name ends in. JSON is a list of rows, an object of
     columns, or what MLflow's scoring servers take: an object with ``dataframe_split``, ``dataframe_records``,
     ``instances`` or ``inputs``, and ``params`` beside it. Raises `InvalidValue`.
     """
-    format = format or Path(path).suffix.removeprefix(".").lower() or "json"
+    kind = kind or Path(path).suffix.removeprefix(".").lower() or "json"
     try:
-        if format in _FRAMES:
-            return getattr(_pandas(), _FRAMES[format])(sys.stdin.buffer if path == "-" else path), {}
-        if format != "json":
-            raise InvalidValue(f"{path}: data are json, csv or parquet, not {format}: say which with --format")
+        if kind in _FRAMES:
+            return getattr(_pandas(), _FRAMES[kind])(sys.stdin.buffer if path == "-" else path), {}
+        if kind != "json":
+            raise InvalidValue(f"{path}: data are json, csv or parquet, not {kind}: say which with --format")
         content = json.loads(sys.stdin.read() if path == "-" else Path(path).read_bytes())
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidValue):
             raise
-        raise InvalidValue(f"{path} cannot be read as {format}: {error}") from error
+        raise InvalidValue(f"{path} cannot be read as {kind}: {error}") from error
     return _parsed(path, content)
 
 
