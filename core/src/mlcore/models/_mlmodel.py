@@ -69,7 +69,7 @@ class ModelInfo:
         found = self.raw.get("mlcore")
         return found if isinstance(found, Mapping) else {}
 
-    def example(self) -> tuple[Any, Mapping[str, Any]]:
+    def example(self) -> tuple[Any, Mapping[str, Any] | None]:
         """Return data and parameters of the example that was saved. Raises `NotFound` if there is none."""
         about = self.raw.get("saved_input_example_info")
         if not about:
