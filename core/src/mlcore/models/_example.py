@@ -34,7 +34,7 @@ def save_example(folder: Path, example: Any, params: Mapping[str, Any] | None = 
         if params:
             given = {"params": _plain(params)}
             content, info["params"] = {"inputs": content, **given}, "true"
-            serving |= given["params"] if serving is content["inputs"] else given
+            serving = serving | (given["params"] if serving is content["inputs"] else given)
         texts = {"input_example.json": json.dumps(content), "serving_input_example.json": json.dumps(serving, indent=2)}
         if (size := max(map(len, texts.values()))) > LARGEST:
             raise ValueError(f"it has {size:,} characters as JSON; a few rows are enough")

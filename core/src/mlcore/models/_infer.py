@@ -41,12 +41,11 @@ def infer_signature(input: Any, output: Any = None, params: Mapping[str, Any] | 
 
 
 def _param(name: str, value: Any) -> dict[str, Any]:
-    value = value.tolist() if hasattr(value, "tolist") else value
-    several = isinstance(value, list | tuple)
-    kind = type_of_all(value) if several else type_of(value)
-    if kind == ANY:
+    kind, default = type_of(value), value.tolist() if hasattr(value, "tolist") else value
+    inner = kind.get("items", kind)
+    if inner == ANY:
         raise InvalidValue(f"parameter {name!r}: {value!r:.80} has no type that a signature could name")
-    return {"name": name, "default": value, "shape": [-1] if several else None, **kind}
+    return {"name": name, "default": default, "shape": None if inner is kind else [-1], **inner}
 
 
 def signature_of(function: Callable[..., Any]) -> Signature | None:
