@@ -2,9 +2,9 @@
 
 skops trusts every public estimator itself, numpy's and scipy's ufuncs and plain Python data. Fitted estimators hold
 more than that, and what they hold was found by fitting every one of them (tests/plugins/sklearn/test_every_estimator).
-Each stands here with the one kind of node in which honest archives name it. In skops a trusted name is trusted in every
-kind of node, so a forged archive could call a function, or create with arguments of its own what is only ever filled
-with attributes: such an archive finds the name untrusted.
+Each stands here with the kinds of node in which honest archives name it, one for most. In skops a trusted name is
+trusted in every kind of node, so a forged archive could call a function, or create with arguments of its own what is
+only ever filled with attributes: such an archive finds the name untrusted.
 
 An archive chooses the attributes of the objects and holds the functions for later use, so a name is here only if that
 does nothing but compute: none of these opens a file, imports a module or runs what it is given. What could crash the
@@ -19,8 +19,8 @@ from collections.abc import Mapping
 __all__ = ["HARMLESS"]
 
 
-def _names(module: str, *names: str, node: str = "ObjectNode") -> dict[str, str]:
-    return {f"{module}.{name}": node for name in names}
+def _names(module: str, *names: str, node: str = "ObjectNode") -> dict[str, tuple[str, ...]]:
+    return {f"{module}.{name}": tuple(node.split()) for name in names}
 
 
 # Plain holders of arrays and parameters, written in Python: attributes, and arithmetic on them.
@@ -50,15 +50,19 @@ _SPLITS_AND_SCORERS = (
         *("GroupKFold", "GroupShuffleSplit", "KFold", "LeaveOneGroupOut", "LeaveOneOut", "LeavePGroupsOut"),
         *("LeavePOut", "PredefinedSplit", "RepeatedKFold", "RepeatedStratifiedKFold", "ShuffleSplit"),
         *("StratifiedGroupKFold", "StratifiedKFold", "StratifiedShuffleSplit", "TimeSeriesSplit"),
+        node="ObjectNode TypeNode",  # repeated ones keep the class of what they repeat
     )
     # Public estimators behind an experimental import, which skops therefore does not list.
     | _names("sklearn.model_selection._search_successive_halving", "HalvingGridSearchCV", "HalvingRandomSearchCV")
     | _names("sklearn.metrics._scorer", "_CurveScorer", "_PassthroughScorer", "_Scorer", "_MultimetricScorer")
 )
 
+# Arguments for a function, which is one of those below, a ufunc or plain Python's: nothing else can be named as one.
+_PARTIAL = _names("functools", "partial", node="PartialNode")
+
 # Pure functions of arrays, which estimators take as a parameter, or keep.
 _FUNCTIONS = {
-    "numpy": ("max", "mean", "median", "min", "sum"),
+    "numpy": ("clip", "max", "mean", "median", "min", "nan_to_num", "ravel", "round", "std", "sum", "var"),
     "scipy._lib.array_api_compat.numpy._aliases": ("asarray",),
     "sklearn.cluster._kmeans": ("_kmeans_single_elkan", "_kmeans_single_lloyd"),
     "sklearn.feature_selection._mutual_info": ("mutual_info_classif", "mutual_info_regression"),
@@ -74,6 +78,7 @@ _FUNCTIONS = {
         *("explained_variance_score", "max_error", "mean_absolute_error", "mean_absolute_percentage_error"),
         *("mean_squared_error", "median_absolute_error", "r2_score", "root_mean_squared_error"),
     ),
+    "sklearn.utils.validation": ("check_array",),
     "sklearn.metrics.pairwise": (
         *("additive_chi2_kernel", "chi2_kernel", "cosine_distances", "cosine_similarity", "euclidean_distances"),
         *("haversine_distances", "laplacian_kernel", "linear_kernel", "manhattan_distances", "nan_euclidean_distances"),
@@ -111,12 +116,13 @@ _LOOKED_AT = (
     | _names("scipy.sparse._csc", "csc_array", "csc_matrix", node="SparseMatrixNode")
 )
 
-HARMLESS: Mapping[str, str] = {
+HARMLESS: Mapping[str, tuple[str, ...]] = {
     **_HOLDERS,
     **_KERNELS,
     **_SPLITS_AND_SCORERS,
     **_LOSSES,
     **_ITEMS,
+    **_PARTIAL,
     **_LOOKED_AT,
-    **{f"{module}.{name}": "FunctionNode" for module, names in _FUNCTIONS.items() for name in names},
+    **{f"{module}.{name}": ("FunctionNode",) for module, names in _FUNCTIONS.items() for name in names},
 }
