@@ -50,7 +50,8 @@ def load_folder(
         raise ModelError(f"{what} has no flavor {name!r}; it has {', '.join(info.flavors)}")
     allowed, config, reader = Trust.of(trust, digest=info.verify(), what=what), info.flavors[name], load_flavor(name)
     try:
-        unwrapped = reader.load(info.folder, config, allowed)
+        with allowed.code(info.folder / "code"):
+            unwrapped = reader.load(info.folder, config, allowed)
     except MlcoreError:
         raise
     except Exception as error:

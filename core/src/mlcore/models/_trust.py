@@ -44,9 +44,8 @@ _DATA = {
     }.items()
     for name in names.split()
 }
-_OPENERS: dict[str, Callable[[Path], Any]] = {"none": lambda path: path.open("rb"), "gzip": gzip.open}
-_OPENERS |= {"bzip2": bz2.open, "lzma": lzma.open}
-_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "lzma"}
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_COMPRESSED |= {b"\xfd7zXZ": lzma.open, b"]\0\0": lzma.open}
 _importing = threading.RLock()
 
 
@@ -93,11 +92,14 @@ class Trust:
         if self.everything or (names and not missing):
             note, self._note = self._note, ""
             return _log.warning(note) if note else None
-        listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        by_name = f"; trust=[{', '.join(map(repr, missing[:10]))}] trusts these names" if missing else ""
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        listed = (
+            f" {', '.join(map(repr, missing[:10]))}{more}" if missing else ""
+        )  # repr: who made the model chose them
+        by_name = f"trust=[{', '.join(map(repr, missing))}] allows just these names, " if 0 < len(missing) <= 10 else ""
         raise Untrusted(
-            f"{self.what} would run code: {what}{': ' if listed else ''}{listed}. If you know who made it: trust=True "
-            f"runs all it asks for{by_name}; `mlcore trust add` takes names, a digest or the model's folder for good"
+            f"{self.what} would run code: {what}{listed}. If you know who made it: {by_name}trust=True all it asks "
+            "for, and `mlcore trust add` a name or this model for good"
         )
 
     def import_module(self, name: str, folder: Path | None = None) -> ModuleType:
@@ -108,34 +110,36 @@ class Trust:
         if type(name) is not str or not all(part.isidentifier() for part in name.split(".")):
             raise ModelError(f"{self.what} names a module {name!r}, which is no name of a module")
         self.demand("it imports", name)
-        with self.code(folder):
+        with self.code(folder) if folder else contextlib.nullcontext():
             try:
                 return importlib.import_module(name)
             except ModuleNotFoundError as error:
                 raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
 
     @contextlib.contextmanager
-    def code(self, folder: Path | None) -> Iterator[None]:
+    def code(self, folder: Path) -> Iterator[None]:
         """Find modules in `folder`, the model's ``code/``, as long as this lasts; without full trust, never.
 
-        The model gets its own modules even where others of the same name are imported or installed, and everybody
-        else keeps theirs. Modules that nobody else has stay importable afterwards, for imports within functions.
+        The model gets its own modules where others are installed or imported under their names, and everybody else
+        keeps theirs: they are put aside and brought back; ``sys.path`` stays as it is. What nobody else has can be
+        imported afterwards too, for imports within functions. The standard library's names are its own.
         """
-        if folder is None or not self.everything or not folder.is_dir():
+        if not self.everything or not folder.is_dir():
             yield
             return
-        names = {path.name.partition(".")[0] for path in folder.iterdir()} - set(sys.stdlib_module_names)
-        finder = _Finder(str(folder), frozenset(name for name in names if not name.startswith("__")))
+        files = {path.name.partition(".")[0] for path in folder.iterdir()} - sys.stdlib_module_names
+        names = frozenset(name for name in files if name.isidentifier() and not name.startswith("__"))
+        finder = _Finder(folder, names)
         with _importing:
-            others = {name for name in finder.names if name in sys.modules or importlib.util.find_spec(name)}
-            away = _take_out(others)
+            shared = {name for name in names if name in sys.modules or importlib.util.find_spec(name)}
+            aside = _take_out(shared)
             sys.meta_path.insert(0, finder)
             try:
                 yield
             finally:
                 sys.meta_path.remove(finder)
-                _take_out(others)
-                sys.modules.update(away)
+                _take_out(shared)
+                sys.modules.update(aside)
                 if finder not in sys.meta_path:
                     sys.meta_path.append(finder)
 
@@ -150,7 +154,7 @@ class Trust:
         spec.loader.exec_module(module)
         return module
 
-    def unpickle(self, path: Path, *, compression: str | None = None) -> Any:
+    def unpickle(self, path: Path) -> Any:
         """Load a pickle, also one of cloudpickle's, compressed or not. Raises `Untrusted` before anything runs.
 
         Within names it is refused what it names beyond them, and also what turns out to be something else than its
@@ -158,9 +162,9 @@ class Trust:
         """
         if self.everything:
             self.demand("it unpickles", path.name)
-        with _opened(path, compression) as file:
+        with _opened(path) as file:
             try:
-                return pickle.load(file) if self.everything else _Restricted(file, self, path, compression).load()  # noqa: S301
+                return pickle.load(file) if self.everything else _Restricted(file, self, path).load()  # noqa: S301
             except ModelError:
                 raise
             except ModuleNotFoundError as error:
@@ -172,16 +176,16 @@ class Trust:
 class _Restricted(pickle.Unpickler):
     """Resolve trusted names only, and only to what is called so where it is defined."""
 
-    def __init__(self, file: Any, trust: Trust, *reread: Any) -> None:
+    def __init__(self, file: Any, trust: Trust, path: Path) -> None:
         super().__init__(file)
-        self.trust, self.reread = trust, reread
+        self.trust, self.path = trust, path
 
     def find_class(self, module: str, name: str) -> Any:
         asked = f"{module}.{name}"
         if asked in _DATA:
             return super().find_class(module, name)
         if not self.trust.allows(asked):
-            self.trust.demand("its pickle names", asked, *pickled_names(*self.reread))
+            self.trust.demand("its pickle names", asked, *pickled_names(self.path))
         found = super().find_class(module, name)
         kind = found if isinstance(getattr(found, "__qualname__", None), str) else type(found)
         own = f"{kind.__module__}.{kind.__qualname__}"
@@ -189,50 +193,39 @@ class _Restricted(pickle.Unpickler):
         return found
 
 
+def pickled_names(path: Path) -> list[str]:
+    """Return the names that a pickle would import, but for those of plain data, without importing any."""
+    names: dict[str, None] = {}
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            names[f"{module}.{name}"] = None
+            return type("Stub", (_Stub,), {})
+
+        persistent_load = _Stub
+
+    with _opened(path) as file, contextlib.suppress(Exception):  # what cannot be read further names nothing further
+        Reader(file).load()
+    return [name for name in names if name not in _DATA]
+
+
 class _Stub:
-    """Stand for any class or function, and its results, and do nothing."""
+    """Stand for any class or function, and for its results, and do nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         return super().__new__(cls)
 
-    def nothing(self, *_: Any, **__: Any) -> _Stub:
+    def nothing(self, *_: Any, **__: Any) -> Any:
         return self
 
-    __init__ = __call__ = __setitem__ = __setstate__ = add = append = extend = nothing
+    __call__ = __setitem__ = __setstate__ = add = append = extend = nothing
 
 
-class _Names(pickle.Unpickler):
-    """Note the names in a pickle; nothing is imported or called."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__(file)
-        self.names = dict[str, None]()
-
-    def find_class(self, module: str, name: str) -> Any:
-        self.names[f"{module}.{name}"] = None
-        return type(name, (_Stub,), {})
-
-    def persistent_load(self, _: Any) -> Any:
-        return _Stub()
-
-
-def pickled_names(path: Path, compression: str | None = None) -> list[str]:
-    """Return the names that a pickle would import, but for those of plain data, without importing any."""
-    with _opened(path, compression) as file:
-        reader = _Names(file)
-        with contextlib.suppress(Exception):  # what cannot be read further names nothing further
-            reader.load()
-        return [name for name in reader.names if name not in _DATA]
-
-
-def _opened(path: Path, compression: str | None) -> Any:
-    if compression is None:
-        with open(path, "rb") as file:
-            start = file.read(5)
-        compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "none")
-    if compression not in _OPENERS:
-        raise ModelError(f"{path} is compressed by {compression!r}; known are {', '.join(_OPENERS)}")
-    return _OPENERS[compression](path)
+def _opened(path: Path) -> Any:
+    """Open a file, decompressed if it was compressed, whatever its name says."""
+    with open(path, "rb") as file:
+        start = file.read(5)
+    return next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)(path, "rb")
 
 
 class _Source(importlib.machinery.SourceFileLoader):
@@ -244,18 +237,19 @@ class _Source(importlib.machinery.SourceFileLoader):
 
 @attrs.frozen
 class _Finder:
-    """Find the modules in a model's folder, and nobody else's."""
+    """Find a model's modules in its folder, and nobody else's."""
 
-    folder: str
+    folder: Path
     names: frozenset[str]
 
     def find_spec(self, name: str, path: Any = None, _: Any = None) -> Any:
-        place = next(iter(path)) if path else self.folder
-        if name.partition(".")[0] not in self.names or not Path(place).is_relative_to(self.folder):
+        place = Path(next(iter(path))) if path else self.folder
+        parts = name.split(".")
+        if parts[0] not in self.names or "__pycache__" in parts or not place.is_relative_to(self.folder):
             return None
-        kinds = ((_Source, importlib.machinery.SOURCE_SUFFIXES),)
-        extension = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
-        return importlib.machinery.FileFinder(place, *kinds, extension).find_spec(name)
+        extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
+        sources = (_Source, importlib.machinery.SOURCE_SUFFIXES)
+        return importlib.machinery.FileFinder(str(place), extensions, sources).find_spec(name)
 
 
 def _take_out(names: set[str]) -> dict[str, ModuleType]:

@@ -2,7 +2,6 @@
 
 from mlcore.store import _clock as clock  # noqa: F401 - public as `clock`
 from mlcore.store._batch import *
-from mlcore.store._codec import *
 from mlcore.store._contract import *
 from mlcore.store._events import *
 from mlcore.store._fold import *

@@ -24,6 +24,7 @@ _CHECKS = (
     "checking",
     "claiming",
     "finding",
+    "flavors",
     "folding",
     "listing",
     "reading",
@@ -34,6 +35,17 @@ pytest.register_assert_rewrite(*(f"mlcore.testing._{name}" for name in _CHECKS))
 
 from mlcore.testing._artifacts import ArtifactBackendContract  # noqa: E402 - rewritten first
 from mlcore.testing._builders import Writer, new_id, points, run_batch, run_events  # noqa: E402 - the same
-from mlcore.testing._contract import StoreContract  # noqa: E402
+from mlcore.testing._contract import StoreContract  # noqa: E402 - the same
+from mlcore.testing._flavors import FlavorContract, plain  # noqa: E402 - the same
 
-__all__ = ["ArtifactBackendContract", "StoreContract", "Writer", "new_id", "points", "run_batch", "run_events"]
+__all__ = [
+    "ArtifactBackendContract",
+    "FlavorContract",
+    "StoreContract",
+    "Writer",
+    "new_id",
+    "plain",
+    "points",
+    "run_batch",
+    "run_events",
+]

@@ -49,6 +49,7 @@ class Modelling(Keeping):
 
     def log_model(
         self,
+        /,
         model: Any,
         name: str,
         *,

@@ -1,7 +1,5 @@
 """What runs and experiments have in common: a name, tags, a note, and being deleted and restored."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 

@@ -63,11 +63,10 @@ def predict(
     if example is (source is not None):
         raise click.UsageError("give --input with a file, or --example")
     given = dict(map(_param, params))
-    rows, beside = ({}, {}) if source is None else read_data(source, kind)
+    read = None if source is None else read_data(source, kind)  # before the model, which may take long
     model = _client(uri_of_store).load_model(uri, trust=trust_all or trust or None)
-    if example:
-        rows, beside = model.info.example()
-    text = dumps(model.predict(rows, {**beside, **given} or None))
+    rows, beside = read or model.info.example()
+    text = dumps(model.predict(rows, {**(beside or {}), **given} or None))
     if output is None:
         click.echo(text)
     else:

@@ -16,8 +16,8 @@ from typing import Any
 import cloudpickle
 
 from mlcore import PythonModel
-from mlcore.errors import ModelError, UnsafePath
-from mlcore.models import Flavor, Saved, Trust, pickled_names
+from mlcore.errors import ModelError
+from mlcore.models import Flavor, Saved, Trust, file_in, pickled_names, signature_of
 from mlcore_python import loader, standin
 
 __all__ = ["PythonFunction"]
@@ -30,6 +30,9 @@ class PythonFunction(Flavor):
     """Save functions and instances of classes as cloudpickle's pickles, and scripts as their source."""
 
     name = "python_function"
+
+    def __init__(self) -> None:
+        self._written: tuple[Any, Path] | None = None
 
     def save(
         self,
@@ -48,6 +51,7 @@ class PythonFunction(Flavor):
         if options:
             raise ModelError(f"the flavor {self.name} knows no option {', '.join(options)}; it knows artifacts")
         config: dict[str, Any] = {"loader_module": _write_loader(folder), "code": "code"}
+        self._written, signature = (model, folder), None
         if isinstance(model, str | Path):
             config["model_code_path"] = SCRIPT
             modules, needs = _write_script(Path(model), folder / SCRIPT), [SCRIPT]
@@ -57,39 +61,50 @@ class PythonFunction(Flavor):
             modules = _write_pickle(model, folder / PICKLE)
             needs = pickled_names(folder / PICKLE)
             modules |= {name.partition(".")[0] for name in needs}
+            signature = signature_of(getattr(model, "predict", model))
         if artifacts:
             config["artifacts"] = {
                 name: {"path": _copy(name, Path(source), folder)} for name, source in artifacts.items()
             }
         modules -= {*sys.stdlib_module_names, "__main__"}
-        return Saved(config, python_function=config, modules=tuple(sorted(modules)), needs_trust=tuple(needs))
+        return Saved(
+            config,
+            python_function=config,
+            modules=tuple(sorted(modules)),
+            needs_trust=tuple(needs),
+            signature=signature,
+        )
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
         """Load the model, and give it its artifacts; what others saved is left to the loader that they name."""
-        code = _inside(folder, config["code"]) if config.get("code") else None
-        name = str(config.get("loader_module", ""))
+        name = str(config.get("loader_module") or "")
         if not name.startswith(LOADER):
-            return _load_by(name, code, folder, config, trust)
-        with trust.code(code):
-            if "model_code_path" in config:
-                module = trust.run(_inside(folder, config["model_code_path"]))
-                model = module.model if hasattr(module, "model") else module.predict
-            else:
-                model = trust.unpickle(_inside(folder, config["python_model"]))
-            if hasattr(model, "load"):
-                files = config.get("artifacts", {}).items()
-                model.load({name: _inside(folder, entry["path"]) for name, entry in files})
+            return _load_by(name, folder, config, trust)
+        if "model_code_path" in config:
+            module = trust.run(file_in(folder, config["model_code_path"]))
+            model = module.model if hasattr(module, "model") else module.predict
+        else:
+            model = trust.unpickle(file_in(folder, config.get("python_model", PICKLE)))
+        if hasattr(model, "load"):
+            files = config.get("artifacts", {}).items()
+            model.load({key: file_in(folder, about["path"]) for key, about in files})
         return model
 
     def predictor(self, model: Any, config: Mapping[str, Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
-        """Return a function that passes parameters on to models that take ``params``."""
+        """Return a function that passes parameters on as ``params``, or by their names to a model that takes those.
+
+        Of the model just saved it is the copy on disk that is asked, so that what does not load is told when saving.
+        """
+        if self._written is not None and self._written[0] is model:
+            _, folder = self._written
+            trust = Trust.of(True, what="the model just saved")
+            with trust.code(folder / "code"):
+                model = self.load(folder, config, trust)
         predict = getattr(model, config.get("predict_fn", "predict"), model)
-        takes = "params" in inspect.signature(predict).parameters
+        whole = "params" in inspect.signature(predict).parameters
 
         def call(data: Any, params: Mapping[str, Any]) -> Any:
-            if params and not takes:
-                raise ModelError(f"the model takes no parameters, but was given {', '.join(params)}")
-            return predict(data, params=dict(params)) if takes else predict(data)
+            return predict(data, params=dict(params)) if whole else predict(data, **params)
 
         return call
 
@@ -181,19 +196,11 @@ def _imported(code: CodeType) -> set[str]:
     return found.union(*(_imported(each) for each in code.co_consts if isinstance(each, CodeType)))
 
 
-def _load_by(name: str, code: Path | None, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
+def _load_by(name: str, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
     """Load by the module that the model names, as MLflow does."""
     trust.demand("it is loaded by", f"{name}._load_pyfunc")
-    path = str(_inside(folder, config["data"]) if config.get("data") else folder)
-    with trust.code(code):
-        load = getattr(trust.import_module(name, code), "_load_pyfunc", None)
-        if load is None:
-            raise ModelError(f"the model is to be loaded by {name}, which has no _load_pyfunc")
-        return load(path, config["config"]) if config.get("config") else load(path)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UnsafePath(f"the model names the file {name!r}, which is outside of it")
-    return path
+    load = getattr(trust.import_module(name), "_load_pyfunc", None)
+    if load is None:
+        raise ModelError(f"the model is to be loaded by {name}, which has no _load_pyfunc")
+    path = str(file_in(folder, config["data"]) if config.get("data") else folder)
+    return load(path, config["config"]) if config.get("config") else load(path)

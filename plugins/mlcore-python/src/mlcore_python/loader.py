@@ -1,6 +1,7 @@
 """Load a model that mlcore saved, in readers without mlcore.
 
-A copy of this file is in the model, and MLflow calls `_load_pyfunc`. It stands alone: the standard library, and what the model itself needs.
+A copy of this file is in the model, and MLflow calls `_load_pyfunc`. It stands alone, on the standard library and what
+the model itself needs.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ class _Model:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._predict = getattr(model, "predict", model)
-        self._takes_params = "params" in inspect.signature(self._predict).parameters
+        self._whole = "params" in inspect.signature(self._predict).parameters
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        return self._predict(data, params=params or {}) if self._takes_params else self._predict(data)
+        given = params or {}
+        return self._predict(data, params=given) if self._whole else self._predict(data, **given)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> _Model:  # noqa: ARG001

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import pkgutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import attrs
 
-from mlcore.errors import ModelError
+from mlcore.errors import MlcoreError, ModelError, NotInstalled
 from mlcore.models import Trust
 from mlcore_sklearn import soundness
-from mlcore_sklearn.reach import out_of_reach
+from mlcore_sklearn.reach import within_reach
 from mlcore_sklearn.trusted_types import HARMLESS
 
-__all__ = ["Unreadable", "Written", "modules_of", "read", "write"]
+__all__ = ["Unreadable", "Written", "read", "write"]
 
 # Reading back what was written proves that it can be read, and costs a third of writing it: what is larger than this,
 # and holds nothing but what our tests read back, is spared it.
@@ -39,18 +43,38 @@ def write(model: object, path: Path, code: Path) -> Written:
     """Write `model` and make sure that a reader can load it. Raises `Unreadable` with why not."""
     import skops.io
 
-    for _, why in out_of_reach(model, code):
-        raise Unreadable(why)
     try:
         skops.io.dump(model, path)
+        nodes = list(_nodes(_schema(path)))
+        _can_be_imported(model, nodes, code)
         untrusted = skops.io.get_untrusted_types(file=path)
         needs_trust = tuple(name for name in untrusted if name not in HARMLESS)
         if needs_trust or path.stat().st_size <= SMALL:
             skops.io.load(path, trusted=untrusted)
     except Exception as error:
         path.unlink(missing_ok=True)
+        if isinstance(error, Unreadable):
+            raise
         raise Unreadable(f"skops fails with {type(error).__name__}: {error}") from error
-    return Written(tuple(untrusted), needs_trust, modules_of(path))
+    modules = {str(node["__module__"]).partition(".")[0] for node in nodes if node.get("__module__")} - {"builtins"}
+    return Written(tuple(untrusted), needs_trust, tuple(sorted(modules)))
+
+
+def _can_be_imported(model: object, nodes: list[dict[str, Any]], code: Path) -> None:
+    """Raise `Unreadable` if a reader would find another class or function by a name in the archive, or none."""
+    meant = {
+        (part.__module__, part.__name__): part
+        for part in soundness.parts_of(model)
+        if isinstance(part, type | FunctionType)
+    }
+    for module, name in {(str(node.get("__module__")), str(node.get("__class__"))) for node in nodes}:
+        found = getattr(sys.modules.get(module), name, None)
+        if module.partition(".")[0] == "__main__":
+            raise Unreadable(f"{name} is defined in __main__, which is another module for every reader")
+        if found is None or meant.get((module, name), found) is not found:
+            raise Unreadable(f"{module}.{name} cannot be imported by that name: it is not at the top of its module")
+        if not within_reach(module, code):
+            raise Unreadable(f"{module} is neither installed nor given with code=, so readers lack {name}")
 
 
 def read(path: Path, trust: Trust, code: Path) -> Any:
@@ -62,31 +86,52 @@ def read(path: Path, trust: Trust, code: Path) -> Any:
     from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
-        try:
-            model = skops.io.load(path, trusted=sorted(HARMLESS))
-        except UntrustedTypesFoundException:
-            names = [name for name in skops.io.get_untrusted_types(file=path) if name not in HARMLESS]
-            trust.demand(str(path), *names)
-            for module in sorted({name.partition(".")[0] for name in names}):
-                if (code / module).is_dir() or (code / f"{module}.py").is_file():
-                    trust.import_module(module, code)
-            model = skops.io.load(path, trusted=[*sorted(HARMLESS), *names])
+        nodes = list(_nodes(_schema(path)))
+        named = {(_name(node), node["__loader__"]) for node in nodes}
+        misused = {name for name, loader in named if loader not in HARMLESS.get(name, ())}
+        harmless = sorted({name for name, _ in named} - misused)
+        with trust.code(code):
+            try:
+                model = skops.io.load(path, trusted=harmless)
+            except UntrustedTypesFoundException:
+                names = sorted({*skops.io.get_untrusted_types(file=path)} - {*harmless})
+                trust.demand("its archive names", *names)
+                _demand_what_they_are(nodes, {*names}, trust)
+                model = skops.io.load(path, trusted=[*harmless, *names])
         soundness.examine(model)
+    except MlcoreError:
+        raise
     except soundness.Unsound as error:
         raise ModelError(f"{path} was damaged or forged, and using it could crash the process: {error}") from error
-    except (BadZipFile, KeyError, ValueError, TypeError, AttributeError, EOFError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as a skops archive: {error}") from error
+    except ModuleNotFoundError as error:
+        where = "in the model's own code/, which takes trust=True" if error.name in _own(code) else "not installed"
+        raise NotInstalled(f"{path} needs the module {error.name}, which is {where}") from error
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read as a skops archive: {type(error).__name__}: {error}") from error
     return model
 
 
-def modules_of(path: Path) -> tuple[str, ...]:
-    """Return the top-level modules that an archive names, in order; none of them is imported."""
-    import json
+def _demand_what_they_are(nodes: list[dict[str, Any]], names: set[str], trust: Trust) -> None:
+    """Demand trust in what names lead to as well: ``mypkg.tools.system`` may be ``os.system``, imported there."""
+    for node in nodes:
+        if (name := _name(node)) in names:
+            found = pkgutil.resolve_name(f"{node['__module__']}:{node['__class__']}")
+            kind = found if isinstance(getattr(found, "__qualname__", None), str) else type(found)
+            own = f"{kind.__module__}.{kind.__qualname__}"
+            trust.demand(f"what its archive calls {name} is", own)
 
+
+def _own(code: Path) -> set[str]:
+    return {each.stem for each in code.iterdir()} if code.is_dir() else set()
+
+
+def _schema(path: Path) -> object:
     with ZipFile(path) as archive:
-        schema = json.loads(archive.read("schema.json"))
-    found = {str(node["__module__"]).partition(".")[0] for node in _nodes(schema) if node.get("__module__")}
-    return tuple(sorted(found - {"builtins"}))
+        return json.loads(archive.read("schema.json"))
+
+
+def _name(node: dict[str, Any]) -> str:
+    return f"{node.get('__module__')}.{node.get('__class__')}"
 
 
 def _nodes(schema: object) -> Iterator[dict[str, Any]]:

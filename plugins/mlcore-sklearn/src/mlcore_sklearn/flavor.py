@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import ModelError, UnsafePath
+from mlcore.errors import InvalidValue, ModelError, UnsafePath
 from mlcore.models import Flavor, Saved, Trust
 from mlcore_sklearn import archives, inputs, pickles
 
@@ -52,9 +52,9 @@ class Sklearn(Flavor):
         import sklearn
 
         if options:
-            raise ModelError(f"sklearn knows no option {', '.join(options)}: it has predict_fn and serialization")
+            raise InvalidValue(f"flavor sklearn takes no {', '.join(options)}: it takes predict_fn and serialization")
         if serialization not in {None, "skops", "cloudpickle"}:
-            raise ModelError(f"serialization is 'skops' or 'cloudpickle', not {serialization!r}")
+            raise InvalidValue(f"serialization is 'skops' or 'cloudpickle', not {serialization!r}")
         method = method_of(model, predict_fn)
         _warn_unless_fitted(model)
         code = folder / "code"
@@ -66,20 +66,10 @@ class Sklearn(Flavor):
                 warnings.warn(f"saved with cloudpickle, which readers must trust: {error}", stacklevel=2)
         kept = kept or _as_pickle(model, folder, code)
         loader = "mlflow.sklearn" if method in _MLFLOW else inputs.write_loader(code)
-        shipped = {"code": "code"} if code.is_dir() else {}
         return attrs.evolve(
             kept,
-            config={
-                **kept.config,
-                "sklearn_version": sklearn.__version__,
-                "predict_fn": method,
-                "code": None,
-                **shipped,
-            },
-            python_function={
-                **{"loader_module": loader, "model_path": kept.config["pickled_model"], "predict_fn": method},
-                **shipped,
-            },
+            config={**kept.config, "sklearn_version": sklearn.__version__, "predict_fn": method},
+            python_function={"loader_module": loader, "model_path": kept.config["pickled_model"], "predict_fn": method},
         )
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:

@@ -1,18 +1,18 @@
-"""Write cloudpickles that carry the code no reader could import, and tell what a pickle names without running it."""
+"""Write cloudpickles that carry the code no reader could import."""
 
 from __future__ import annotations
 
 import pickle
-import pickletools
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 from mlcore.errors import ModelError
-from mlcore_sklearn.reach import out_of_reach
+from mlcore.models import pickled_names
+from mlcore_sklearn.reach import within_reach
 
-__all__ = ["names_of", "write"]
+__all__ = ["write"]
 
 
 def write(model: object, path: Path, code: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -23,52 +23,38 @@ def write(model: object, path: Path, code: Path) -> tuple[tuple[str, ...], tuple
     """
     import cloudpickle
 
+    inside: set[str] = set(cloudpickle.list_registry_pickle_by_value()) | {"__main__"}
     with ExitStack() as stack:
-        for module in {module for module, _ in out_of_reach(model, code)} - {"__main__"}:
-            if (
-                loaded := sys.modules.get(module)
-            ) is not None and module not in cloudpickle.list_registry_pickle_by_value():
-                cloudpickle.register_pickle_by_value(loaded)
-                stack.callback(cloudpickle.unregister_pickle_by_value, loaded)
-        try:
-            with path.open("wb") as file:
-                cloudpickle.dump(
-                    model, file, protocol=pickle.DEFAULT_PROTOCOL
-                )  # what MLflow writes and older ones read
-        except Exception as error:
-            path.unlink(missing_ok=True)
-            raise ModelError(f"cloudpickle cannot hold this {type(model).__qualname__}: {error}") from error
-    names = set(names_of(path))
-    modules = {name.partition(".")[0] for name in names} - {"builtins", "__builtin__", "__main__"}
-    return tuple(sorted(modules)), tuple(sorted(names))
+        while True:
+            try:
+                modules = _dump(model, path)
+            except Exception as error:
+                path.unlink(missing_ok=True)
+                raise ModelError(f"cloudpickle cannot hold this {type(model).__qualname__}: {error}") from error
+            away = {module for module in modules - inside if not within_reach(module, code)}
+            if not away:
+                return tuple(sorted(modules - inside)), tuple(sorted(pickled_names(path)))
+            for module in away:  # what they define is only now looked into, and may lead to more
+                if module in sys.modules:
+                    cloudpickle.register_pickle_by_value(sys.modules[module])
+                    stack.callback(cloudpickle.unregister_pickle_by_value, sys.modules[module])
+            inside |= away
 
 
-def names_of(path: Path) -> Iterator[str]:
-    """Tell every ``module.name`` that a pickle asks for, and the modules that cloudpickle's functions import."""
-    memo: dict[int, str | None] = {}
-    before: str | None = None
-    last: str | None = None  # the two strings on top of the stack, which a global is made of
-    imports = False
-    with path.open("rb") as file:
-        for opcode, argument, _ in pickletools.genops(file):
-            match opcode.name:
-                case "GLOBAL":
-                    before, last = None, None
-                    yield str(argument).replace(" ", ".", 1)
-                case "STACK_GLOBAL":
-                    yield f"{before}.{last}"
-                    imports = last == "subimport"
-                    before, last = None, None
-                case "MEMOIZE":
-                    memo[len(memo)] = last
-                case "BINPUT" | "LONG_BINPUT" | "PUT":
-                    memo[int(argument)] = last
-                case "BINGET" | "LONG_BINGET" | "GET":
-                    before, last = last, memo.get(int(argument))
-                case _ if isinstance(argument, str):
-                    before, last = last, argument
-                    if imports:
-                        yield argument
-                        imports = False
-                case _ if opcode.stack_after:
-                    before, last = last, None
+def _dump(model: object, path: Path) -> set[str]:
+    """Write a pickle; return the top-level modules of all the classes, functions and modules in it."""
+    import cloudpickle
+
+    modules = set()
+
+    class Noting(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
+        def reducer_override(self, obj: object) -> object:
+            if isinstance(obj, ModuleType):
+                modules.add(obj.__name__)
+            elif isinstance(obj, type | FunctionType):
+                modules.add(str(obj.__module__))
+            return super().reducer_override(obj)
+
+    with path.open("wb") as file:
+        Noting(file, protocol=pickle.DEFAULT_PROTOCOL).dump(model)  # as MLflow does: older Pythons read it
+    return {module.partition(".")[0] for module in modules} - {"builtins"}

@@ -1,4 +1,4 @@
-"""Find the classes and functions of a model that another process could not import."""
+"""Tell which modules another process can import: what is installed, and what travels with the model."""
 
 from __future__ import annotations
 
@@ -9,48 +9,32 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import FunctionType
 
-from mlcore_sklearn.soundness import parts_of
-
-__all__ = ["out_of_reach"]
+__all__ = ["within_reach"]
 
 
-def out_of_reach(model: object, code: Path) -> Iterator[tuple[str, str]]:
-    """Tell of every class and function in `model` that no reader can import its top-level module, and why.
-
-    A reader has what is installed, and what stands in the folder `code` of the model.
-    """
-    for part in parts_of(model):
-        if isinstance(part, type | FunctionType):
-            module, name = part.__module__, part.__qualname__
-            top = module.partition(".")[0]
-            if top == "__main__":
-                yield top, f"{name} is defined in __main__, which is another module for every reader: move it to a file"
-            elif getattr(sys.modules.get(module), part.__name__, None) is not part:
-                yield top, f"{module}.{name} cannot be imported by that name: define it at the top of its module"
-            elif not (_is_installed(top) or (code / top).is_dir() or (code / f"{top}.py").is_file()):
-                yield top, f"{module}.{name} is in a module that is not installed: pass its file or folder as code="
+def within_reach(module: str, code: Path) -> bool:
+    """Tell whether a reader has a module: Python's own, an installed one, or one in the folder `code` of the model."""
+    top = module.partition(".")[0]
+    return top != "__main__" and (_is_installed(top) or (code / top).is_dir() or (code / f"{top}.py").is_file())
 
 
 @cache
 def _is_installed(top: str) -> bool:
-    """Tell whether a module comes with Python or a distribution: then a reader can have it too."""
     if top in sys.stdlib_module_names:
         return True
-    file = getattr(sys.modules.get(top), "__file__", None) or next(
-        iter(getattr(sys.modules.get(top), "__path__", ())), ""
-    )
-    place = Path(file).resolve()
+    module = sys.modules.get(top)
+    file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
     folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
-    if any(place.is_relative_to(Path(folder).resolve()) for folder in folders):
+    roots = [Path(folder).resolve() for folder in folders]
+    if file and any(Path(file).resolve().is_relative_to(root) for root in (*roots, *_linked(roots))):
         return True
-    return top in metadata.packages_distributions() or any(place.is_relative_to(root) for root in _linked(folders))
+    return top in metadata.packages_distributions()
 
 
-def _linked(folders: set[str]) -> Iterator[Path]:
-    """Tell the folders that were installed as links, for development."""
-    for file in (each for folder in folders for each in Path(folder).glob("*.pth")):
+def _linked(roots: list[Path]) -> Iterator[Path]:
+    """Tell the folders that are installed as links, as one does with what one works on."""
+    for file in (each for root in roots for each in root.glob("*.pth")):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line and not line.startswith(("#", "import ", "import\t")) and Path(line).is_absolute():
+            if Path(line).is_absolute():
                 yield Path(line).resolve()

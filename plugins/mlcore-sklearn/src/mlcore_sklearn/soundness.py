@@ -105,7 +105,7 @@ def _need(sound: object, part: object, otherwise: str) -> None:
 def _features_of(estimator: Any) -> int:
     features = vars(estimator).get("n_features_in_")
     _need(isinstance(features, int) and features > 0, estimator, "it does not say how many features it takes")
-    return int(features)  # type: ignore[arg-type]
+    return int(features)
 
 
 def _no_method_is_replaced(estimator: Any) -> None:
@@ -127,7 +127,7 @@ def _look_at_tree(tree: Any) -> None:
     left, right = tree.children_left, tree.children_right
     inner = np.flatnonzero(left != -1)
     features = tree.feature[inner]
-    _need(((0 <= features) & (features < tree.n_features)).all(), tree, "it splits on a feature that is none")
+    _need(((features >= 0) & (features < tree.n_features)).all(), tree, "it splits on a feature that is none")
     depth = _depth(tree, np.concatenate([inner, inner]), np.concatenate([left[inner], right[inner]]), count)
     _need(depth <= tree.max_depth < count, tree, f"it is {depth} deep and says {tree.max_depth}")
 
@@ -167,13 +167,13 @@ def _look_at_histograms(model: Any) -> None:
     import numpy as np
 
     features = _features_of(model)
-    categorical = np.asarray(model._bin_mapper.is_categorical_)
-    _need(categorical.shape == (features,) and categorical.dtype == bool, model, "other features are categorical")
+    categorical = np.asarray(model._bin_mapper.is_categorical_, dtype=bool)
+    _need(categorical.shape == (features,), model, "other features are categorical")
     _need(len(model._bin_mapper.bin_thresholds_) == features, model, "other features have bins")
     for predictor in (each for stage in model._predictors for each in stage):
         inner = predictor.nodes[predictor.nodes["is_leaf"] == 0]
         index = inner["feature_idx"]
-        _need(((0 <= index) & (index < features)).all(), model, "it splits on a feature that is none")
+        _need(((index >= 0) & (index < features)).all(), model, "it splits on a feature that is none")
         _need(categorical[index[inner["is_categorical"] != 0]].all(), model, "it sorts a feature without categories")
     if model._preprocessor is not None:
         width = model._preprocessor.transform(np.full((1, features), np.nan, dtype=object)).shape[1]
@@ -208,7 +208,7 @@ def _neighbour_indexes() -> tuple[type, ...]:
 
 
 def _look_at_index(index: Any) -> None:
-    """Check the arrays of a KDTree or BallTree against each other: its points, their order, and nodes laid as a heap."""
+    """Check the arrays of a KDTree or BallTree against each other: its points, their order, nodes laid as a heap."""
     import numpy as np
     from sklearn.neighbors._kd_tree import KDTree, KDTree32
 
@@ -221,7 +221,7 @@ def _look_at_index(index: Any) -> None:
     _need(bounds.shape == (sides, count, features), index, "bounds of another shape than its points")
     _need(weights is None or weights.shape == (points,), index, "weights of other points")
     start, end, inner = nodes["idx_start"], nodes["idx_end"], np.flatnonzero(nodes["is_leaf"] == 0)
-    _need(((0 <= start) & (start <= end) & (end <= points)).all(), index, "a node of points that are none")
+    _need(((start >= 0) & (start <= end) & (end <= points)).all(), index, "a node of points that are none")
     _need((inner < count // 2).all(), index, "a node without children that is no leaf")
     left, right = 2 * inner + 1, 2 * inner + 2
     meet = (start[left] == start[inner]) & (end[left] == start[right]) & (end[right] == end[inner])
