@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -352,15 +353,11 @@ class TestKeeping:
 
     def test_a_missing_file_is_told_of(self, run: mlcore.Run, tmp_path: Path) -> None:
         """Guards typing errors: the path is named, and nothing is recorded."""
-        for call, path in (
-            (run.log_artifact, "no/file"),
-            (run.log_artifacts, "no/folder"),
-            (run.log_reference, "none"),
-        ):
-            with pytest.raises(ArtifactNotFound, match=f"there is no (file|folder) .*{path}|{path}"):
-                call(tmp_path / path)
+        for call in (run.log_artifact, run.log_artifacts, run.log_reference):
+            with pytest.raises(ArtifactNotFound, match=r"there is no file .*no/such$"):
+                call(tmp_path / "no" / "such")
         (tmp_path / "file").write_text("x")
-        with pytest.raises(ArtifactNotFound, match="no folder"):
+        with pytest.raises(ArtifactError, match=r"cannot read folder .*/file: Not a directory"):
             run.log_artifacts(tmp_path / "file")
         assert list(run.artifacts.list()) == []
 
@@ -701,7 +698,7 @@ class TestHostileStores:
         (tmp_path / "outside").mkdir()
         (tmp_path / "dst").mkdir()
         (tmp_path / "dst" / "d").symlink_to(tmp_path / "outside")
-        with pytest.raises(UnsafePath, match="lead out"):
+        with pytest.raises(UnsafePath, match="leads out"):
             run.artifacts.get("", tmp_path / "dst")
         assert list((tmp_path / "outside").iterdir()) == []
         (tmp_path / "dst" / "d").unlink()
@@ -736,11 +733,17 @@ class TestOff:
 class TestMany:
     def test_a_failure_stops_the_others_and_leaves_no_parts(self, bucket: Bucket, tmp_path: Path) -> None:
         """Guards the disk of whoever's hundredth file cannot be read: the rest is not copied for nothing."""
-        files = {str(number): io.BytesIO(b"x" * 10) for number in range(1000)}
+
+        class Slow(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                time.sleep(0.01)
+                return super().read(size)
+
+        files = {str(number): Slow(b"x" * 10) for number in range(1000)}
         files["5"].close()
         with pytest.raises(ArtifactError, match=r"cannot store root/5: .*closed file"):
             artifacts.put(bucket, "root", files)
-        assert len(bucket.files) < 500
+        assert len(bucket.files) < 100
 
     def test_a_long_copy_shows_how_far_it_is_on_a_terminal(
         self, run: mlcore.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -748,12 +751,13 @@ class TestMany:
         """Guards patience: on a terminal a bar, anywhere else and for little nothing."""
         from mlcore.artifacts import _transfer
 
-        run.log_bytes(b"x" * 5000, "quiet")
+        (tmp_path / "file").write_bytes(b"x" * 5000)
+        run.log_artifact(tmp_path / "file", "quiet")
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-        run.log_bytes(b"x" * 5000, "short")
+        run.log_artifact(tmp_path / "file", "short")
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(_transfer, "_LONG", (5000, 200))
-        run.log_bytes(b"x" * 5000, "long")
+        run.log_artifact(tmp_path / "file", "long")
         assert "storing" in capsys.readouterr().err
         run.artifacts.get("", tmp_path / "copy")
         err = capsys.readouterr().err
