@@ -11,8 +11,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.journal import Writer
-from mlcore.journal import format as f
+from mlcore.journal import Writer, format as f
 from mlcore.store import AttributesRemoved, AttributesSet, Created, Record, Rewound, RowsLogged, Updated, digest
 from mlcore_local import Journal, read
 from mlcore_local.packer import Packer

@@ -6,8 +6,7 @@ from array import array
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mlcore.errors import Malformed, OutOfOrder, SourceReused
 from mlcore.store import (

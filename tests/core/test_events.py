@@ -10,8 +10,7 @@ from typing import Any
 import attrs
 import numpy
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mlcore.errors import InvalidValue, Malformed
 from mlcore.store import (

@@ -24,8 +24,7 @@ import pytest
 
 from journals import NAN, RUN
 from mlcore.errors import InvalidValue
-from mlcore.journal import Writer
-from mlcore.journal import format as f
+from mlcore.journal import Writer, format as f
 from mlcore.store import Record, RowsLogged, Updated, clock
 from mlcore_local import Journal, read
 from mlcore_local.rows import Rows

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlcore import plugins
-from mlcore import plugins as _manager
+from mlcore import plugins, plugins as _manager
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider, hookimpl
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mlcore.errors import Malformed
 from mlcore.store import And, Compare, Entity, Not, Or, Page, Query, Sort, Summary, Term, find

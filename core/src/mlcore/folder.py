@@ -11,8 +11,6 @@
     └── changes/<month>-<host>            the ids of runs that were opened, a line each
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -20,6 +18,7 @@ import platform
 import re
 import time
 from pathlib import Path
+from typing import Self
 
 import attrs
 
@@ -42,7 +41,7 @@ class Folder:
     id: str
 
     @classmethod
-    def open(cls, root: Path) -> Folder:
+    def open(cls, root: Path) -> Self:
         """Open a store that is there. Raises `StoreNotFound`, `NewerFormat` or `StoreError`."""
         try:
             about = json.loads((root / _ABOUT).read_bytes())
@@ -56,7 +55,7 @@ class Folder:
         return cls(root, id)
 
     @classmethod
-    def create(cls, root: Path) -> tuple[Folder, bool]:
+    def create(cls, root: Path) -> tuple[Self, bool]:
         """Open a store, made if it is not there, and tell whether it was made.
 
         Raises `StoreError` if `root` holds something else or cannot be written.

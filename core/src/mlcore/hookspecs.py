@@ -17,18 +17,8 @@ import pluggy
 if TYPE_CHECKING:
     from mlcore.tracking._run import Run
 
-__all__ = [
-    "FlavorProvider",
-    "Provider",
-    "hookimpl",
-    "mlcore_artifact_backends",
-    "mlcore_commands",
-    "mlcore_flavors",
-    "mlcore_run_ended",
-    "mlcore_stores",
-]
+__all__ = ["FlavorProvider", "Provider", "hookimpl"]
 
-hookspec = pluggy.HookspecMarker("mlcore")
 hookimpl = pluggy.HookimplMarker("mlcore")
 
 
@@ -53,7 +43,6 @@ class FlavorProvider(Provider):
     types: tuple[str, ...] = ()
 
 
-@hookspec
 def mlcore_stores() -> Iterable[Provider]:
     """Provide stores, keyed by URI scheme; ``file`` also serves plain paths.
 
@@ -66,10 +55,8 @@ def mlcore_stores() -> Iterable[Provider]:
         return [Provider("ram", "my_package.ram:open_store", "keeps runs in memory")]
     ```
     """
-    raise NotImplementedError
 
 
-@hookspec
 def mlcore_artifact_backends() -> Iterable[Provider]:
     """Provide places for files, keyed by URI scheme; they win over fsspec's own for the same scheme.
 
@@ -87,10 +74,8 @@ def mlcore_artifact_backends() -> Iterable[Provider]:
         return [Provider("vault", open_vault, "files in the lab's vault")]
     ```
     """
-    raise NotImplementedError
 
 
-@hookspec
 def mlcore_flavors() -> Iterable[FlavorProvider]:
     """Provide kinds of models, keyed by their name in an MLmodel file.
 
@@ -104,10 +89,8 @@ def mlcore_flavors() -> Iterable[FlavorProvider]:
         return [FlavorProvider("prophet", "my_package.flavor:Prophet", "time series", types=("prophet.Prophet",))]
     ```
     """
-    raise NotImplementedError
 
 
-@hookspec
 def mlcore_commands() -> Iterable[Provider]:
     """Provide commands of the ``mlcore`` program, keyed by their word.
 
@@ -121,10 +104,8 @@ def mlcore_commands() -> Iterable[Provider]:
         return [Provider("hello", "my_package.cli:hello", "Say hello.")]
     ```
     """
-    raise NotImplementedError
 
 
-@hookspec
 def mlcore_run_ended(run: Run) -> None:
     """Learn that a run was ended by this process, after its last record was written.
 
@@ -135,3 +116,7 @@ def mlcore_run_ended(run: Run) -> None:
         print(f"{run.name} is {run.status}")
     ```
     """
+
+
+# the prefix is the marker here as well: every hook is listed
+__all__ += [name for name in globals() if name.startswith("mlcore_")]

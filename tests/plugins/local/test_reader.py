@@ -7,8 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from journals import Span, content, parse, sample, spans, survivors, told
 from mlcore.errors import JournalError, MlcoreError, NewerFormat

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 import mlcore
-from faults.processes import answers, fsck, reading, run
-from faults.processes import mlcore as command
+from faults.processes import answers, fsck, mlcore as command, reading, run
 from mlcore.errors import MlcoreError, NewerFormat, NotInstalled, StoreError, StoreNotFound
 from mlcore.folder import Folder
 from mlcore.journal import Writer

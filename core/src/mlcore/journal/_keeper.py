@@ -1,21 +1,21 @@
-"""Keep open journals synced and alive from one background thread a process, off the training thread."""
+"""Tell who writes a journal, and keep open ones synced and alive from one background thread, off the training's own."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import platform
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlcore.journal._writer import Writer
 
 SYNC_SECONDS = 1.0
 SIGN_SECONDS = 30.0
-
 
 _kept: weakref.WeakSet[Writer] = weakref.WeakSet()
 _thread: threading.Thread | None = None
@@ -29,7 +29,7 @@ def keep(journal: Writer) -> None:
         _kept.add(journal)
         if _thread is None:
             _thread = threading.Thread(target=_work, name="mlcore-keeper", daemon=True)
-            with contextlib.suppress(RuntimeError):  # no more threads: at exit, or at the limit of a container
+            with suppress(RuntimeError):  # no more threads: at exit, or at the limit of a container
                 _thread.start()
 
 
@@ -59,3 +59,30 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _read(path: str) -> str:
+    with suppress(OSError), open(path, encoding="utf-8") as file:
+        return file.read()
+    return ""
+
+
+def started(pid: int) -> str:
+    """Return when a process started, in the kernel's ticks, so that a reused process id is not taken for it."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
+
+
+def this_process() -> dict[str, Any]:
+    """Return what a journal records about its writer; `boot` and `pidns` tell what process ids count in, on Linux."""
+    pid, boot = os.getpid(), _read("/proc/sys/kernel/random/boot_id").strip()
+    about = {"host": platform.node(), "boot": boot, "pidns": 0, "pid": pid, "started": started(pid), "user": user()}
+    with suppress(OSError):
+        about["pidns"] = os.stat("/proc/self/ns/pid").st_ino
+    return about
+
+
+def user() -> str:
+    """Return the name of the user, or the number where there is no name."""
+    name = os.environ.get("USER") or os.environ.get("LOGNAME") or os.environ.get("USERNAME")
+    return name or str(os.getuid() if hasattr(os, "getuid") else "")

@@ -1,7 +1,5 @@
 """The bytes of a journal, as ``docs/reference/journal.md`` describes them. Everything is little-endian."""
 
-from __future__ import annotations
-
 import struct
 import sys
 import zlib

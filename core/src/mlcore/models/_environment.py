@@ -13,7 +13,7 @@ from typing import Any
 
 from mlcore.errors import InvalidValue
 
-__all__: list[str] = []
+__all__ = ["distribution_of"]
 
 PYTHON_VERSION = ".".join(map(str, sys.version_info[:3]))  # of three parts: some readers insist
 ENVIRONMENT = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}

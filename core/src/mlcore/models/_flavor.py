@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from mlcore import plugins
-from mlcore.errors import ModelError, NotInstalled, PluginError
+from mlcore.errors import ModelError, NotInstalled, PluginError, UnsafePath
 from mlcore.hookspecs import FlavorProvider
 from mlcore.models._trust import Trust
 
 if TYPE_CHECKING:
     from mlcore.models._signature import Signature
 
-__all__ = ["Flavor", "Saved"]
+__all__ = ["Flavor", "Saved", "file_inside"]
 
 PYTHON_FUNCTION = "python_function"
 
@@ -28,7 +28,8 @@ class Saved:
     `config` is the flavor's own map in the MLmodel file, `python_function` that of MLflow's generic reader
     (``loader_module`` and what that looks up), None if there is no such reader. `modules` are the top-level modules
     that the files name and `requirements` further distributions that reading needs. `needs_trust` are the names
-    (``package.module.attribute``) that a reader must trust, none where the files are only data. `signature` is what the model's type hints say.
+    (``package.module.attribute``) that a reader must trust, none where the files are only data. `signature` is what the
+    model's type hints say.
     """
 
     config: Mapping[str, Any]
@@ -92,3 +93,11 @@ def load_flavor(name: str) -> Flavor:
     if not isinstance(flavor, Flavor):
         raise ModelError(f"flavor {name!r} is {flavor!r}, which is no mlcore.models.Flavor")
     return flavor
+
+
+def file_inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a model names. Raises `UnsafePath` if it is not inside `folder`."""
+    path = (folder / str(name)).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise UnsafePath(f"the model in {folder} names {str(name)!r}, which is outside of it")
+    return path

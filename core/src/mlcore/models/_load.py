@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcore import plugins
-from mlcore.errors import ModelError
+from mlcore.errors import MlcoreError, ModelError
 from mlcore.models._flavor import load_flavor
 from mlcore.models._mlmodel import ModelInfo, read_model
 from mlcore.models._trust import Trust
@@ -38,20 +38,28 @@ class Model:
 
 
 def load_folder(
-    folder: str | os.PathLike[str], *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
+    folder: str | os.PathLike[str] | ModelInfo,
+    *,
+    trust: bool | str | Iterable[str] | None = None,
+    flavor: str | None = None,
 ) -> Model:
     """Load the model that a folder holds; see `mlcore.load_model`."""
-    info = read_model(Path(folder).absolute())
-    name = flavor or _readable(info)
+    info = folder if isinstance(folder, ModelInfo) else read_model(Path(folder).absolute())
+    what, name = f"model {info.uri or info.folder}", flavor or _readable(info)
     if name not in info.flavors:
-        raise ModelError(f"model {folder} has no flavor {name!r}; it has {', '.join(info.flavors)}")
-    allowed = Trust.of(trust, digest=info.verify(), what=f"model {folder}")
-    reader = load_flavor(name)
-    unwrapped = reader.load(info.folder, info.flavors[name], allowed)
-    return Model(info, unwrapped, reader.predictor(unwrapped, info.flavors[name]))
+        raise ModelError(f"{what} has no flavor {name!r}; it has {', '.join(info.flavors)}")
+    allowed, config, reader = Trust.of(trust, digest=info.verify(), what=what), info.flavors[name], load_flavor(name)
+    try:
+        with allowed.code(info.folder / "code"):
+            unwrapped = reader.load(info.folder, config, allowed)
+    except MlcoreError:
+        raise
+    except Exception as error:
+        raise ModelError(f"flavor {name!r} cannot read {what}: {type(error).__name__}: {error}") from error
+    return Model(info, unwrapped, reader.predictor(unwrapped, config))
 
 
 def _readable(info: ModelInfo) -> str:
-    """Return the flavor to read a model with: of those that it has the first that is installed, the generic one last."""
+    """Return the flavor to read a model with: the first of its own that is here, else the one it has."""
     known = plugins.provided("flavors")
     return next((name for name in info.flavors if name in known and name != "python_function"), info.flavor)

@@ -10,14 +10,16 @@ from typing import Any
 
 import attrs
 
-from mlcore.artifacts import hash_folder
-from mlcore.errors import DigestMismatch, NotAModel
+from mlcore.artifacts import hash_folder, safe_path
+from mlcore.errors import DigestMismatch, NotAModel, NotFound, UnsafePath
+from mlcore.models._example import load_example
 from mlcore.models._signature import Signature
 
-__all__ = ["ModelInfo", "digest_of", "read_model"]
+__all__ = ["ModelInfo", "digest_of", "file_in", "read_model"]
 
 MLMODEL = "MLmodel"
 FORMAT = 1
+BYTECODE = "__pycache__"  # MLflow leaves it where it imports from a model; here it is never read, and has no digest
 _LARGEST = 4_000_000  # bytes of an MLmodel file; the largest seen, with 5,000 columns, has 400,000
 
 
@@ -67,9 +69,16 @@ class ModelInfo:
         found = self.raw.get("mlcore")
         return found if isinstance(found, Mapping) else {}
 
+    def example(self) -> tuple[Any, Mapping[str, Any] | None]:
+        """Return data and parameters of the example that was saved. Raises `NotFound` if there is none."""
+        about = self.raw.get("saved_input_example_info")
+        if not about:
+            raise NotFound(f"model {self.folder} has no example: save it with input_example=")
+        return load_example(self.folder, about)
+
     def verify(self) -> str:
         """Return the model's digest; see `digest_of`. Raises `DigestMismatch` if a file is not as it was saved."""
-        found = hash_folder(self.folder)
+        found = _hashed(self.folder)
         now = {name: digest for name, digest in found.items() if name != MLMODEL}
         names = sorted(now.keys() | self.files.keys()) if self.files else ()
         wrong = [name for name in names if now.get(name) != self.files.get(name)]
@@ -82,7 +91,24 @@ class ModelInfo:
 
 def digest_of(folder: Path) -> str:
     """Return the digest of a model: the sha256 of the sorted JSON object of every file's path and sha256."""
-    return _digest(hash_folder(folder))
+    return _digest(_hashed(folder))
+
+
+def file_in(folder: Path, name: object) -> Path:
+    """Return the path of a file of the model in `folder`, by the name that its MLmodel file gives.
+
+    Raises `UnsafePath` for what leads out of it or is not covered by its digest, `NotAModel` if there is none.
+    """
+    path = folder / safe_path(str(name))
+    if not path.resolve().is_relative_to(folder.resolve()) or BYTECODE in path.parts:
+        raise UnsafePath(f"{folder / MLMODEL} names {name!r}, which is no file of the model")
+    if not path.exists():
+        raise NotAModel(f"{folder / MLMODEL} names {name!r}, and there is no such file")
+    return path
+
+
+def _hashed(folder: Path) -> dict[str, str]:
+    return {name: digest for name, digest in hash_folder(folder).items() if BYTECODE not in name.split("/")}
 
 
 def _digest(files: Mapping[str, str]) -> str:

@@ -13,8 +13,7 @@ import pluggy
 from mlcore import hookspecs
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider
-from mlcore.plugins._entry_points import Plugin
-from mlcore.plugins._entry_points import entry_points as _declared
+from mlcore.plugins._entry_points import Plugin, entry_points as _declared
 
 __all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", "provided", "register", "unregister"]
 
@@ -40,8 +39,20 @@ class _Door(pluggy.PluginManager):
         self.loaded = False
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        ours = name.startswith(PREFIX) and callable(getattr(plugin, name, None))
-        return super().parse_hookimpl_opts(plugin, name) or ({} if ours else None)
+        options: Any = super().parse_hookimpl_opts(plugin, name)
+        if options is None and name.startswith(PREFIX) and callable(getattr(plugin, name, None)):
+            options = {}
+        if options is not None and not hasattr(self.hook, hook := options.get("specname") or name):
+            from difflib import get_close_matches
+
+            known = sorted(vars(self.hook))
+            close = get_close_matches(hook, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(known)}"
+            raise PluginError(f"unknown hook {hook}; {hint}")
+        return options
+
+    def parse_hookspec_opts(self, _: object, name: str) -> Any:
+        return {} if name.startswith(PREFIX) else None
 
     def open(self) -> threading.RLock:
         """Load what is installed, once, and return the lock for those who change something."""
@@ -55,20 +66,11 @@ class _Door(pluggy.PluginManager):
                     try:
                         self.admit(_import(plugin.module), plugin)
                     except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken plugin never breaks the others
-                        reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
                         name = f"{plugin.name} ({plugin.distribution})" if plugin.name in self.plugins else plugin.name
-                        self.plugins[name] = attrs.evolve(plugin, name=name, error=reason)
+                        self.plugins[name] = attrs.evolve(plugin, name=name, error=_reason(error))
         return self.lock
 
     def admit(self, module: object, plugin: Plugin) -> Plugin:
-        known = [name for name in dir(hookspecs) if name.startswith(PREFIX)]
-        for name in dir(module):
-            if name.startswith(PREFIX) and name not in known and callable(getattr(module, name)):
-                from difflib import get_close_matches
-
-                close = get_close_matches(name, known, 1)
-                hint = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
-                raise PluginError(f"plugin {plugin.name} has an unknown hook {name}{hint}")
         known_as = plugin.name if plugin.name in self.plugins else self.get_name(module)
         if known_as is not None:
             raise PluginError(f"plugin {plugin.name} is loaded already, as {known_as} of {self.plugins[known_as]}")
@@ -77,23 +79,26 @@ class _Door(pluggy.PluginManager):
             provides, listens = self.ask(module)
         except Exception as error:
             self.unregister(name=plugin.name)
-            raise PluginError(f"plugin {plugin.name} is broken: {type(error).__name__}: {error}") from error
+            raise PluginError(f"plugin {plugin.name} is broken: {_reason(error)}") from error
         self.plugins[plugin.name] = attrs.evolve(plugin, provides=provides, listens=listens)
         return self.plugins[plugin.name]
 
     def ask(self, module: object) -> tuple[dict[str, tuple[Provider, ...]], tuple[str, ...]]:
         provides, listens = {}, []
         for caller in self.get_hookcallers(module) or ():
-            if caller.spec is not None and caller.spec.argnames:
+            if caller.spec and caller.spec.argnames:
                 listens.append(caller.name)
                 continue
             own: list[Callable[..., Any]] = [each.function for each in caller.get_hookimpls() if each.plugin is module]
             records = tuple(record for function in own for record in function())
-            for record in records:
-                if not isinstance(record, Provider):
-                    raise TypeError(f"{caller.name} returned {record!r}, which is no Provider record")
+            if strange := [record for record in records if not isinstance(record, Provider)]:
+                raise TypeError(f"{caller.name} returned {strange[0]!r}, which is no Provider record")
             provides[caller.name.removeprefix(PREFIX)] = records
         return provides, tuple(listens)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
 
 
 def _import(value: str) -> Any:
@@ -175,7 +180,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         return _import(record.implementation) if isinstance(record.implementation, str) else record.implementation
     except Exception as error:
         where = f"{plugin} provides {name!r} as {record.implementation}"
-        raise PluginError(f"{where}, which fails: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{where}, which fails: {_reason(error)}") from error
 
 
 def notify(event: str, **arguments: Any) -> None:

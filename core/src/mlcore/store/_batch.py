@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import attrs
 
 from mlcore.errors import InvalidValue, Malformed, OutOfOrder, SourceReused
-from mlcore.store._codec import EVENT_LIMIT, check_rows, encode_event, to_json
-from mlcore.store._events import Event, RowsLogged
+from mlcore.store._events import EVENT_LIMIT, Event, RowsLogged, check_rows, encode_event, to_json
 
 __all__ = ["Batch", "Marks", "Record", "check", "digest"]
 

@@ -1,7 +1,5 @@
 """The store contract: what a store is, and what the simplest one has to write itself."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -1,17 +1,23 @@
-"""The events: every change that mlcore can write down.
+"""The events: every change that mlcore can write down, as JSON one object in one line, its ``type`` the class's name.
 
 What this version does not know, types and fields alike, is kept byte for byte in `raw` and passed on as it came.
 """
 
-import contextlib
+import json
+import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
-__all__ = ["AttributesRemoved", "AttributesSet", "Created", "Erased", "Event", "Rewound", "RowsLogged"]
-__all__ += ["Unknown", "Updated", "column"]
+from mlcore.errors import InvalidValue, Malformed
+
+__all__ = ["EVENT_LIMIT", "AttributesRemoved", "AttributesSet", "Created", "Erased", "Event", "Rewound", "RowsLogged"]
+__all__ += ["Unknown", "Updated", "column", "decode_event", "encode_event", "from_json", "to_json"]
+
+EVENT_LIMIT = 65_536  # of rows it counts eight bytes a number; as JSON a number takes up to three times that
 
 
 def column(values: Sequence[Any]) -> Sequence[Any]:
@@ -20,7 +26,7 @@ def column(values: Sequence[Any]) -> Sequence[Any]:
         return values
     values = values.tolist() if hasattr(values, "tolist") else list(values)
     kinds = {type(value) for value in values}
-    with contextlib.suppress(OverflowError):
+    with suppress(OverflowError):
         if kinds in ({int}, {float}):
             return array("q" if kinds == {int} else "d", values)
     return values
@@ -104,3 +110,132 @@ class Unknown(Event):
     """Carry an event of a later version, untouched."""
 
     type: str = ""
+
+
+_KNOWN = (AttributesRemoved, AttributesSet, Created, Erased, Rewound, RowsLogged, Updated)
+_TYPES: dict[str, type[Event]] = {each.__name__: each for each in _KNOWN}
+_FIELDS = {name: [f for f in attrs.fields(cls) if f.name != "raw"] for name, cls in _TYPES.items()}
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("kind", "id", "parent", "family", "key", "context"), lambda it: isinstance(it, str)),
+    **dict.fromkeys(("fields", "values"), lambda it: isinstance(it, Mapping)),
+    "columns": lambda it: isinstance(it, Mapping) and all(isinstance(values, list | array) for values in it.values()),
+    "names": lambda it: isinstance(it, list | tuple) and all(isinstance(name, str) for name in it),
+    "once": lambda it: isinstance(it, bool),
+    "step": lambda it: isinstance(it, int) and not isinstance(it, bool),
+}
+_COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the event as one line of JSON, without its newline.
+
+    Raises `InvalidValue` when a value is no JSON or the event is larger than 64 kB.
+    """
+    if event.raw is not None:
+        return event.raw
+    name = type(event).__name__
+    fields = ((field, getattr(event, field.name)) for field in _FIELDS[name])
+    given = {f.name: value for f, value in fields if f.default is attrs.NOTHING or value not in (f.default, {})}
+    if wrong := _wrong(given):
+        raise InvalidValue(f"{event.kind} {event.id}: {name} has a {wrong} of the wrong type")
+    line = to_json({"type": name, **given})
+    if len(line) > EVENT_LIMIT * (4 if isinstance(event, RowsLogged) else 1):
+        limit = f"the limit of {EVENT_LIMIT:,}; keep large values as files and log where they are"
+        raise InvalidValue(f"{event.kind} {event.id}: one {name} of {len(line):,} bytes is over {limit}")
+    return line
+
+
+def decode_event(line: bytes) -> Event:
+    """Return the event in a line of JSON; an unknown type comes back as `Unknown`.
+
+    Raises `Malformed` when it is no event at all.
+    """
+    try:
+        content = from_json(line)
+        name, kind, id = content["type"], content["kind"], content["id"]
+        if b"\n" in line or not all(isinstance(each, str) for each in (name, kind, id)):
+            raise ValueError("type, kind and id must be text, all in one line")
+        if name not in _TYPES:
+            return Unknown(kind=kind, id=id, type=name, raw=line)
+        given = {field.name: content[field.name] for field in _FIELDS[name] if field.name in content}
+        if wrong := _wrong(given):
+            raise ValueError(f"{name} has a {wrong} of the wrong type")
+        event: Event = _TYPES[name](**given, raw=line)  # a TypeError if a field is missing
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed(f"not an event: {line[:80]!r}: {error}") from error
+    check_rows(event)
+    return event
+
+
+def _wrong(given: Mapping[str, Any]) -> str:
+    return next((key for key, value in given.items() if not _CHECKS[key](value)), "")
+
+
+def check_rows(event: Event) -> None:
+    """Raise `Malformed` if the event has rows that cannot be put in order."""
+    columns = event.columns if isinstance(event, RowsLogged) else {}
+    orders = [columns[name] for name in ("step", "time") if columns.get(name)]
+    if len({len(values) for values in columns.values()}) > 1:
+        raise Malformed(f"{event.kind} {event.id}: rows with columns of different lengths")
+    if not all(isinstance(values, array) and values.typecode == "q" for values in orders):
+        raise Malformed(f"{event.kind} {event.id}: rows with a step or time that is no int64")
+
+
+def to_json(value: Any) -> bytes:
+    """Return strict JSON; NaN and the infinities become ``{"$float": "NaN"}``. Raises `InvalidValue`."""
+    try:
+        with suppress(ValueError):  # a number that JSON has not
+            text = json.dumps(value, allow_nan=False, default=_plain, **_COMPACT)
+            if '"$' not in text:
+                return text.encode()
+        return json.dumps(_escape(value), **_COMPACT).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidValue(f"not a JSON value: {error}") from error
+
+
+def from_json(text: bytes) -> Any:
+    """Return what `to_json` was given. Raises `ValueError`."""
+    try:
+        value = (_ESCAPED if b'"$' in text else _PLAIN).decode(text.decode())
+        if b"\\ud" in text or b"\\uD" in text:
+            to_json(value)  # half a surrogate could never be written again
+        return value
+    except (RecursionError, TypeError) as error:
+        raise ValueError(f"nested too deeply, or a wrong escape: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):  # array.array and numpy
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _escape(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, list | tuple):
+        return [_escape(each) for each in value]
+    if not isinstance(value, Mapping):
+        return _escape(_plain(value))
+    escaped = {key if isinstance(key, str) else json.dumps(key): _escape(each) for key, each in value.items()}
+    return {"$dict": list(escaped.items())} if any(key.startswith("$") for key in escaped) else escaped
+
+
+def _unescape(value: dict[str, Any]) -> Any:
+    if value.keys() == {"$float"}:
+        return float(value["$float"])
+    if value.keys() == {"$dict"}:
+        return {"" + key: each for key, each in value["$dict"]}  # a key that is no text is a TypeError
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_PLAIN = json.JSONDecoder(parse_constant=_refuse)
+_ESCAPED = json.JSONDecoder(parse_constant=_refuse, object_hook=_unescape)

@@ -4,8 +4,6 @@ Everything is ordered by ``(stamp, source, number)``, and what is kept of each f
 is a function of the set of records alone, so adding them in any order gives the same state.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

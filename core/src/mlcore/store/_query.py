@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from mlcore.errors import Malformed
-from mlcore.store._codec import from_json, to_json
+from mlcore.store._events import from_json, to_json
 from mlcore.store._fold import Entity
 
 __all__ = ["And", "Compare", "Not", "Or", "Page", "Query", "Sort", "Term", "Where", "find"]

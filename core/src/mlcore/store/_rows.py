@@ -1,12 +1,10 @@
 """Rows in order: what was logged under one key and context, by whichever sources, as columns."""
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
@@ -17,6 +15,18 @@ __all__ = ["METRIC", "Columns", "Order", "Rewind", "Summary", "ordered"]
 METRIC = ("step", "time", "value")
 Order = tuple[int, str, int, int]  # stamp, source, number, index of the event in its record
 Rewind = tuple[Order, int]  # what was logged before, with a step above this one, is dropped
+
+
+@attrs.frozen
+class Summary:
+    """Sum up one metric: number of rows, least and greatest value (NaN left out), and the last row."""
+
+    count: int
+    min: float
+    max: float
+    step: int
+    time: int
+    value: float
 
 
 @attrs.frozen(eq=False)
@@ -35,16 +45,16 @@ class Columns:
     def __getitem__(self, name: str) -> Sequence[Any]:
         return self.columns[name]
 
-    def as_numpy(self) -> Columns:
+    def as_numpy(self) -> Self:
         """Return the same with numpy arrays, without a copy; itself where numpy is not importable."""
         try:
             import numpy
         except ImportError:
             return self
         arrays: Any = {k: numpy.frombuffer(v, v.typecode) for k, v in self.columns.items() if isinstance(v, array)}
-        return Columns({**self.columns, **arrays})
+        return type(self)({**self.columns, **arrays})
 
-    def sampled(self, max_points: int | None) -> Columns:
+    def sampled(self, max_points: int | None) -> Self:
         """Return at most `max_points` rows that keep the least and the greatest value of every bucket."""
         size = len(self)
         if max_points is None or size <= max_points or not _numeric(self.columns.get("value")):
@@ -56,7 +66,7 @@ class Columns:
             real = [row for row in range(start, stop) if values[row] == values[row]] or [start]
             keep |= {min(real, key=values.__getitem__), max(real, key=values.__getitem__)}
         rows = sorted(keep)[:max_points]
-        return Columns({name: column([values[row] for row in rows]) for name, values in self.columns.items()})
+        return type(self)({name: column([values[row] for row in rows]) for name, values in self.columns.items()})
 
     def summary(self) -> Summary | None:
         """Sum up a metric whose rows are in order; None of no rows, or rows that are no metric."""
@@ -66,18 +76,6 @@ class Columns:
         real = [value for value in values if value == value]  # noqa: PLR0124 - isnan fails on huge integers
         low, high = (min(real), max(real)) if real else (math.nan, math.nan)
         return Summary(len(values), low, high, self["step"][-1], self["time"][-1], values[-1])
-
-
-@attrs.frozen
-class Summary:
-    """Sum up one metric: number of rows, least and greatest value (NaN left out), and the last row."""
-
-    count: int
-    min: float
-    max: float
-    step: int
-    time: int
-    value: float
 
 
 def ordered(logged: Sequence[tuple[Order, Mapping[str, Sequence[Any]]]], rewinds: Sequence[Rewind] = ()) -> Columns:

@@ -64,9 +64,7 @@ def make_way(inside: bool) -> Run | None:
     if run._inherited:  # whoever forked this process goes on with it
         return None
     if not _in_notebook():
-        raise RunStateError(
-            f"run {run.id} is active: end it, or start this one inside it with nested=True or parent=run"
-        )
+        raise RunStateError(f"run {run.id} is active: end it, or start this one inside it: nested=True or parent=run")
     logging.getLogger("mlcore").warning("ending run %s, as another one starts", run.id)
     run.end()
     return None

@@ -8,14 +8,15 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mlcore import plugins
-from mlcore.config import OFF
+from mlcore.config import OFF, artifacts_setting
 from mlcore.errors import AlreadyExists, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
-from mlcore.journal import Writer, metric_columns
+from mlcore.journal import Writer, check_key, metric_columns
 from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
 
 GRACE_SECONDS = 300
@@ -43,16 +44,16 @@ def held(entity: Entity, taking_over: bool) -> bool:
 class Backend:
     """Open sinks to write to and the store to read from, both as late as possible."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, artifacts: str | os.PathLike[str] | None = None) -> None:
+        self.artifacts = artifacts_setting(artifacts)
         scheme, separator, path = uri.partition("://")
         self.uri, self._scheme = uri, scheme if separator else "file"
-        self.root = Path(path if separator else uri).expanduser().absolute() if self._scheme == "file" else None
+        folder = self._scheme == "file" and uri != OFF
+        self.root = Path(path if separator else uri).expanduser().absolute() if folder else None
         self._store: Store | None = OffStore() if uri == OFF else None
         self._inherited: Store | None = None
-        self._edits: StoreSink | None = None
-        self._pid = os.getpid()
-        if self.root is None or uri == OFF:
-            self.root = None
+        self._edits, self._pid = StoreSink(self.store, STORE_HOME), os.getpid()
+        if self.root is None:
             self.store()  # an unknown scheme is told of now
 
     def sink(self, home: str) -> Writer | StoreSink:
@@ -79,21 +80,16 @@ class Backend:
         """Write events online, with a claim if one is given. Raises `AlreadyExists` or another `StoreError`."""
         if self.root is not None:
             self._made(self.root)
-        if claim is not None:
-            StoreSink(self.store, home).append(events, claim)
-        else:
-            self._edits = self._edits or StoreSink(self.store, home)
-            self._edits.append(events)
+        sink = self._edits if claim is None else StoreSink(self.store, home)
+        sink.append(events, claim)
 
     def get(self, kind: str, id: str) -> Entity | None:
         """Return one entity, None if it is not there or there is no store yet."""
-        try:
-            found = self.store().get(kind, [id])[0]
-        except StoreNotFound:
-            return None
-        if found is not None:
-            clock.observe(found.changed)
-        return found
+        with suppress(StoreNotFound):
+            if found := self.store().get(kind, [id])[0]:
+                clock.observe(found.changed)
+                return found
+        return None
 
     def edited(self) -> bool:
         """Tell whether experiments were ever edited, so that names may stand for others than they did."""
@@ -119,22 +115,20 @@ class StoreSink:
     def __init__(self, store: Callable[[], Store], home: str) -> None:
         self.dropped, self.reason = 0, ""
         self._store, self._home, self._pid, self._lock = store, home, os.getpid(), threading.RLock()
-        self._source, self._number, self._previous = "", 0, ""
+        self._last: tuple[str, int, str] | None = None  # source, number and digest of the last record
         self._steps: dict[str, int] = {}
 
     def append(self, events: Sequence[Event], claim: str | None = None) -> None:
         """Append one record. Raises what the store raises; what comes then is of a new source, as it may be stored."""
         with self._turn():
-            if not self._source:
-                self._source, self._number, self._previous = os.urandom(16).hex(), 0, ""
-            record, source = Record(self._number + 1, clock.tick(), tuple(events)), self._source
-            self._source = ""
-            self._store().append(Batch(source, self._home, (record,), self._previous, claim))
-            self._source, self._number, self._previous = source, record.number, digest((record,), self._previous)
+            (source, number, previous), self._last = self._last or (os.urandom(16).hex(), 0, ""), None
+            record = Record(number + 1, clock.tick(), tuple(events))
+            self._store().append(Batch(source, self._home, (record,), previous, claim))
+            self._last = source, record.number, digest((record,), previous)
 
     def _turn(self) -> threading.RLock:
         if self._pid != os.getpid():  # the child of a fork: another thread may have held the lock
-            self._pid, self._source, self._lock = os.getpid(), "", threading.RLock()
+            self._pid, self._last, self._lock = os.getpid(), None, threading.RLock()
         return self._lock
 
     def events(self, events: Sequence[Event]) -> None:
@@ -150,7 +144,7 @@ class StoreSink:
 
     def point(self, key: str, value: Any, step: Any = None, time: Any = None) -> None:
         """See `mlcore.journal.Writer.point`."""
-        self.points({key: value}, step, time)
+        self.points({check_key(key): value}, step, time)
 
     def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
         """See `mlcore.journal.Writer.points`."""

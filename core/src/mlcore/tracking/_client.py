@@ -4,41 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from mlcore import config
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
 from mlcore.journal import as_int, check_key, user
-from mlcore.store import (
-    And,
-    AttributesSet,
-    Compare,
-    Created,
-    Entity,
-    Event,
-    Not,
-    Or,
-    Query,
-    Rewound,
-    Store,
-    Term,
-    Updated,
-    Where,
-)
+from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Store, Term, Updated, Where
 from mlcore.tracking import _active
 from mlcore.tracking._backend import Backend, held
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
+from mlcore.tracking._models import model_folder
 from mlcore.tracking._run import Run
 from mlcore.tracking._thing import Thing
 from mlcore.tracking._views import Listing
 
-_ID = Term("", "id")
-_NAME = Term("fields", "name")
-_LIVE = Compare(Term("fields", "deleted"), "is null")
-_ALL = Or((_LIVE, Not(_LIVE)))  # naming the field asks for deleted ones, too
+if TYPE_CHECKING:
+    from mlcore.models import Model, ModelInfo
+
+_ID, _PARENT, _NAME = Term("", "id"), Term("", "parent"), Term("fields", "name")
 
 
 class Experiment(Thing):
@@ -60,12 +48,15 @@ class Client:
     """Log into one store and read from it.
 
     `uri` is a path, a URI whose scheme a plugin provides, or ``"off"``; by default it is found as
-    `mlcore.config` says. Raises `NotInstalled` for an unknown scheme.
+    `mlcore.config` says. `artifacts` is a path or URI below which runs keep their files, by default in the store.
+    Raises `NotInstalled` for an unknown scheme.
     """
 
-    def __init__(self, uri: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, uri: str | os.PathLike[str] | None = None, artifacts: str | os.PathLike[str] | None = None
+    ) -> None:
         self.setting = config.store_setting(uri)
-        self._backend = Backend(self.setting.value)
+        self._backend = Backend(self.setting.value, artifacts)
         self._experiment: str | None = None
 
     @property
@@ -100,38 +91,26 @@ class Client:
         if resume not in ("allow", "must", "never"):
             raise InvalidValue(f"resume is 'allow', 'must' or 'never', not {resume!r}")
         active = _active.make_way(inside=nested or parent is not None)
-        inside = (parent.id if isinstance(parent, Run) else parent) or (active.id if nested and active else None)
-        title = self._title(experiment)
-        home = self._experiment_id(check_key(title))
         if run_id is None and key is None and active is None:
-            run_id = os.environ.get("MLCORE_RUN_ID")
-        if resume == "must" and run_id is None and key is None:
+            run_id = os.environ.get("MLCORE_RUN_ID") or None
+        anew = run_id is None and key is None
+        if resume == "must" and anew:
             raise InvalidValue("resume='must' needs to know which run: give its key or run_id")
-        id = check_run_id(run_id or (keyed_run_id(home, key) if key is not None else new_run_id()))
-        inside = inside and check_run_id(inside)
+        title = check_key(self._title(experiment))
+        home = self._experiment_id(title)
+        id = check_run_id(run_id) if run_id is not None else new_run_id() if key is None else keyed_run_id(home, key)
         rewind_to = None if rewind_to is None else as_int("rewind_to", rewind_to)
+        inside = (parent.id if isinstance(parent, Run) else parent) or (active.id if nested and active else None)
         fields = {"name": name or memorable_name(id), "status": "RUNNING", "start_time": int(time.time() * 1000)}
-        fields |= {"user": user()} | ({"parent_run": inside} if inside else {}) | ({"key": key} if key else {})
+        fields |= {"user": user()} | ({"parent_run": check_run_id(inside)} if inside else {})
+        fields |= {"key": key} if key else {}
         first: list[Event] = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
-        run = Run(self._backend, id)
-        known = None
-        if run_id is None and key is None:
-            run._opener = True
-        else:
-            known, events = self._arrive(id, resume, rewind_to is not None)
-            # what a process wrote that died between its claim and its journal has no name
-            new = known is None or "name" not in known.fields
-            run._opener, first = events is not None, [*(first if new else ()), *(events or ())]
-        run._live, run._sink = True, self._backend.sink(id)
-        if known is not None:
-            steps = {each: summary.step for (each, context), summary in known.metrics.items() if not context}
-            if rewind_to is not None and run._opener:
-                first.append(Rewound("run", id, rewind_to))
-                steps = {each: min(step, rewind_to) for each, step in steps.items()}
-            run._sink.continue_after(steps)
-            run._params = dict(known.attributes.get("params", {}))
-        run._write(*first)
-        run._owed = tuple(first) if run._sink.dropped else ()
+        known, events = (None, []) if anew else self._arrive(id, resume, rewind_to is not None)
+        if known is not None and "name" in known.fields:  # what a process wrote that died before its journal has none
+            first = []
+        run = Run(self._backend, id, known)
+        run._opener = events is not None
+        run._go([*first, *(events or ())], rewind_to)
         run.set_tags(tags or {})
         _active.push(run)
         return run
@@ -159,10 +138,11 @@ class Client:
 
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
-        like = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
-        store, query = self.store, Query(And((like, _ALL)), limit=5)
-        found = store.get("run", [id]) if is_run_id(id) else store.find("run", query).items if id.isalnum() else ()
-        runs = [Run(self._backend, entity.id, entity) for entity in found if entity is not None]
+        if is_run_id(id):
+            runs = [Run(self._backend, id, each) for each in self.store.get("run", [id]) if each]
+        else:
+            ends = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
+            runs = Run._find(self._backend, ends, deleted=True, limit=5) if id.isalnum() else []
         if not runs:
             raise NotFound(f"there is no run {id!r} in {self._backend.uri}")
         if len(runs) > 1:
@@ -174,16 +154,33 @@ class Client:
 
         Raises `NotFound` if there is no such experiment.
         """
-        name = self._title(experiment)
-        where: list[Where] = [_ALL] if include_deleted else []
+        name, where = self._title(experiment), list[Where]()
         if name != "*":
             id = self._experiment_id(name) if experiment is None else self.get_experiment(name).id
-            where.append(Compare(Term("", "parent"), "=", id))
+            where = [Compare(_PARENT, "=", id)]
         elif not include_deleted:
             hidden = tuple(each.id for each in self.list_experiments(include_deleted=True) if each.deleted)
-            where.append(Not(Compare(Term("", "parent"), "in", hidden)))
-        found = self.store.find("run", Query(And(tuple(where)))).items
-        return Listing(Run(self._backend, each.id, each) for each in found)
+            where = [Not(Compare(_PARENT, "in", hidden))]
+        return Run._find(self._backend, *where, deleted=include_deleted)
+
+    def get_model(self, uri: str | os.PathLike[str]) -> ModelInfo:
+        """Return what a model says of itself, and import nothing for it; see `load_model`. Raises `NotAModel`."""
+        from mlcore.models import read_model
+
+        return attrs.evolve(read_model(model_folder(self, uri)), uri=os.fspath(uri))
+
+    def load_model(
+        self, uri: str | os.PathLike[str], *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
+    ) -> Model:
+        """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
+
+        What is only data is loaded always. Code is run if you saved the model yourself on this machine, or if `trust`
+        is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has.
+        Raises `NotAModel`, `Untrusted`, `DigestMismatch` or `NotInstalled`.
+        """
+        from mlcore.models import load_folder
+
+        return load_folder(self.get_model(uri), trust=trust, flavor=flavor)
 
     def set_experiment(self, name: str) -> None:
         """Make an experiment the one that runs are started in and listed from; the first run makes it."""
@@ -198,15 +195,14 @@ class Client:
 
     def get_experiment(self, name: str) -> Experiment:
         """Return an experiment by name or id, deleted or not. Raises `NotFound`."""
-        entity = _named(self._backend, name) or self._backend.get("experiment", name)
-        if entity is None:
+        found = _named(self._backend, name) or _named(self._backend, name, _ID)
+        if found is None:
             raise NotFound(f"there is no experiment {name!r} in {self._backend.uri}")
-        return Experiment(self._backend, entity.id, entity)
+        return found
 
     def list_experiments(self, *, include_deleted: bool = False) -> Listing[Experiment]:
         """Return the experiments, newest first."""
-        found = self.store.find("experiment", Query(_ALL if include_deleted else None)).items
-        return Listing(Experiment(self._backend, each.id, each) for each in found)
+        return Experiment._find(self._backend, deleted=include_deleted)
 
     def _title(self, experiment: str | None) -> str:
         return self._experiment or config.experiment_setting().value if experiment is None else experiment
@@ -215,32 +211,32 @@ class Client:
         """Return the id under which runs of an experiment are logged, without reading where nobody renamed."""
         if not self._backend.edited():
             return experiment_id(name)
-        entity = _named(self._backend, name)
-        if entity is None:
-            ids = (experiment_id(name, generation) for generation in count())
-            return next(id for id in ids if self._backend.get("experiment", id) is None)
-        if entity.fields.get("deleted"):
+        named = _named(self._backend, name)
+        if named is None:
+            return next(_free(self._backend, name))[0]
+        if named.deleted:
             raise RunStateError(f"experiment {name!r} is deleted: restore it, or choose another name")
-        return entity.id
+        return named.id
 
 
-def _named(backend: Backend, name: str) -> Entity | None:
+def _named(backend: Backend, name: str, term: Term = _NAME) -> Experiment | None:
     """Return the experiment that has a name now, deleted or not; of several that met offline, the lowest id."""
-    found = backend.store().find("experiment", Query(And((Compare(_NAME, "=", name), _ALL)))).items
+    found = Experiment._find(backend, Compare(term, "=", name), deleted=True)
     return min(found, key=lambda each: (len(each.id), each.id), default=None)
 
 
+def _free(backend: Backend, name: str) -> Iterator[tuple[str, int]]:
+    """Yield the ids that can be derived from a name and that no experiment has, each with its generation."""
+    ids = ((experiment_id(name, generation), generation) for generation in count())
+    return (each for each in ids if backend.get("experiment", each[0]) is None)
+
+
 def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> str:
-    for generation in count():
+    for id, generation in _free(backend, name):
         with suppress(StoreNotFound):  # the claim makes it
-            holder = _named(backend, name)
-            if holder is not None:
+            if holder := _named(backend, name):
                 raise AlreadyExists(f"experiment {name!r}", f"id {holder.id}")
-        id = experiment_id(name, generation)
-        if backend.get("experiment", id) is None:
-            try:
-                backend.edit([event(id)], claim=f"experiment-name/{name}/{generation}")
-                return id
-            except AlreadyExists:
-                continue  # somebody took it just now, or had it before a rename
+        with suppress(AlreadyExists):  # somebody took it just now, or had it before a rename
+            backend.edit([event(id)], claim=f"experiment-name/{name}/{generation}")
+            return id
     raise AssertionError("generations do not end")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,10 +13,12 @@ from mlcore.config import OFF
 from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError, StoreError
 from mlcore.folder import Folder
 from mlcore.journal import Writer
-from mlcore.store import AttributesSet, Conflict, Entity, Event, Updated, same
+from mlcore.store import METRIC, AttributesSet, Entity, Event, Rewound, Updated, same
+from mlcore.tracking._artifacts import Artifacts
 from mlcore.tracking._backend import Backend, StoreSink, status_of
+from mlcore.tracking._models import Modelling
 from mlcore.tracking._plain import flat, portions
-from mlcore.tracking._thing import Thing, field
+from mlcore.tracking._thing import field, shown
 from mlcore.tracking._views import Series, frame
 
 if TYPE_CHECKING:
@@ -29,23 +31,18 @@ _log = logging.getLogger("mlcore")
 class _Later:
     """Stand in for the sink of a run that this process does not hold open, until something is written."""
 
-    dropped, reason = 0, ""
-
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
         run = self._run
         if name != "events" and run.status in ENDED:
             raise RunStateError(f"run {run.name} ({run.id}) is {run.status}: resume it with start_run(run_id=...)")
         run._sink = run._backend.sink(run.id)
-        return getattr(run._sink, name)  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """Close nothing."""
+        return getattr(run._sink, name)
 
 
-class Run(Thing):
+class Run(Modelling):
     """A run, live or read back.
 
     As a context manager it ends with the block: FINISHED, FAILED on an exception, KILLED on an interrupt. What is read
@@ -97,15 +94,12 @@ class Run(Thing):
         says that the one before was wrong. Raises `InvalidValue`.
         """
         if not correct and not self._live and self.status in ENDED:
-            raise RunStateError(
-                f"run {self.id} is {self.status}: resume it, or say that a param was wrong: correct=True"
-            )
-        given = flat(params)
+            raise RunStateError(f"run {self.id} is {self.status}: resume it, or say correct=True if a param was wrong")
         known = self._params
-        for key, value in given.items():
-            if key in known and not correct and not same(known[key], value):
-                raise ParamConflict(f"param {key!r} is {known[key]!r}, not {value!r}; correct=True replaces it")
-        new = {key: value for key, value in given.items() if key not in known or not same(known[key], value)}
+        new = {key: value for key, value in flat(params).items() if key not in known or not same(known[key], value)}
+        if not correct and (changed := [key for key in new if key in known]):
+            before, now = known[changed[0]], new[changed[0]]
+            raise ParamConflict(f"param {changed[0]!r} is {before!r}, not {now!r}; correct=True replaces it")
         self._write(*(AttributesSet("run", self.id, "params", part, once=not correct) for part in portions(new)))
         known.update(new)
 
@@ -126,6 +120,17 @@ class Run(Thing):
             plugins.notify("mlcore_run_ended", run=self)
         return None
 
+    def _go(self, first: list[Event], rewind_to: int | None) -> None:
+        """Begin to log: the first events, and steps that go on from what is known of the run or from an earlier one."""
+        known, self._live, self._sink = self._entity, True, self._backend.sink(self.id)
+        steps = {key: each.step for (key, context), each in known.metrics.items() if not context} if known else {}
+        if rewind_to is not None and known and self._opener:
+            first.append(Rewound("run", self.id, rewind_to))
+            steps = {key: min(step, rewind_to) for key, step in steps.items()}
+        self._sink.continue_after(steps)
+        self._write(*first)
+        self._owed = tuple(first) if self._sink.dropped else ()
+
     def _put(self, events: tuple[Event, ...]) -> None:
         self._sink.events(events)
         if not self._live:
@@ -142,30 +147,21 @@ class Run(Thing):
         root = self._backend.root
         return None if root is None else Folder.open(root).run_folder(self.id)
 
-    @property
-    def status(self) -> str:
-        """RUNNING, FINISHED, FAILED, KILLED, or LOST when its process is gone or silent for five minutes."""
-        return status_of(self._now())
-
-    @property
-    def experiment_id(self) -> str:
-        """The id of the run's experiment."""
-        return self._now().parent
-
+    status = shown(
+        status_of, "RUNNING, FINISHED, FAILED, KILLED, or LOST: its process is gone or silent for 5 minutes."
+    )
+    experiment_id = shown(lambda it: it.parent, "The id of the run's experiment.")
     parent_run_id = field("parent_run", "The id of the run that this one is nested in, or None.")
     start_time = field("start_time", "When the run started, in ms since 1970.")
     end_time = field("end_time", "When the run ended, in ms since 1970; None while it has not.")
 
-    @property
-    def last_seen(self) -> int:
-        """When the run was last heard of, in ms since 1970."""
-        entity = self._now()
-        return entity.seen or entity.changed // 1_000_000
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The parameters, of the types they were logged with."""
-        return dict(self._now().attributes.get("params", {}))
+    last_seen = shown(lambda it: it.seen or it.changed // 1_000_000, "When it was last heard of, in ms since 1970.")
+    params = shown(
+        lambda it: dict(it.attributes.get("params", {})), "The parameters, of the types they were logged with."
+    )
+    conflicts = shown(
+        lambda it: it.conflicts, "The parameters that several processes set to different values, and lost."
+    )
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -173,24 +169,22 @@ class Run(Thing):
         return {key: each.value for (key, context), each in self._now().metrics.items() if not context}
 
     @property
-    def conflicts(self) -> tuple[Conflict, ...]:
-        """The parameters that several processes set to different values, and lost."""
-        return self._now().conflicts
+    def artifacts(self) -> Artifacts:
+        """The files kept with the run."""
+        return Artifacts(self)
 
     def series(self, key: str, *, max_points: int | None = None) -> Series:
         """Return the history of a metric; thinned to `max_points` it keeps every peak. Raises `NotFound`."""
         found = self._backend.store().series("run", [self.id], [key], context="", max_points=max_points)
         if not found and self._backend.uri != OFF:
             raise NotFound(f"run {self.id} has no metric {key!r}; it has {', '.join(self.metrics) or 'none'}")
-        columns = found.get((self.id, key, ""), {"step": (), "time": (), "value": ()})
-        return Series(key, columns["step"], columns["time"], columns["value"])
+        columns = found.get((self.id, key, ""), dict[str, Any].fromkeys(METRIC, ()))
+        return Series(key, *(columns[name] for name in METRIC))
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return all metrics as a DataFrame with the columns key, step, time (ms since 1970) and value."""
         found = self._backend.store().series("run", [self.id], context="")
-        columns = {
-            name: [value for each in found.values() for value in each[name]] for name in ("step", "time", "value")
-        }
+        columns = {name: [value for each in found.values() for value in each[name]] for name in METRIC}
         return frame({"key": [key for (_, key, _), each in found.items() for _ in range(len(each))], **columns})
 
     def _view(self) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from mlcore.errors import AlreadyExists, JournalError, StoreError
 from mlcore.folder import Folder, publish
-from mlcore.journal import format as f
-from mlcore.journal import this_process, user
+from mlcore.journal import format as f, this_process, user
 from mlcore.store import Batch, Marks, check, digest, to_json
 from mlcore_local.packer import Packer
 from mlcore_local.reader import Journal, read
