@@ -39,7 +39,7 @@ def _undo(root: Path) -> Callable[[Any], Any]:
     info = about.get("saved_input_example_info") or {"type": "json_object" if unnamed else "dataframe"}
     if info["type"] != "json_object":
         return lambda frame: frame
-    example = json.loads((root / info["artifact_path"]).read_bytes()) if "artifact_path" in info else []
+    example: Any = json.loads((root / info["artifact_path"]).read_bytes()) if "artifact_path" in info else []
     example = example["inputs"] if info.get("params") else example
     if unnamed:
         return lambda frame: frame.iloc[:, 0].tolist() if isinstance(example, list) else frame.iloc[0, 0]
