@@ -22,7 +22,7 @@ __all__ = ["mlflow_python", "mlflow_run"]
 
 # What both sides read must be of one version on both sides: that of this environment, if it is here.
 SHARED = ("cloudpickle", "numpy", "pandas", "scikit-learn", "scipy", "skops")
-MLFLOW = "mlflow==3.17.2"
+MLFLOW = ("mlflow==3.17.2", "mlserver==1.7.1", "mlserver-mlflow==1.7.1")  # what serves is beside what it serves
 
 
 def _pinned(name: str) -> str:
@@ -85,7 +85,7 @@ def _run(command: list[str | Path], cwd: Path | None = None) -> str:
 @pytest.fixture(scope="session")
 def mlflow_python() -> Path:
     """Return the Python of an environment with MLflow, and the model libraries in the versions that are here."""
-    return environment(MLFLOW, *map(_pinned, SHARED))
+    return environment(*MLFLOW, *map(_pinned, SHARED))
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
-from mlcore_sklearn import soundness
-from mlcore_sklearn.flavor import Sklearn
 from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.ensemble import (
@@ -32,6 +30,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlcore.errors import ModelError
 from mlcore.models import Trust
+from mlcore_sklearn import soundness
+from mlcore_sklearn.flavor import Sklearn
 
 ROWS, CLASSES = load_iris(return_X_y=True)
 FAR = 2**40  # beyond any memory that the process has
