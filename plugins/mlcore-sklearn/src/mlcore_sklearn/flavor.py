@@ -37,9 +37,7 @@ class Sklearn(Flavor):
     name = "sklearn"
 
     def __init__(self) -> None:
-        self._generic: str | None = (
-            None  # what MLflow's generic reader is told to ask, where this flavor is told nothing
-        )
+        self._generic: str | None = None  # what MLflow's generic reader asks, if this is told nothing
 
     def save(
         self,
