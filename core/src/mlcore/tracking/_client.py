@@ -114,16 +114,14 @@ class Client:
             raise NotFound(f"there is no run {id} in {self._backend.uri} to resume")
         if known is not None and resume == "never":
             raise RunStateError(f"run {id} exists already in {self._backend.uri}, and resume='never'")
-        if known is not None and held(known, taking_over):
-            return known, None
         starts = len(known.attributes.get("starts", {})) if known else 0
         mark = AttributesSet("run", id, "starts", {str(starts): os.getpid()})
-        again = Updated("run", id, {"status": "RUNNING", "end_time": None})
-        try:
-            self._backend.edit([mark, again], claim=f"run/{id}/start/{starts}", home=id)
-        except AlreadyExists:
-            return known, None
-        return known, [mark, again]  # in the run's own folder too, so that a copy of it alone knows
+        events = [mark, Updated("run", id, {"status": "RUNNING", "end_time": None})]
+        if known is None or not held(known, taking_over):
+            with suppress(AlreadyExists):
+                self._backend.edit(events, claim=f"run/{id}/start/{starts}", home=id)
+                return known, events  # for the run's own folder too, so that a copy of it alone knows
+        return known, None
 
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
