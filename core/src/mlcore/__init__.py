@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlcore import errors as errors, plugins as plugins
     from mlcore.hookspecs import Provider as Provider, hookimpl as hookimpl
+    from mlcore.models._infer import infer_signature as infer_signature
+    from mlcore.models._load import Model as Model
+    from mlcore.models._python import PythonModel as PythonModel
+    from mlcore.models._save import save_model as save_model
+    from mlcore.models._signature import Signature as Signature
+    from mlcore.models._trusted import distrust as distrust, trust as trust, trusted as trusted
     from mlcore.tracking._active import active_run as active_run, last_run as last_run
+    from mlcore.tracking._artifacts import Artifact as Artifact, Artifacts as Artifacts
     from mlcore.tracking._client import Client as Client, Experiment as Experiment
+    from mlcore.tracking._models import LoggedModel as LoggedModel
     from mlcore.tracking._module import *
     from mlcore.tracking._run import Run as Run
     from mlcore.tracking._views import Listing as Listing, Series as Series
@@ -20,10 +28,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _PLACES = {
     "mlcore.hookspecs": "Provider hookimpl",
+    "mlcore.models._infer": "infer_signature",
+    "mlcore.models._load": "Model",
+    "mlcore.models._python": "PythonModel",
+    "mlcore.models._save": "save_model",
+    "mlcore.models._signature": "Signature",
+    "mlcore.models._trusted": "distrust trust trusted",
     "mlcore.tracking._active": "active_run last_run",
+    "mlcore.tracking._artifacts": "Artifact Artifacts",
     "mlcore.tracking._client": "Client Experiment",
-    "mlcore.tracking._module": "client create_experiment end_run get_experiment get_run list_experiments list_runs "
-    "log_metric log_metrics log_param log_params log_points remove_tag set_experiment set_note set_store set_tag "
+    "mlcore.tracking._models": "LoggedModel",
+    "mlcore.tracking._module": "client create_experiment end_run get_experiment get_model get_run list_experiments "
+    "list_runs load_model log_artifact log_artifacts log_bytes log_dict log_figure log_metric log_metrics log_model "
+    "log_param log_params log_points log_reference log_text remove_tag set_experiment set_note set_store set_tag "
     "set_tags start_run",
     "mlcore.tracking._run": "Run",
     "mlcore.tracking._views": "Listing Series",

@@ -3,6 +3,7 @@
 Strongest first: an argument, the environment (``MLCORE_STORE``, ``MLCORE_EXPERIMENT``), and for the store
 discovery: ``.mlcore`` at the nearest folder upwards that has ``.mlcore``, ``.git``, ``pyproject.toml`` or
 ``MLproject``, else here. The search never passes the home folder, a file-system border or another user's store.
+Files of runs lie in the store, unless ``MLCORE_ARTIFACTS`` or an argument says where else.
 """
 
 import os
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["OFF", "STORE_FOLDER", "Setting", "experiment_setting", "project_root", "store_setting", "user_cache"]
+__all__ = [
+    "OFF",
+    "STORE_FOLDER",
+    "Setting",
+    "artifacts_setting",
+    "experiment_setting",
+    "project_root",
+    "store_setting",
+    "user_cache",
+    "user_config",
+]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"
@@ -35,6 +46,11 @@ def _home() -> Path:
 def user_cache() -> Path:
     """Return the folder for files that may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "mlcore"
+
+
+def user_config() -> Path:
+    """Return the folder of what the user decided; nothing but the user writes there."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "mlcore"
 
 
 def project_root(start: Path | None = None) -> tuple[Path, str]:
@@ -67,6 +83,14 @@ def store_setting(argument: str | os.PathLike[str] | None = None) -> Setting:
 def experiment_setting(argument: str | None = None) -> Setting:
     """Return the name of the experiment to use."""
     return _given("MLCORE_EXPERIMENT", argument) or Setting("Default", "the default")
+
+
+def artifacts_setting(argument: str | os.PathLike[str] | None = None) -> Setting | None:
+    """Return the root below which runs keep their files, as an absolute path or URI; None if none was given."""
+    setting = _given("MLCORE_ARTIFACTS", argument)
+    if setting is None or "://" in setting.value:
+        return setting
+    return Setting(str(Path(setting.value).expanduser().absolute()), setting.reason)
 
 
 def _given(variable: str, argument: str | os.PathLike[str] | None) -> Setting | None:

@@ -1,13 +1,16 @@
-"""Train five classifiers on scikit-learn's digits, epoch by epoch, then read back what was logged.
+"""Train five classifiers on scikit-learn's digits, read back how they learned, then load the best and predict.
 
 Run it as it is: the runs go into the folder .mlcore of your project, and `mlcore where` says which one that is.
 """
 
+from importlib.resources import files
+
 import numpy as np
+from matplotlib.figure import Figure
 from sklearn.base import ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import BernoulliNB, GaussianNB
 from sklearn.neural_network import MLPClassifier
@@ -22,14 +25,16 @@ CLASSIFIERS = {
     "gaussian": GaussianNB(var_smoothing=0.01),
     "bernoulli": BernoulliNB(binarize=0.4),
 }
+Split = tuple[np.ndarray, np.ndarray]
 
 
-def train(name: str, model: ClassifierMixin, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Train one classifier as one run, and log how it learns."""
+def train(name: str, model: ClassifierMixin, splits: dict[str, Split]) -> None:
+    """Train one classifier as one run: log how it learns, what it confuses, and the model itself."""
     images, digits = splits["train"]
     shuffle, batch_losses = np.random.default_rng(seed=0), []
     with mlcore.start_run(name=name, tags={"dataset": "digits", "class": type(model).__name__}):
         mlcore.log_params({"epochs": EPOCHS, "batch": BATCH, "model": model.get_params()})
+        mlcore.log_reference(files("sklearn.datasets.data") / "digits.csv.gz", "data/digits.csv.gz")
         for epoch in range(EPOCHS):
             for rows in np.array_split(shuffle.permutation(len(digits)), len(digits) // BATCH):
                 model.partial_fit(images[rows], digits[rows], classes=range(10))
@@ -40,10 +45,19 @@ def train(name: str, model: ClassifierMixin, splits: dict[str, tuple[np.ndarray,
                 accuracy, loss = accuracy_score(labels, chances.argmax(axis=1)), log_loss(labels, chances)
                 mlcore.log_metrics({f"accuracy.{split}": accuracy, f"loss.{split}": loss}, step=epoch)
         mlcore.log_points("loss.batch", range(len(batch_losses)), batch_losses)
+        mlcore.log_figure(confusion(model, *splits["valid"]), "confusion.png")
+        mlcore.log_model(model, "model", input_example=images[:5])
 
 
-def show() -> None:
-    """Print what the store holds: all runs, then how the best one learned."""
+def confusion(model: ClassifierMixin, images: np.ndarray, digits: np.ndarray) -> Figure:
+    """Plot which digits the model takes for which."""
+    figure = Figure(figsize=(6, 6), layout="tight")
+    ConfusionMatrixDisplay.from_estimator(model, images, digits, ax=figure.subplots(), colorbar=False)
+    return figure
+
+
+def show() -> mlcore.Run:
+    """Print what the store holds, all runs and how the best one learned, and return that one."""
     runs = mlcore.list_runs()
     print(runs)
 
@@ -53,6 +67,16 @@ def show() -> None:
     train, valid = best.series("loss.train"), best.series("loss.valid")
     for epoch, seen, unseen in zip(valid.steps, train.values, valid.values, strict=True):
         print(f"{epoch:5}  {seen:10.4f}  {unseen:10.4f}  {'#' * round(60 * unseen / max(valid.values))}")
+    return best
+
+
+def predict(run: mlcore.Run, images: np.ndarray, digits: np.ndarray) -> None:
+    """Load the model of a run, and ask it."""
+    model = mlcore.load_model(f"runs:/{run.id}/model")
+    right = (model.predict(images) == digits).sum()
+    print(f"\n{model} gets {right} of {len(digits)} digits right;")
+    print(f"it takes the first ten for {model.predict(images[:10])}, and they are {digits[:10]}")
+    print(f"What it confuses: {run.artifacts.get('confusion.png')}")
 
 
 if __name__ == "__main__":
@@ -61,4 +85,4 @@ if __name__ == "__main__":
     mlcore.set_experiment("digits")
     for name, model in CLASSIFIERS.items():
         train(name, model, {"train": (x_train, y_train), "valid": (x_valid, y_valid)})
-    show()
+    predict(show(), x_valid, y_valid)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from mlcore import plugins
-from mlcore.errors import ModelError, NotInstalled, PluginError
+from mlcore.errors import ModelError, NotInstalled, PluginError, UnsafePath
 from mlcore.hookspecs import FlavorProvider
 from mlcore.models._trust import Trust
 
-__all__ = ["Flavor", "Saved"]
+if TYPE_CHECKING:
+    from mlcore.models._signature import Signature
+
+__all__ = ["Flavor", "Saved", "file_inside"]
 
 PYTHON_FUNCTION = "python_function"
 
@@ -25,7 +28,8 @@ class Saved:
     `config` is the flavor's own map in the MLmodel file, `python_function` that of MLflow's generic reader
     (``loader_module`` and what that looks up), None if there is no such reader. `modules` are the top-level modules
     that the files name and `requirements` further distributions that reading needs. `needs_trust` are the names
-    (``package.module.attribute``) that a reader must trust, none where the files are only data.
+    (``package.module.attribute``) that a reader must trust, none where the files are only data. `signature` is what the
+    model's type hints say.
     """
 
     config: Mapping[str, Any]
@@ -33,6 +37,7 @@ class Saved:
     modules: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     needs_trust: tuple[str, ...] = ()
+    signature: Signature | None = None
 
 
 class Flavor:
@@ -88,3 +93,11 @@ def load_flavor(name: str) -> Flavor:
     if not isinstance(flavor, Flavor):
         raise ModelError(f"flavor {name!r} is {flavor!r}, which is no mlcore.models.Flavor")
     return flavor
+
+
+def file_inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a model names. Raises `UnsafePath` if it is not inside `folder`."""
+    path = (folder / str(name)).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise UnsafePath(f"the model in {folder} names {str(name)!r}, which is outside of it")
+    return path

@@ -1,9 +1,256 @@
-"""Trust: the one place that imports and unpickles what a model asks for."""
+"""Trust: the one place that imports and unpickles what a model asks for.
+
+Names cover what is installed here, never the files that come with a model: whoever made the model chose those. They
+take ``trust=True`` or a trusted digest, which cover everything.
+"""
 
 from __future__ import annotations
 
-__all__ = ["Trust"]
+import bz2
+import contextlib
+import gzip
+import importlib
+import importlib.machinery
+import importlib.util
+import logging
+import lzma
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+
+from mlcore.errors import InvalidValue, ModelError, NotInstalled, Untrusted
+from mlcore.models._trusted import DIGEST, trusted
+
+__all__ = ["Trust", "pickled_names"]
+
+_log = logging.getLogger("mlcore")
+# What a pickle may always name: types that hold data, run nothing, and cannot be changed by a pickle, since they are
+# C's. No Python class is here (a pickle can set its attributes for the whole process), nor numpy's dtype (a forged one
+# makes numpy follow pointers that the file holds).
+_DATA = {
+    f"{module}.{name}"
+    for module, names in {
+        "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple",
+        "collections": "OrderedDict defaultdict deque",
+        "datetime": "date datetime time timedelta timezone",
+    }.items()
+    for name in names.split()
+}
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_COMPRESSED |= {b"\xfd7zXZ": lzma.open, b"]\0\0": lzma.open}
+_importing = threading.RLock()
 
 
+@attrs.define
 class Trust:
-    """Hold what the reader of a model trusts."""
+    """Hold what the reader of one model trusts, and import and unpickle within it.
+
+    `what` names the model in errors; `everything` lets it run all it asks for, its own files too; `names` are patterns
+    of what it may import otherwise, such as ``mypkg.*``.
+    """
+
+    what: str = "this model"
+    everything: bool = False
+    names: tuple[str, ...] = ()
+    _note: str = ""  # told once, when something first needs that trust
+
+    @classmethod
+    def of(cls, trust: bool | str | Iterable[str] | None = None, *, digest: str | None = None, what: str = "") -> Trust:
+        """Return what `trust` means for the model with that digest.
+
+        None is the user's own list, False nothing but data, True everything, and names or digests come on top of the
+        user's own. Raises `InvalidValue` for anything else, `ModelError` if the user's list cannot be read.
+        """
+        what = what or cls().what
+        if isinstance(trust, bool):
+            return cls(what, everything=trust)
+        given: list[Any] = [trust] if isinstance(trust, str) else list(trust or ())
+        if not all(isinstance(each, str) and each.strip() for each in given):
+            raise InvalidValue(f"trust={trust!r}: give True, a name such as 'mypkg.*', or a list of names")
+        own = trusted()
+        note = f"running code of {what}, as you trust {digest}: {own[digest]}" if digest in own else ""
+        names = tuple(name for name in (*given, *own) if not DIGEST.fullmatch(name))
+        return cls(what, bool(note) or digest in given, names, note)
+
+    def allows(self, name: str) -> bool:
+        """Tell whether a dotted name (a module, or something in one) may be imported."""
+        return self.everything or any(
+            fnmatchcase(name, pattern) or fnmatchcase(f"{name}.", pattern) for pattern in self.names
+        )
+
+    def demand(self, what: str, *names: str) -> None:
+        """Raise `Untrusted` unless all `names` are trusted, or everything if none is given. `what` says why."""
+        missing = [name for name in dict.fromkeys(names) if not self.allows(name)]
+        if self.everything or (names and not missing):
+            note, self._note = self._note, ""
+            return _log.warning(note) if note else None
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        listed = (
+            f" {', '.join(map(repr, missing[:10]))}{more}" if missing else ""
+        )  # repr: who made the model chose them
+        by_name = f"trust=[{', '.join(map(repr, missing))}] allows just these names, " if 0 < len(missing) <= 10 else ""
+        raise Untrusted(
+            f"{self.what} would run code: {what}{listed}. If you know who made it: {by_name}trust=True all it asks "
+            "for, and `mlcore trust add` a name or this model for good"
+        )
+
+    def import_module(self, name: str, folder: Path | None = None) -> ModuleType:
+        """Import a module that a model names, from `folder`, the model's ``code/``, if it is there.
+
+        Raises `Untrusted`, and `NotInstalled` if there is no such module.
+        """
+        if type(name) is not str or not all(part.isidentifier() for part in name.split(".")):
+            raise ModelError(f"{self.what} names a module {name!r}, which is no name of a module")
+        self.demand("it imports", name)
+        with self.code(folder) if folder else contextlib.nullcontext():
+            try:
+                return importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
+
+    @contextlib.contextmanager
+    def code(self, folder: Path) -> Iterator[None]:
+        """Find modules in `folder`, the model's ``code/``, as long as this lasts; without full trust, never.
+
+        The model gets its own modules where others are installed or imported under their names, and everybody else
+        keeps theirs: they are put aside and brought back; ``sys.path`` stays as it is. What nobody else has can be
+        imported afterwards too, for imports within functions. The standard library's names are its own.
+        """
+        if not self.everything or not folder.is_dir():
+            yield
+            return
+        files = {path.name.partition(".")[0] for path in folder.iterdir()} - sys.stdlib_module_names
+        names = frozenset(name for name in files if name.isidentifier() and not name.startswith("__"))
+        finder = _Finder(folder, names)
+        with _importing:
+            shared = {name for name in names if name in sys.modules or importlib.util.find_spec(name)}
+            aside = _take_out(shared)
+            sys.meta_path.insert(0, finder)
+            try:
+                yield
+            finally:
+                sys.meta_path.remove(finder)
+                _take_out(shared)
+                sys.modules.update(aside)
+                if finder not in sys.meta_path:
+                    sys.meta_path.append(finder)
+
+    def run(self, path: Path) -> ModuleType:
+        """Run a script that came with the model, as a module of a name of its own. Raises `Untrusted`."""
+        self.demand(f"it runs {path.name}")
+        name = f"{path.stem}_{os.urandom(8).hex()}"
+        spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def unpickle(self, path: Path) -> Any:
+        """Load a pickle, also one of cloudpickle's, compressed or not. Raises `Untrusted` before anything runs.
+
+        Within names it is refused what it names beyond them, and also what turns out to be something else than its
+        name says, such as ``mypkg.tools.os``. A file that exhausts memory is not caught.
+        """
+        if self.everything:
+            self.demand("it unpickles", path.name)
+        with _opened(path) as file:
+            try:
+                return pickle.load(file) if self.everything else _Restricted(file, self, path).load()  # noqa: S301
+            except ModelError:
+                raise
+            except ModuleNotFoundError as error:
+                raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
+            except Exception as error:
+                raise ModelError(f"{path} cannot be unpickled: {type(error).__name__}: {error}") from error
+
+
+class _Restricted(pickle.Unpickler):
+    """Resolve trusted names only, and only to what is called so where it is defined."""
+
+    def __init__(self, file: Any, trust: Trust, path: Path) -> None:
+        super().__init__(file)
+        self.trust, self.path = trust, path
+
+    def find_class(self, module: str, name: str) -> Any:
+        asked = f"{module}.{name}"
+        if asked in _DATA:
+            return super().find_class(module, name)
+        if not self.trust.allows(asked):
+            self.trust.demand("its pickle names", asked, *pickled_names(self.path))
+        found = super().find_class(module, name)
+        kind = found if isinstance(getattr(found, "__qualname__", None), str) else type(found)
+        own = f"{kind.__module__}.{kind.__qualname__}"
+        self.trust.demand(f"what its pickle calls {asked} is", own)
+        return found
+
+
+def pickled_names(path: Path) -> list[str]:
+    """Return the names that a pickle would import, but for those of plain data, without importing any."""
+    names: dict[str, None] = {}
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            names[f"{module}.{name}"] = None
+            return type("Stub", (_Stub,), {})
+
+        persistent_load = _Stub
+
+    with _opened(path) as file, contextlib.suppress(Exception):  # what cannot be read further names nothing further
+        Reader(file).load()
+    return [name for name in names if name not in _DATA]
+
+
+class _Stub:
+    """Stand for any class or function, and for its results, and do nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return super().__new__(cls)
+
+    def nothing(self, *_: Any, **__: Any) -> Any:
+        return self
+
+    __call__ = __setitem__ = __setstate__ = add = append = extend = nothing
+
+
+def _opened(path: Path) -> Any:
+    """Open a file, decompressed if it was compressed, whatever its name says."""
+    with open(path, "rb") as file:
+        start = file.read(5)
+    return next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)(path, "rb")
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """Load source only: bytecode beside it has no digest that says it is the source's, and would change the model."""
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError(path)
+
+
+@attrs.frozen
+class _Finder:
+    """Find a model's modules in its folder, and nobody else's."""
+
+    folder: Path
+    names: frozenset[str]
+
+    def find_spec(self, name: str, path: Any = None, _: Any = None) -> Any:
+        place = Path(next(iter(path))) if path else self.folder
+        parts = name.split(".")
+        if parts[0] not in self.names or "__pycache__" in parts or not place.is_relative_to(self.folder):
+            return None
+        extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
+        sources = (_Source, importlib.machinery.SOURCE_SUFFIXES)
+        return importlib.machinery.FileFinder(str(place), extensions, sources).find_spec(name)
+
+
+def _take_out(names: set[str]) -> dict[str, ModuleType]:
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcore import plugins
-from mlcore.config import OFF
+from mlcore.config import OFF, artifacts_setting
 from mlcore.errors import AlreadyExists, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
 from mlcore.journal import Writer, check_key, metric_columns
@@ -44,7 +44,8 @@ def held(entity: Entity, taking_over: bool) -> bool:
 class Backend:
     """Open sinks to write to and the store to read from, both as late as possible."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, artifacts: str | os.PathLike[str] | None = None) -> None:
+        self.artifacts = artifacts_setting(artifacts)
         scheme, separator, path = uri.partition("://")
         self.uri, self._scheme = uri, scheme if separator else "file"
         folder = self._scheme == "file" and uri != OFF

@@ -22,10 +22,10 @@ def client() -> Client:
     return _default or set_store()
 
 
-def set_store(uri: Any = None) -> Client:
-    """Use another store from now on: a path, a URI or ``"off"``; without one, the one that is found."""
+def set_store(uri: Any = None, artifacts: Any = None) -> Client:
+    """Use another store from now on: a path, a URI or ``"off"``; without one, the one that is found; see `Client`."""
     global _default
-    _default = Client(uri)
+    _default = Client(uri, artifacts)
     return _default
 
 
@@ -61,18 +61,28 @@ def _on(target: Callable[[], _T], method: Callable[Concatenate[_T, _P], _R]) -> 
     return call
 
 
+log_artifact = _on(_run, Run.log_artifact)
+log_artifacts = _on(_run, Run.log_artifacts)
+log_bytes = _on(_run, Run.log_bytes)
+log_dict = _on(_run, Run.log_dict)
+log_figure = _on(_run, Run.log_figure)
 log_metrics = _on(_run, Run.log_metrics)
+log_model = _on(_run, Run.log_model)
 log_param = _on(_run, Run.log_param)
 log_params = _on(_run, Run.log_params)
 log_points = _on(_run, Run.log_points)
+log_reference = _on(_run, Run.log_reference)
+log_text = _on(_run, Run.log_text)
 remove_tag = _on(_run, Run.remove_tag)
 set_note = _on(_run, Run.set_note)
 set_tag = _on(_run, Run.set_tag)
 set_tags = _on(_run, Run.set_tags)
 create_experiment = _on(client, Client.create_experiment)
 get_experiment = _on(client, Client.get_experiment)
+get_model = _on(client, Client.get_model)
 get_run = _on(client, Client.get_run)
 list_experiments = _on(client, Client.list_experiments)
 list_runs = _on(client, Client.list_runs)
+load_model = _on(client, Client.load_model)
 set_experiment = _on(client, Client.set_experiment)
 start_run = _on(client, Client.start_run)

@@ -14,14 +14,15 @@ def plain(key: str, value: Any) -> Any:
 
     Raises `InvalidValue` when it is over the size that one event may have.
     """
-    value = _plain(value)
+    value = as_json(value)
     size = len(to_json(value))
     if size > EVENT_LIMIT - 4096:
         raise InvalidValue(f"{key!r}: a value of {size:,} bytes is too large: keep it as a file and log its path")
     return value
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Return the JSON value that stands for `value`."""
     if isinstance(value, Enum):
         value = value.value
     if hasattr(value, "tolist"):  # numpy arrays and scalars
@@ -32,11 +33,11 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):  # a subclass becomes what JSON gives back
             return kind(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): as_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [as_json(each) for each in value]
     if isinstance(value, set | frozenset):
-        return sorted(map(_plain, value), key=repr)
+        return sorted(map(as_json, value), key=repr)
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 

@@ -14,9 +14,11 @@ from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError, 
 from mlcore.folder import Folder
 from mlcore.journal import Writer
 from mlcore.store import METRIC, AttributesSet, Entity, Event, Rewound, Updated, same
+from mlcore.tracking._artifacts import Artifacts
 from mlcore.tracking._backend import Backend, StoreSink, status_of
+from mlcore.tracking._models import Modelling
 from mlcore.tracking._plain import flat, portions
-from mlcore.tracking._thing import Thing, field, shown
+from mlcore.tracking._thing import field, shown
 from mlcore.tracking._views import Series, frame
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class _Later:
         return getattr(run._sink, name)
 
 
-class Run(Thing):
+class Run(Modelling):
     """A run, live or read back.
 
     As a context manager it ends with the block: FINISHED, FAILED on an exception, KILLED on an interrupt. What is read
@@ -165,6 +167,11 @@ class Run(Thing):
     def metrics(self) -> dict[str, float]:
         """The latest value of every metric: that of the highest step."""
         return {key: each.value for (key, context), each in self._now().metrics.items() if not context}
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The files kept with the run."""
+        return Artifacts(self)
 
     def series(self, key: str, *, max_points: int | None = None) -> Series:
         """Return the history of a metric; thinned to `max_points` it keeps every peak. Raises `NotFound`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from mlcore.artifacts import is_temporary
 from mlcore.errors import JournalError
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
@@ -48,7 +49,10 @@ def check(folder: Folder, *, repair: bool = False, progress: Callable[[int], Non
     claimed: dict[str, set[int]] = {}
     for path in sorted(folder.root.rglob("*")):
         progress(1)
-        if path.suffix == SUFFIX and path.is_file():
+        if path.relative_to(folder.root).parts[3:4] == ("artifacts",):  # whatever their names, these are a user's
+            if is_temporary(path.name):
+                _leftover(path, report, repair)
+        elif path.suffix == SUFFIX and path.is_file():
             journal = _journal(path, report, repair)
             if path.parts[-3] == "claims":
                 claimed.setdefault(journal.source, set()).update(range(journal.last + 1))
@@ -56,13 +60,18 @@ def check(folder: Folder, *, repair: bool = False, progress: Callable[[int], Non
                 gaps[journal.source] = (path, journal.gaps)
         elif path.name == NAME:
             _seal(path, report, repair)
-        elif path.suffix == ".tmp" and time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-            _remove(path, "left over by a process that died", "leftover", report, repair)
+        elif path.suffix == ".tmp":
+            _leftover(path, report, repair)
     for source, (path, missing) in gaps.items():
         for first, last in missing:
             if first > 1 and not claimed.get(source, set()).issuperset(range(first, last + 1)):
                 report.findings.append(Finding(path, f"records {first} to {last} are missing", "damaged"))
     return report
+
+
+def _leftover(path: Path, report: Report, repair: bool) -> None:
+    if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+        _remove(path, "left over by a process that died", "leftover", report, repair)
 
 
 def _journal(path: Path, report: Report, repair: bool) -> Journal:

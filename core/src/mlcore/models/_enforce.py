@@ -1,0 +1,271 @@
+"""Data are checked against a schema, and cast where no value changes by it."""
+
+from __future__ import annotations
+
+import base64
+import operator
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+from mlcore.errors import NotInstalled, SchemaMismatch
+from mlcore.models._types import ANY, Type, form_of, is_missing, text, type_of, type_of_dtype
+
+__all__: list[str] = []
+
+_DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
+_MISSING_IS_A_VALUE = ("any", "float", "double", "datetime")  # NaN and NaT
+_CODES = {"integer": "i", "long": "q", "float": "f", "double": "d"}  # for struct
+_REQUESTS = {"dataframe_split", "dataframe_records", "instances", "inputs"}
+
+Fields = Sequence[Mapping[str, Any]]
+
+
+@contextmanager
+def noted(problems: list[str], what: str) -> Iterator[None]:
+    """Add what does not fit to the problems, so that the next one is found too."""
+    try:
+        yield
+    except SchemaMismatch as error:
+        problems.append(f"{what}: {error}")
+
+
+def refuse(problems: list[str], what: str) -> None:
+    """Raise `SchemaMismatch` with all problems, if there are any."""
+    if problems:
+        raise SchemaMismatch("\n  ".join([f"the {what} do not fit the model's signature:", *problems]))
+
+
+@contextmanager
+def needing(library: str, what: str) -> Iterator[None]:
+    """Import within this, so that `NotInstalled` says what needs a library that is not there."""
+    try:
+        yield
+    except ImportError:
+        raise NotInstalled(f"{what} needs {library}: pip install {library}") from None
+
+
+def fit(fields: Fields, data: Any, frame: bool) -> Any:
+    """Return `data` as the fields of a schema have them. Raises `SchemaMismatch` with everything that does not fit."""
+    problems: list[str] = []
+    names = [each["name"] for each in fields if "name" in each]
+    if isinstance(data, Mapping) and len(data) == 1 and {*data} <= _REQUESTS - {*names}:
+        data = next(iter(data.values()))
+    form, first = form_of(data), fields[0]
+    with noted(problems, "the data"):
+        if "tensor-spec" in first:
+            data = _fit_tensors(fields, data, problems) if names else _fit_tensor(data, first)
+        elif names and not frame and form in ("map", "list"):
+            data = _fit_records(fields, data, problems)
+        elif form == "frame" or names or len(fields) > 1:
+            data = _fit_frame(fields, names, data, problems)
+        elif form == "series":
+            data = _fit_column(data, first)
+        else:
+            data = fit_value(data, {"type": "array", "items": first} if form in ("list", "array") else first)
+    refuse(problems, "data")
+    return data
+
+
+def _refusal(expected: Mapping[str, Any] | str, given: object, where: str = "") -> SchemaMismatch:
+    expected = expected if isinstance(expected, str) else text(expected)
+    return SchemaMismatch(f"expected {expected}, was given {given}{where and f' in {where}'}")
+
+
+# Plain values: parameters, what came as JSON, columns of objects. Their numbers have no width, so that any float may
+# become one of 32 bits.
+
+
+def fit_value(value: Any, kind: Any, where: str = "") -> Any:
+    """Return one value as `kind`. Raises `SchemaMismatch`."""
+    given, form = type_of(value), form_of(value)
+    if kind["type"] == "any" or given == {key: kind[key] for key in given if key in kind}:
+        return value
+    wanted: Any = {"type": "array", "items": {"type": "double"}} if kind["type"] == "sparkml_vector" else kind
+    match wanted:
+        case {"type": "array", "items": {"type": name}} if form == "array" and value.ndim == 1 and name in _DTYPES:
+            return _cast(value, _DTYPES[name], kind)
+        case {"type": "array", "items": items} if form in ("list", "array"):
+            return [_fit_item(each, items, f"{where}[{place}]") for place, each in enumerate(value)]
+        case {"type": "map", "values": values} if form == "map":
+            return {str(key): _fit_item(each, values, f"{where}[{key!r}]") for key, each in value.items()}
+        case {"type": "object", "properties": properties} if form == "map":
+            return _fit_object(value, properties, where)
+        case {"type": "object", "properties": properties} if given == ANY and not is_missing(value):
+            _fit_object({name: getattr(value, name, None) for name in properties}, properties, where)
+            return value  # an instance of the class that a type hint named
+        case {"type": name} if form == "value":
+            with suppress(ValueError, OverflowError, KeyError, struct.error):
+                return _fit_scalar(value, name, given["type"])
+    raise _refusal(kind, f"{'' if given == ANY else text(given)} {value!r:.60}".strip(), where)
+
+
+def _fit_item(value: Any, kind: Type, where: str) -> Any:
+    return None if is_missing(value) else fit_value(value, kind, where)  # no type can say that items may be missing
+
+
+def _fit_object(value: Mapping[Any, Any], properties: Mapping[str, Type], where: str = "") -> dict[str, Any]:
+    if unknown := [str(key) for key in value if key not in properties]:
+        raise _refusal(f"only {', '.join(properties)}", ", ".join(unknown), where)
+    found = {}
+    for name, spec in properties.items():
+        missing = is_missing(value.get(name))
+        if spec["required"] and (name not in value or (missing and spec["type"] not in _MISSING_IS_A_VALUE)):
+            raise _refusal(f"{text(spec)} as {name!r}", "nothing", where)
+        if name in value:
+            found[name] = value[name] if missing else fit_value(value[name], spec, f"{where}[{name!r}]")
+    return found
+
+
+def _fit_scalar(value: Any, kind: str, given: str) -> Any:
+    """Return a number, date or bytes as `kind`. Raises one of four errors if it would be another one then."""
+    if (given, kind) == ("string", "datetime"):
+        return datetime.fromisoformat(value)
+    if (given, kind) == ("string", "binary"):
+        return base64.b64decode("".join(value.split()), validate=True)
+    if given not in _CODES and not isinstance(value, float):
+        raise ValueError
+    number, code = value.item() if hasattr(value, "item") else value, _CODES[kind]
+    (cast,) = struct.unpack(code, struct.pack(code, int(number) if code in "iq" else number))
+    if isinstance(number, float) and code in "fd":
+        return number
+    if cast != number:
+        raise ValueError
+    return cast
+
+
+# Arrays, and columns that NumPy can cast.
+
+
+def _cast(given: Any, dtype: str, expected: Mapping[str, Any], plain: bool = False) -> Any:
+    """Return an array or sparse matrix in another dtype. Raises `SchemaMismatch` if a value would change."""
+    import numpy
+
+    values, wanted = given.tocsr().data if form_of(given) == "sparse" else given, numpy.dtype(dtype)
+    kinds = {values.dtype.kind, wanted.kind}
+    if values.dtype == wanted or wanted.kind == "O" or kinds in ({"U"}, {"S"}):
+        return given
+    if kinds in ({"U", "M"}, {"O", "M"}, {"O", "f"}):  # texts as dates, and None among numbers
+        with suppress(ValueError, TypeError):
+            return values.astype(wanted)
+    if not (kinds <= {"i", "u", "f"} or kinds == {"M"}):
+        raise _refusal(expected, values.dtype)
+    with numpy.errstate(all="ignore"):
+        cast = values.astype(wanted)
+        same = (cast == values) & (cast.astype(values.dtype) == values)
+        if wanted.kind == "f":
+            same |= numpy.isnan(values) | (plain & numpy.isfinite(cast))
+        same |= numpy.isnat(values) if wanted.kind == "M" else False
+    if not same.all():
+        raise _refusal(expected, f"{values.dtype}, such as {values[~same][0]}")
+    return cast if values is given else given.astype(wanted)
+
+
+def _fit_tensors(fields: Fields, data: Any, problems: list[str]) -> Any:
+    if form_of(data) not in ("map", "frame", "polars"):
+        data = {fields[0]["name"]: data}
+    found = {}
+    for each in fields:
+        with noted(problems, f"tensor {each['name']!r}"):
+            if each["name"] not in data:
+                raise _refusal(each, f"only {', '.join(map(str, data))}")
+            found[each["name"]] = _fit_tensor(data[each["name"]], each)
+    return found
+
+
+def _fit_tensor(data: Any, field: Mapping[str, Any]) -> Any:
+    import numpy
+
+    form, (dtype, shape) = form_of(data), field["tensor-spec"].values()
+    try:
+        given = data if form == "sparse" else numpy.asarray(data)
+    except (ValueError, TypeError) as error:
+        raise _refusal(field, f"what is no array: {error}") from error
+    if len(given.shape) != len(shape) or any(
+        want not in (-1, have) for want, have in zip(shape, given.shape, strict=True)
+    ):
+        raise _refusal(field, f"shape {given.shape}")
+    cast = _cast(given, dtype, field, plain=form in ("list", "value"))
+    return data if cast is given and form == "array" else cast
+
+
+# Frames.
+
+
+def _fit_records(fields: Fields, data: Any, problems: list[str]) -> Any:
+    properties, found = {str(each["name"]): each for each in fields}, []
+    for place, row in enumerate([data] if form_of(data) == "map" else data):
+        with noted(problems, f"row {place}"):
+            known = {name: row[name] for name in properties if name in row} if form_of(row) == "map" else row
+            found.append(fit_value(known, {"type": "object", "properties": properties}))
+    return found[0] if found and form_of(data) == "map" else found
+
+
+def _fit_frame(fields: Fields, names: list[Any], data: Any, problems: list[str]) -> Any:
+    """Return the columns of the schema, of data that hold them in whatever form."""
+    form, frame = form_of(data), _to_frame(fields, names, data)
+    labels, fitted = list(frame.columns), dict[int, Any]()
+    for place, field in enumerate(fields):
+        name = field.get("name", place)
+        found = [at for at, label in enumerate(labels) if label == name] if names else [place][: len(labels) - place]
+        with noted(problems, f"column {name!r}"):
+            if len(found) == 1:
+                fitted[found[0]] = _fit_column(frame.iloc[:, found[0]], field, plain=form in ("list", "map", "value"))
+            elif found or field["required"]:
+                raise _refusal(field, f"{len(found) or 'none'} of that name, among {', '.join(map(str, labels))}")
+    if form == "polars":
+        return data.select([labels[place] for place in fitted])
+    frame = frame.iloc[:, list(fitted)].copy(deep=False)
+    for place, column in enumerate(fitted.values()):
+        frame.isetitem(place, column)
+    return frame
+
+
+def _to_frame(fields: Fields, names: list[Any], data: Any) -> Any:
+    form, names = form_of(data), names or list(range(len(fields)))
+    if form == "frame":
+        return data
+    with needing("pandas", "a signature with columns"):
+        import pandas
+    if form == "series":
+        return data.to_frame(names[0] if len(names) == 1 else data.name)
+    lists = any(each["type"] == "array" for each in fields)
+    try:
+        if form == "polars":
+            return pandas.DataFrame(data.to_dict(as_series=False))
+        if form == "map" and "data" in data and {*data} <= {"columns", "data", "index"} - {*names}:
+            return pandas.DataFrame(data["data"], data.get("index"), data.get("columns", names))
+        if form == "map" and not lists and all(form_of(each) in ("list", "array", "series") for each in data.values()):
+            return pandas.DataFrame(dict(data))
+        rows = data if form in ("list", "array") else [data]
+        if form != "array" and len(rows) and form_of(rows[0]) == "map":
+            return pandas.DataFrame(list(rows))
+        return pandas.DataFrame([[row] for row in rows] if lists and len(names) == 1 else rows, columns=names)
+    except (ValueError, TypeError) as error:
+        raise _refusal(
+            f"{len(names)} columns ({', '.join(map(str, names))})", f"a {type(data).__name__}: {error}"
+        ) from error
+
+
+def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> Any:
+    """Return a pandas series as the column is specified."""
+    kind, missing = field["type"], values.isna()
+    if field["required"] and kind not in _MISSING_IS_A_VALUE and missing.any():
+        raise _refusal(field, f"nothing in row {missing.to_numpy().argmax()}")
+    dtype, numbers = _DTYPES.get(kind), values.infer_objects() if values.dtype.kind == "O" else values
+    holes = bool(missing.any()) and kind not in ("float", "double")  # which no NumPy dtype has room for
+    if dtype and numbers.dtype.kind in "biuf":
+        _cast(numbers[~missing].to_numpy(), dtype, field, plain or numbers is not values)
+        return numbers if holes or numbers.dtype == dtype else numbers.astype(dtype)
+    if kind in ("any", (type_of_dtype(values.dtype) or ANY)["type"]):
+        return values
+    old = list(values)
+    new = [old[row] if gone else fit_value(old[row], field, f"row {row}") for row, gone in enumerate(missing)]
+    if kind != "datetime" and not dtype and all(map(operator.is_, old, new)):
+        return values
+    import pandas
+
+    found = pandas.Series(new, values.index, "object" if holes else dtype, values.name)
+    return pandas.to_datetime(found) if kind == "datetime" else found

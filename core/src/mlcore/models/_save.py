@@ -1,0 +1,170 @@
+"""Saving a model: a flavor writes its files, and this all that stands around them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlcore.artifacts import hash_folder
+from mlcore.errors import InvalidValue, MlcoreError, ModelError
+from mlcore.models._environment import (
+    ENVIRONMENT,
+    PYTHON_VERSION,
+    given_requirements,
+    imported,
+    infer_requirements,
+    write_environment,
+)
+from mlcore.models._example import save_example
+from mlcore.models._flavor import PYTHON_FUNCTION, Flavor, Saved, flavor_for
+from mlcore.models._infer import infer_signature
+from mlcore.models._mlmodel import FORMAT, MLMODEL, ModelInfo, digest_of, read_model
+from mlcore.models._signature import Signature
+from mlcore.models._trusted import remember
+
+__all__ = ["save_model"]
+
+_log = logging.getLogger("mlcore")
+
+
+def save_model(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    input_example: Any = None,
+    signature: Signature | None = None,
+    flavor: str | None = None,
+    requirements: str | Path | Sequence[str] | None = None,
+    code: Sequence[str | os.PathLike[str]] = (),
+    metadata: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> ModelInfo:
+    """Save a model as the folder `path`, in MLflow's MLmodel format; the folder appears whole or not at all.
+
+    `input_example` is kept with the model, and predicted: what goes in and comes out makes the `signature` if none is
+    given. A tuple of data and a dict is an example with parameters. `requirements` is a list, or the path of a
+    requirements.txt; by default what the model's modules come from is found. `code` are files and folders that the
+    model imports. `metadata` is free. `options` are the flavor's; `about` adds top-level keys to the MLmodel file.
+    Raises `ModelError`, `NotInstalled` if no flavor takes the model, or `InvalidValue`.
+    """
+    taker = flavor_for(model, flavor)
+    given = None if requirements is None else given_requirements(requirements)
+    with _made_whole(Path(path).absolute()) as folder:
+        _copy_code(code, folder)
+        try:
+            saved = taker.save(model, folder, example=_data(input_example), **options)
+        except TypeError as error:
+            if options and "unexpected keyword" in str(error):
+                raise InvalidValue(f"flavor {taker.name} takes no such option: {error}") from error
+            raise
+        signature = signature or _predicted(taker, model, saved, input_example) or saved.signature
+        content = {"flavors": _flavors(taker.name, saved, folder), **(about or {}), "metadata": dict(metadata or {})}
+        if signature is not None:
+            content["signature"] = signature.to_mlmodel()
+        if input_example is not None:
+            content["saved_input_example_info"] = save_example(folder, *_parts(input_example))
+        if given is None:
+            data = type(_data(input_example)).__module__.partition(".")[0]  # reading the example takes its library
+            given, unknown = infer_requirements({data, *saved.modules, *imported(folder / "code")}, saved.requirements)
+            own = {each.stem for each in (folder / "code").glob("*")}
+            if lost := sorted(set(unknown) - own):
+                _log.warning("the model needs %s, of no installed distribution: give code=", ", ".join(lost))
+        write_environment(folder, given)
+        _write_mlmodel(folder, content, taker.name, saved)
+        remember(digest_of(folder), str(path))
+    return read_model(Path(path).absolute())
+
+
+def _data(example: Any) -> Any:
+    return None if example is None else _parts(example)[0]
+
+
+def _parts(example: Any) -> tuple[Any, Mapping[str, Any] | None]:
+    if isinstance(example, tuple) and len(example) == 2 and isinstance(example[1], Mapping):
+        return example
+    return example, None
+
+
+def _predicted(taker: Flavor, model: Any, saved: Saved, example: Any) -> Signature | None:
+    """Return the signature that predicting the example shows, None where there is none or it fails."""
+    if example is None:
+        return None
+    data, params = _parts(example)
+    try:
+        return infer_signature(data, taker.predictor(model, saved.config)(data, params or {}), params)
+    except Exception as error:  # noqa: BLE001 - a model trained for hours is saved all the same
+        reason = str(error) if isinstance(error, MlcoreError) else f"{type(error).__name__}: {error}"
+        _log.warning("the model is saved without a signature: it cannot predict its example: %s", reason)
+        return None
+
+
+def _flavors(name: str, saved: Saved, folder: Path) -> dict[str, Any]:
+    """Return the flavors of the MLmodel file: the flavor's own, and what is for every generic reader."""
+    generic = saved.config if name == PYTHON_FUNCTION else saved.python_function
+    code = {"code": "code"} if (folder / "code").is_dir() else {}
+    found = {} if name == PYTHON_FUNCTION else {name: {**saved.config, **code}}
+    if generic is not None:
+        found[PYTHON_FUNCTION] = {**generic, **code, "env": ENVIRONMENT, "python_version": PYTHON_VERSION}
+    return found
+
+
+def _copy_code(code: Sequence[str | os.PathLike[str]], folder: Path) -> None:
+    if isinstance(code, str | os.PathLike):
+        raise InvalidValue(f"code is a list of files and folders, not {code!r}")
+    for each in map(Path, code):
+        target = folder / "code" / each.resolve().name
+        target.parent.mkdir(exist_ok=True)
+        if target.exists() or not each.exists():
+            raise InvalidValue(f"code: {each} {'is given twice' if target.exists() else 'is not there'}")
+        if each.is_dir():
+            shutil.copytree(each, target, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+        else:
+            shutil.copyfile(each, target)
+
+
+def _write_mlmodel(folder: Path, content: dict[str, Any], name: str, saved: Saved) -> None:
+    import yaml
+
+    from mlcore import __version__
+
+    ours = {"format": FORMAT, "version": __version__, "flavor": name, "needs_trust": list(saved.needs_trust)}
+    content |= {
+        "model_uuid": uuid.uuid4().hex,
+        "utc_time_created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
+        "model_size_bytes": sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()),
+        "mlcore": {**ours, "files": hash_folder(folder)},
+    }
+    kept = {key: value for key, value in content.items() if value not in (None, {})}
+    try:
+        text = yaml.dump(kept, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), allow_unicode=True)
+    except yaml.YAMLError as error:
+        raise InvalidValue(f"metadata must be plain values, lists and dicts: {error}") from error
+    (folder / MLMODEL).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _made_whole(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` to write in, which takes its place in the end; nothing is left of a failure."""
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ModelError(f"{path} is there already: choose another place, or remove it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        folder.mkdir()
+    except OSError as error:
+        raise ModelError(f"cannot save a model at {path}: {error.strerror or error}") from error
+    try:
+        yield folder
+        folder.rename(path)
+    except OSError as error:
+        raise ModelError(f"cannot save a model at {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,137 @@
+"""Signatures: what goes into a model, what comes out, and which parameters it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import attrs
+
+from mlcore.errors import InvalidValue
+from mlcore.models._enforce import fit, fit_value, noted, refuse
+from mlcore.models._types import SCALARS, Type, text
+
+__all__ = ["Signature"]
+
+_NAMES = (*SCALARS, "any", "sparkml_vector")
+_PARAMS = {*SCALARS, "object"} - {"binary"}
+
+
+def _type(spec: Mapping[str, Any]) -> Type:
+    """Return a type with nothing in it that MLflow would not read. Raises `InvalidValue`."""
+    match dict(spec):
+        case {"type": "array", "items": items}:
+            return {"type": "array", "items": _type(items)}
+        case {"type": "map", "values": values}:
+            return {"type": "map", "values": _type(values)}
+        case {"type": "object", "properties": dict(inner)} if inner:
+            return {
+                "type": "object",
+                "properties": {name: _type(inner[name]) | _need(inner[name]) for name in sorted(inner)},
+            }
+        case {"type": "tensor", "tensor-spec": {"dtype": str(dtype), "shape": shape}}:
+            return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [*map(int, shape)]}}
+        case {"type": str(name)} if name in _NAMES:
+            return {"type": name}
+    raise InvalidValue(f"{spec!r:.80} is no type: these are {', '.join(_NAMES)}, array, map, object and tensor")
+
+
+def _need(spec: Mapping[str, Any]) -> dict[str, bool]:
+    return {} if spec["type"] == "tensor" else {"required": bool(spec.get("required", True))}
+
+
+def _schema(fields: Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
+    given = [] if fields is None else list(fields)
+    names = [each["name"] for each in given if each.get("name") is not None]
+    found = tuple(_type(each) | ({"name": each["name"]} if names else {}) | _need(each) for each in given)
+    if names and not (len(names) == len({*names}) == len(given) and all(isinstance(name, str | int) for name in names)):
+        raise InvalidValue(f"either all columns have a name, a text or number of its own, or none has: {names}")
+    if len({"tensor-spec" in each for each in found}) > 1 or (fields is not None and not found):
+        raise InvalidValue("a schema is made of columns or of tensors, not of both nor of nothing")
+    if not names and not (all(each.get("required", len(found) == 1) for each in found)):
+        raise InvalidValue("optional columns and several tensors need names")
+    return found or None
+
+
+def _params(params: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    found = []
+    for each in params:
+        kind = _type({"type": each.get("dtype"), **each})
+        if kind["type"] not in _PARAMS or each.get("shape") not in (None, [-1], (-1,)):
+            raise InvalidValue(
+                f"parameter {each['name']!r} cannot be {text(kind)}, only a scalar, a list, or an object"
+            )
+        shape = None if each.get("shape") is None else [-1]
+        default = json.loads(json.dumps(each["default"], default=lambda value: value.isoformat()))
+        found.append({"name": str(each["name"]), "default": default, "shape": shape, **kind})
+    return tuple(found)
+
+
+@attrs.frozen
+class Signature:
+    """What a model takes and gives, in the words of the MLmodel file; None where nobody knows. Print it for a table.
+
+    A column is ``{"name": "age", "type": "long", "required": True}``, a tensor ``{"type": "tensor", "tensor-spec":
+    {"dtype": "float32", "shape": [-1, 3]}}``, a parameter ``{"name": "top", "type": "long", "default": 5}``, or a list
+    of such with ``"shape": [-1]``. Names may be left out, ``required`` too. Raises `InvalidValue` for anything else.
+    """
+
+    inputs: tuple[Mapping[str, Any], ...] | None = attrs.field(default=None, converter=_schema)
+    outputs: tuple[Mapping[str, Any], ...] | None = attrs.field(default=None, converter=_schema)
+    params: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_params)
+
+    @classmethod
+    def from_mlmodel(cls, content: Mapping[str, Any]) -> Signature:
+        """Return the signature that stands in an MLmodel file, whoever wrote it.
+
+        Raises `InvalidValue`, `ValueError`, `TypeError`, `AttributeError` or `LookupError` if it cannot be read.
+        """
+        found = {key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)}
+        return cls(**found)
+
+    def to_mlmodel(self) -> dict[str, str | None] | None:
+        """Return what stands in an MLmodel file: None if inputs or outputs are not known, since readers need both."""
+        if self.inputs is None or self.outputs is None:
+            return None
+        return {key: json.dumps(value) if value else None for key, value in attrs.asdict(self, recurse=False).items()}
+
+    def enforce(self, data: Any, *, frame: bool = True) -> Any:
+        """Return `data` as the model takes them, cast only where no value changes. Raises `SchemaMismatch`.
+
+        With named columns that is a pandas frame (of polars a polars one), made from whatever holds them: lists, dicts,
+        records, arrays as wide as the columns are many, or the body of a scoring request; with ``frame=False`` dicts
+        and lists stay what they are. Columns come in the signature's order, others are left out.
+        """
+        return data if self.inputs is None else fit(self.inputs, data, frame)
+
+    def enforce_params(self, params: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return `params` of the right types, and the defaults of all others. Raises `SchemaMismatch`."""
+        known = {each["name"]: each for each in self.params}
+        there = ", ".join(known) or "none"
+        problems = [f"parameter {name!r} is unknown: there is {there}" for name in params or () if name not in known]
+        found = {name: deepcopy(spec["default"]) for name, spec in known.items()} | dict(params or {})
+        for name, spec in known.items():
+            with noted(problems, f"parameter {name!r}"):
+                kind = {"type": "array", "items": spec} if spec["shape"] else spec
+                found[name] = None if found[name] is None else fit_value(found[name], kind)
+        refuse(problems, "parameters")
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        for title, fields in attrs.asdict(self, recurse=False).items():
+            yield from [title] if fields else []
+            for each in fields or ():
+                kind = text({"type": "array", "items": each} if each.get("shape") else each)
+                last = (
+                    f"default {each['default']!r}"
+                    if title == "params"
+                    else ""
+                    if each.get("required", True)
+                    else "optional"
+                )
+                yield f"  {each.get('name', '-')!s:<24} {kind:<16} {last}".rstrip()

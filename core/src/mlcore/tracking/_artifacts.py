@@ -1,0 +1,262 @@
+"""The files of a run: what is kept with it, and how it is got back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import attrs
+
+from mlcore import artifacts
+from mlcore.artifacts import File
+from mlcore.config import OFF, user_cache
+from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, InvalidValue, StoreError
+from mlcore.store import AttributesSet, Event, Updated, to_json
+from mlcore.tracking._plain import as_json, portions
+from mlcore.tracking._thing import Thing
+from mlcore.tracking._views import Listing, Viewed
+
+if TYPE_CHECKING:
+    from mlcore.tracking._run import Run
+
+_Path = str | os.PathLike[str]
+
+
+@attrs.frozen(repr=False)
+class Artifact(Viewed):
+    """Tell of one file of a run: its `path` among them, `size` in bytes and `sha256`.
+
+    `uri` is where it lies if it was not copied, `problem` what `Artifacts.verify` found.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    uri: str | None = None
+    problem: str | None = None
+
+    def _view(self) -> dict[str, Any]:
+        return {name: each for name, each in attrs.asdict(self).items() if each is not None}
+
+
+class Artifacts:
+    """The files of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __repr__(self) -> str:
+        return repr(self.list())
+
+    def list(self, prefix: str = "") -> Listing[Artifact]:
+        """Return the file of that name, or those in the folder of that name, by default all."""
+        kept, prefix = self._run._now().attributes.get("artifacts", {}), prefix.rstrip("/")
+        below = sorted(name for name in kept if not prefix or name.startswith(f"{prefix}/"))
+        return Listing(_artifact(name, kept[name]) for name in ([prefix] if prefix in kept else below))
+
+    def get(self, name: str = "", dst: _Path | None = None) -> Path:
+        """Return the local path of a file, or of a folder with what the run has in it, checked by sha256.
+
+        A file is copied to `dst`, or into it if that is a folder; of a folder the content. Without `dst` what lies on
+        this machine is not copied, so do not change it; what does not is copied into the user's cache.
+        Raises `ArtifactNotFound`, `DigestMismatch`, `UnsafePath` or another `ArtifactError`.
+        """
+        if self._run._backend.uri == OFF:
+            return Path(name if dst is None else dst)
+        name = name.rstrip("/")
+        found = self._files(name)
+        single = name in found
+        start = name.rfind("/") + 1 if single else len(name) + bool(name)
+        files = {path[start:]: file for path, file in found.items()}
+        if dst is None and files and all(map(_is_here, files, files.values())):
+            if wrong := artifacts.check(files):
+                told = "; ".join(f"{path} {problem}" for path, problem in wrong.items())
+                raise DigestMismatch(f"run {self._run.id}: {told}")
+            short, file = next(iter(files.items()))
+            return Path(file.path if single else file.path.removesuffix(f"/{short}"))
+        folder = cached(files) if dst is None else Path(dst)
+        if single and dst is not None and not folder.is_dir():
+            files, folder = {folder.name: found[name]}, folder.parent
+        artifacts.get(files, folder)
+        return folder / next(iter(files)) if single else folder
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file where it is, to read its bytes, unchecked. Raises `ArtifactNotFound`."""
+        if self._run._backend.uri == OFF:
+            return BytesIO()
+        found = self._files(name)
+        if name not in found:
+            raise ArtifactError(f"{name!r} of run {self._run.id} is a folder: open one of {', '.join(found)}")
+        return artifacts.open_file(found[name])
+
+    def verify(self) -> Listing[Artifact]:
+        """Read every file, and return those that are missing or not what was stored, each with its `problem`."""
+        files = self._files("") if self._run._backend.uri != OFF else {}
+        wrong = artifacts.check(files)
+        return Listing(attrs.evolve(each, problem=wrong[each.path]) for each in self.list() if each.path in wrong)
+
+    def _files(self, name: str) -> dict[str, File]:
+        found, own, files = self.list(name), None, {}
+        for each in found:
+            if each.uri is not None:
+                place = artifacts.open_backend(each.uri)
+            else:
+                own = own or artifacts.open_backend(self._run._place())
+                place = own[0], artifacts.path_in(*own, each.path)
+            files[each.path] = File(*place, each.size, each.sha256)
+        if name and not found:
+            others = [each.path for each in self.list()]
+            told = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+            raise ArtifactNotFound(f"run {self._run.id} has no file {name!r}; it has {told or 'none'}")
+        return files
+
+
+class Keeping(Thing):
+    """Keep files with a run: first the file, then the record of it, so that no record is without its file."""
+
+    folder: Any
+    _sink: Any
+    _kept_in = ""  # once that is known
+
+    def log_artifact(self, path: _Path, name: str | None = None) -> None:
+        """Keep a copy of a file, as `name` or under its own; of a folder, see `log_artifacts`, that is its prefix.
+
+        What had the name before is replaced. Raises `UnsafePath`, `ArtifactNotFound` or another `ArtifactError`.
+        """
+        source = Path(path)
+        own = source.name or source.resolve().name
+        if source.is_dir():
+            return self.log_artifacts(source, own if name is None else name)
+        return self._keep({own if name is None else name: source})
+
+    def log_artifacts(self, folder: _Path, prefix: str = "") -> None:
+        """Keep a copy of every file in a folder, under `prefix`; links in it must not lead out of it."""
+        root = self._backend.root
+        if root is not None and root.resolve().is_relative_to(Path(folder).resolve()):
+            raise ArtifactError(f"{folder} holds the store itself: log a folder inside it that does not")
+        self._keep({f"{prefix}/{name}" if prefix else name: path for name, path in artifacts.files_in(folder).items()})
+
+    def log_bytes(self, data: Any, name: str) -> None:
+        """Keep bytes, or what has a buffer of them, as a file."""
+        try:
+            content = memoryview(data).tobytes()
+        except TypeError:
+            raise InvalidValue(f"{name!r:.80}: {type(data).__name__} {data!r:.80} has no bytes") from None
+        self._keep({name: content})
+
+    def log_text(self, text: str, name: str) -> None:
+        """Keep text as a file, in UTF-8."""
+        try:
+            data = text.encode()
+        except (AttributeError, UnicodeError) as error:
+            raise InvalidValue(f"{name!r:.80}: {type(text).__name__} {text!r:.80} is no text: {error}") from None
+        self._keep({name: data})
+
+    def log_dict(self, obj: Any, name: str) -> None:
+        """Keep a dict, or another value, as JSON, or as YAML if the name ends in ``.yaml`` or ``.yml``."""
+        if name.endswith((".yaml", ".yml")):
+            import yaml
+
+            return self.log_text(yaml.safe_dump(as_json(obj), sort_keys=False, allow_unicode=True), name)
+        import json
+
+        return self.log_text(json.dumps(as_json(obj), indent=2, ensure_ascii=False) + "\n", name)
+
+    def log_figure(self, figure: Any, name: str) -> None:
+        """Keep a figure of matplotlib, plotly or their like, in the format that the end of `name` says."""
+        _, dot, ending = name.rpartition(".")
+        data, text = BytesIO(), StringIO()
+        if hasattr(figure, "savefig"):
+            figure.savefig(data, format=ending if dot else None)
+        elif hasattr(figure, "write_html") and ending in ("html", "htm"):
+            figure.write_html(text)
+        elif hasattr(figure, "write_image"):
+            figure.write_image(data, format=ending if dot else None)
+        else:
+            raise InvalidValue(f"{type(figure).__name__} is no figure: it has neither savefig nor write_image")
+        self._keep({name: data.getvalue() or text.getvalue().encode()})
+
+    def log_reference(self, uri: _Path, name: str | None = None) -> None:
+        """Record where a file, or every file of a folder, lies, with size and sha256, and copy nothing."""
+        if self._backend.uri == OFF:
+            return
+        filesystem, path = artifacts.open_backend(uri)
+        text = os.fspath(uri).rstrip("/")
+        text, path = text if "://" in text else path.rstrip("/"), path.rstrip("/")
+        found = artifacts.hash_files(artifacts.list_files(filesystem, path))
+        if not found:
+            raise ArtifactNotFound(f"there is no file at {uri}")
+        name, uris = text.rpartition("/")[2] if name is None else name, {}
+        for short, file in found.items():
+            inner = "" if file.path.rstrip("/") == path else f"/{short}"
+            uris[artifacts.safe_path(name + inner)] = _record(file) | {"uri": text + inner}
+        self._note(uris)
+
+    def _keep(self, sources: Mapping[str, Any]) -> None:
+        if self._backend.uri == OFF:
+            for name in sources:
+                artifacts.safe_path(name)
+            return
+        place = self._place()
+        stored = artifacts.put(*artifacts.open_backend(place), sources)
+        self._note({name: _record(file) for name, file in stored.items()}, place)
+
+    def _note(self, records: Mapping[str, Any], place: str = "") -> None:
+        events: list[Event] = [AttributesSet("run", self.id, "artifacts", part) for part in portions(records)]
+        if place and place != self._own_place():  # what lies in the run's folder moves with it
+            events.append(Updated("run", self.id, {"artifacts": place}))
+        before = self._sink.dropped if self._live else 0
+        self._write(*events)
+        if self._live and self._sink.dropped > before:
+            raise StoreError(f"run {self.id}: files were stored, and not recorded: {self._sink.reason}")
+
+    def _place(self) -> str:
+        """Return where the run's files are, or go."""
+        if not self._kept_in:
+            entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
+            known = entity.fields.get("artifacts")
+            if known is None and own and (chosen is None or entity.attributes.get("artifacts")):
+                known = own
+            elif known is None and chosen is not None:
+                known = f"{chosen.value.rstrip('/')}/{entity.parent}/{self.id}/artifacts"
+            if known is None:
+                raise ArtifactError(
+                    f"store {self._backend.uri} keeps no files: say where they go, as a path or URI, "
+                    "in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"
+                )
+            self._kept_in = str(known)
+        return self._kept_in
+
+    def _own_place(self) -> str:
+        return "" if self.folder is None else str(self.folder / "artifacts")
+
+
+def _record(file: File) -> dict[str, Any]:
+    return {"sha256": file.sha256, "size": file.size}
+
+
+def _artifact(path: str, value: Any) -> Artifact:
+    """Read a record, which may be of any make: what it lacks fits no file."""
+    known = value if isinstance(value, Mapping) else {}
+    size, uri = known.get("size"), known.get("uri")
+    size = size if isinstance(size, int) else 0
+    return Artifact(path, size, str(known.get("sha256") or "unknown"), None if uri is None else str(uri))
+
+
+def _is_here(name: str, file: File) -> bool:
+    return getattr(file.filesystem, "local_file", False) and file.path.endswith(f"/{name}")
+
+
+def cached(files: Mapping[str, File]) -> Path:
+    from hashlib import sha256
+
+    digest = sha256(to_json({name: file.sha256 for name, file in sorted(files.items())})).hexdigest()
+    folder = user_cache() / "artifacts" / digest[:32]
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot make {folder}: {error.strerror}; say where to copy to: get(name, dst)") from error
+    return folder

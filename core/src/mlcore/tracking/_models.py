@@ -1,0 +1,104 @@
+"""The models of a run: logged as files of it, and found by their URI."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from mlcore import artifacts
+from mlcore.config import OFF
+from mlcore.errors import InvalidValue, NotAModel
+from mlcore.store import AttributesSet
+from mlcore.tracking._artifacts import Keeping, cached
+from mlcore.tracking._views import Listing, Viewed
+
+if TYPE_CHECKING:
+    from mlcore.models import Signature
+    from mlcore.tracking._client import Client
+
+
+@attrs.frozen(repr=False)
+class LoggedModel(Viewed):
+    """Tell of a model of a run: its `name` there, which flavor took it, its digest, and when it was logged, in ms."""
+
+    name: str
+    run_id: str
+    id: str
+    flavor: str
+    digest: str
+    time: int
+
+    @property
+    def uri(self) -> str:
+        """The URI to load it by."""
+        return f"runs:/{self.run_id}/{self.name}"
+
+    def _view(self) -> dict[str, Any]:
+        return {"uri": self.uri, "flavor": self.flavor, "digest": self.digest, "time": self.time}
+
+
+class Modelling(Keeping):
+    """Log models to a run, and list them."""
+
+    def log_model(
+        self,
+        /,
+        model: Any,
+        name: str,
+        *,
+        input_example: Any = None,
+        signature: Signature | None = None,
+        flavor: str | None = None,
+        requirements: str | Path | Sequence[str] | None = None,
+        code: Sequence[str | os.PathLike[str]] = (),
+        metadata: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> LoggedModel:
+        """Save a model and keep it with the run under `name`; everything else is as in `mlcore.save_model`."""
+        from mlcore.models import save_model
+
+        options |= {"flavor": flavor, "requirements": requirements, "code": code, "metadata": metadata}
+        options |= {"input_example": input_example, "signature": signature}
+        id, now = f"m-{uuid.uuid4().hex}", int(time.time() * 1000)
+        about = {"run_id": self.id, "artifact_path": artifacts.safe_path(name), "model_id": id}
+        if self._backend.uri == OFF:
+            return LoggedModel(name, self.id, id, flavor or "", "", now)
+        with tempfile.TemporaryDirectory(prefix="mlcore-") as place:
+            info = save_model(model, Path(place, "model"), about=about, **options)
+            logged = LoggedModel(name, self.id, id, info.flavor, info.verify(), now)
+            self.log_artifacts(info.folder, name)
+        kept = attrs.asdict(logged, filter=attrs.filters.exclude("name", "run_id"))
+        self._write(AttributesSet("run", self.id, "models", {name: kept}))
+        return logged
+
+    @property
+    def models(self) -> Listing[LoggedModel]:
+        """The models that were logged, the latest of each name."""
+        kept = self._now().attributes.get("models", {})
+        return Listing(LoggedModel(name, self.id, **about) for name, about in sorted(kept.items()))
+
+
+def model_folder(client: Client, uri: str | os.PathLike[str]) -> Path:
+    """Return a folder on this machine with what `uri` names: a path, ``runs:/RUN/NAME``, or a URI of files."""
+    text = os.fspath(uri)
+    if text.startswith("runs:/"):
+        id, _, name = text.removeprefix("runs:/").strip("/").partition("/")
+        if not name:
+            raise InvalidValue(f"{text!r} names no model: give runs:/RUN/NAME")
+        return client.get_run(id).artifacts.get(name)
+    filesystem, path = artifacts.open_backend(text)
+    if getattr(filesystem, "local_file", False):
+        return Path(path)
+    found = artifacts.hash_files(artifacts.list_files(filesystem, path))
+    if not found:
+        raise NotAModel(f"there is nothing at {text}")
+    folder = cached(found)
+    artifacts.get(found, folder)
+    return folder

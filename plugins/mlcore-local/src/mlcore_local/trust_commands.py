@@ -1,0 +1,78 @@
+"""``mlcore trust``: what models of others may run when this user loads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import click
+
+import mlcore
+
+__all__ = ["add", "list", "remove", "trust"]
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_entries = click.argument("entries", nargs=-1, required=True, metavar="NAME|DIGEST|MODEL...")
+
+
+@click.group()
+def trust() -> None:
+    """Decide what models may run when you load them.
+
+    A NAME, such as mypkg.*, covers what is installed here under it, for every model. A DIGEST, or the folder or URI of
+    a MODEL, covers all that this one model asks for, its own code too, as long as not one of its bytes changes.
+    """
+
+
+@trust.command(epilog="Example: mlcore trust add 'mypkg.*' models/from-a-colleague")
+@_entries
+@click.option("--note", default="", help="Why, or who made it; shown by `mlcore trust list`.")
+@_as_json
+def add(entries: tuple[str, ...], note: str, as_json: bool) -> None:
+    """Trust names or models from now on."""
+    found = {}
+    for given in entries:
+        entry = _entry(given)
+        found[entry] = note or ("" if entry == given else given)
+    for entry, why in found.items():
+        mlcore.trust(entry, note=why)
+    _tell("trusting", found, as_json)
+
+
+@trust.command(epilog="Example: mlcore trust list --json")
+@_as_json
+def list(as_json: bool) -> None:  # noqa: A001 - the command's word
+    """List what you trust; digests of models that you saved yourself are among it."""
+    found = mlcore.trusted()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    for entry, note in {} if as_json else found.items():
+        click.echo(f"{entry}  {note}".rstrip())
+
+
+@trust.command(epilog="Example: mlcore trust remove 'mypkg.*'")
+@_entries
+@_as_json
+def remove(entries: tuple[str, ...], as_json: bool) -> None:
+    """Trust names or models no longer."""
+    found = {_entry(each): "" for each in entries}
+    mlcore.distrust(*found)
+    _tell("no longer trusting", found, as_json)
+
+
+def _entry(text: str) -> str:
+    """Return a name as it is, and the digest of a model that `text` leads to."""
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        return text.lower()
+    if "/" in text or os.sep in text or Path(text, "MLmodel").exists():
+        return mlcore.client().get_model(text).verify()
+    return text
+
+
+def _tell(what: str, entries: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([*entries]))
+    for entry, note in {} if as_json else entries.items():
+        click.echo(f"{what} {entry}  {note}".rstrip())

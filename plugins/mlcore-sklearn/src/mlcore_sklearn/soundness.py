@@ -1,0 +1,240 @@
+"""Look at what compiled code will follow unchecked, before a model from an archive is handed out.
+
+scikit-learn walks the nodes of trees, and scipy the indices of sparse matrices, without asking whether they are in
+bounds: an archive with forged ones crashes the interpreter, or reads and writes the memory beside the array, at the
+first prediction. An honest model passes all that is asked here by how it was built.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+__all__ = ["Unsound", "examine", "parts_of"]
+
+_WHOLE = (str, bytes, bytearray, int, float, complex, type(None), type, ModuleType, FunctionType, BuiltinFunctionType)
+
+
+class Unsound(ValueError):
+    """Say what in a model no fitted estimator could hold."""
+
+
+def parts_of(root: object) -> Iterator[Any]:
+    """Walk all that `root` is made of, once each: attributes, items, what object arrays hold; not into classes."""
+    import numpy as np
+
+    whole = (*_WHOLE, CodeType, np.ufunc, np.dtype, np.generic)
+    seen: dict[int, object] = {}  # holds on to what it names, so that no id comes back
+    waiting = [root]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        if isinstance(part, whole):
+            if isinstance(part, type | FunctionType):
+                seen[id(part)] = part
+                yield part
+            continue
+        seen[id(part)] = part
+        yield part
+        if isinstance(part, np.ndarray) and part.dtype.hasobject:
+            waiting.extend(np.asarray(part).ravel().tolist())  # what they hold, the garbage collector does not tell
+        waiting.extend(gc.get_referents(part))
+
+
+def examine(model: object) -> None:
+    """Raise `Unsound` unless every tree, neighbour index, spline and sparse matrix in `model` stays in its bounds."""
+    probes = []
+    for part in parts_of(model):
+        if isinstance(part, type | FunctionType):
+            continue
+        try:
+            probes += [part] if _look_at(part) else []
+        except Unsound:
+            raise
+        except Exception as error:
+            raise Unsound(f"a {type(part).__qualname__} that does not hold together: {error}") from error
+    for part in probes:  # after all else is sound, since asking one runs what it is made of
+        _probe_boosting(part)
+
+
+def _look_at(part: Any) -> bool:
+    """Look at one part; return whether it must be asked for a prediction too, once all parts are known to be sound."""
+    from scipy import sparse
+    from scipy.interpolate import BSpline
+    from sklearn.base import BaseEstimator
+    from sklearn.ensemble._gb import BaseGradientBoosting
+    from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
+    from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+    from sklearn.tree import BaseDecisionTree
+    from sklearn.tree._tree import Tree
+
+    if isinstance(part, Tree):
+        _look_at_tree(part)
+    elif isinstance(part, TreePredictor):
+        _look_at_predictor(part)
+    elif isinstance(part, _neighbour_indexes()):
+        _look_at_index(part)
+    elif isinstance(part, BSpline):
+        BSpline(part.t, part.c, part.k, extrapolate=part.extrapolate, axis=part.axis)  # refuses what does not fit
+    elif sparse.issparse(part):
+        if hasattr(part, "check_format"):
+            part.check_format(full_check=True)
+        else:
+            part.tocsr().check_format(full_check=True)
+    elif isinstance(part, BaseEstimator) and type(part).__module__.startswith("sklearn."):
+        _no_method_is_replaced(part)
+        if isinstance(part, BaseDecisionTree) and "tree_" in vars(part):
+            _need(isinstance(part.tree_, Tree), part, "its tree is none")
+            _need(_features_of(part) == part.tree_.n_features, part, "its tree counts other features")
+        elif isinstance(part, BaseGradientBoosting) and "estimators_" in vars(part):
+            _look_at_boosting(part)
+            return True
+        elif isinstance(part, BaseHistGradientBoosting) and "_predictors" in vars(part):
+            _look_at_histograms(part)
+    return False
+
+
+def _need(sound: object, part: object, otherwise: str) -> None:
+    if not sound:
+        raise Unsound(f"{type(part).__qualname__}: {otherwise}")
+
+
+def _features_of(estimator: Any) -> int:
+    features = vars(estimator).get("n_features_in_")
+    _need(isinstance(features, int) and features > 0, estimator, "it does not say how many features it takes")
+    return int(features)
+
+
+def _no_method_is_replaced(estimator: Any) -> None:
+    """Refuse attributes in the place of methods: an archive could so switch off the check of what is predicted on."""
+    for name in vars(estimator):
+        _need(not callable(getattr(type(estimator), name, None)), estimator, f"its method {name} is replaced")
+
+
+def _look_at_tree(tree: Any) -> None:
+    """Follow a decision tree's children: in bounds, each of one parent, no deeper than is said; features that exist.
+
+    ``capacity`` is asked first, since it says how long the array of nodes is and ``node_count`` only what is used.
+    """
+    import numpy as np
+
+    count = tree.node_count
+    _need(1 <= count <= tree.capacity, tree, f"{count} nodes where there is room for {tree.capacity}")
+    _need(tree.n_outputs >= 1 and tree.max_n_classes >= 1, tree, "no outputs")
+    left, right = tree.children_left, tree.children_right
+    inner = np.flatnonzero(left != -1)
+    features = tree.feature[inner]
+    _need(((features >= 0) & (features < tree.n_features)).all(), tree, "it splits on a feature that is none")
+    depth = _depth(tree, np.concatenate([inner, inner]), np.concatenate([left[inner], right[inner]]), count)
+    _need(depth <= tree.max_depth < count, tree, f"it is {depth} deep and says {tree.max_depth}")
+
+
+def _depth(tree: object, parents: Any, children: Any, count: int) -> int:
+    """Return how deep a tree is whose every child comes after its parent and is nobody else's."""
+    import numpy as np
+
+    _need(((parents < children) & (children < count)).all(), tree, "a child that is none")
+    _need(len(np.unique(children)) == len(children), tree, "a node of two parents")
+    above = np.full(count, -1)
+    above[children] = parents
+    depth, level = 0, above
+    while (level := level[level > 0]).size:  # nodes that hang below the root by more than this many steps
+        depth += 1
+        level = above[level]
+    return depth + bool(len(children))
+
+
+def _look_at_predictor(predictor: Any) -> None:
+    """Follow the nodes of one tree of histogram gradient boosting; its features are known to its owner."""
+    import numpy as np
+
+    nodes, count = predictor.nodes, len(predictor.nodes)
+    _need(count >= 1 and nodes.ndim == 1, predictor, "no nodes")
+    inner = np.flatnonzero(nodes["is_leaf"] == 0)
+    children = [nodes[side][inner].astype(np.int64) for side in ("left", "right")]
+    _depth(predictor, np.concatenate([inner, inner]), np.concatenate(children), count)
+    sorts = nodes[inner][nodes["is_categorical"][inner] != 0]
+    for bitsets in (predictor.raw_left_cat_bitsets, predictor.binned_left_cat_bitsets):
+        _need(bitsets.ndim == 2 and bitsets.shape[1] == 8, predictor, "sets of categories of another size")
+        _need((sorts["bitset_idx"] < len(bitsets)).all(), predictor, "a set of categories that is none")
+
+
+def _look_at_histograms(model: Any) -> None:
+    """Compare the features that histogram gradient boosting splits on with those that it takes."""
+    import numpy as np
+
+    features = _features_of(model)
+    categorical = np.asarray(model._bin_mapper.is_categorical_, dtype=bool)
+    _need(categorical.shape == (features,), model, "other features are categorical")
+    _need(len(model._bin_mapper.bin_thresholds_) == features, model, "other features have bins")
+    for predictor in (each for stage in model._predictors for each in stage):
+        inner = predictor.nodes[predictor.nodes["is_leaf"] == 0]
+        index = inner["feature_idx"]
+        _need(((index >= 0) & (index < features)).all(), model, "it splits on a feature that is none")
+        _need(categorical[index[inner["is_categorical"] != 0]].all(), model, "it sorts a feature without categories")
+    if model._preprocessor is not None:
+        width = model._preprocessor.transform(np.full((1, features), np.nan, dtype=object)).shape[1]
+        _need(width == features, model, f"its encoder makes {width} features of {features}")
+
+
+def _look_at_boosting(model: Any) -> None:
+    """Compare the features of the trees of gradient boosting with its own: its compiled code asks only for its own."""
+    from sklearn.tree import BaseDecisionTree
+
+    features = _features_of(model)
+    _need(model.estimators_.ndim == 2, model, "its trees are not in stages")
+    for tree in model.estimators_.ravel():
+        _need(isinstance(tree, BaseDecisionTree), model, "one of its trees is none")
+        _need(_features_of(tree) == features, model, "one of its trees takes other features")
+
+
+def _probe_boosting(model: Any) -> None:
+    """Predict from no tree at all: what comes back must have room for every column that the trees will write into."""
+    import numpy as np
+
+    columns = model._raw_predict_init(np.zeros((1, _features_of(model)), dtype=np.float32)).shape[1]
+    _need(model.estimators_.shape[1] <= columns, model, "it has trees for more classes than it starts from")
+
+
+def _neighbour_indexes() -> tuple[type, ...]:
+    from sklearn.neighbors import BallTree, KDTree
+    from sklearn.neighbors._ball_tree import BallTree32
+    from sklearn.neighbors._kd_tree import KDTree32
+
+    return (KDTree, KDTree32, BallTree, BallTree32)
+
+
+def _look_at_index(index: Any) -> None:
+    """Check the arrays of a KDTree or BallTree against each other: its points, their order, nodes laid as a heap."""
+    import numpy as np
+    from sklearn.neighbors._kd_tree import KDTree, KDTree32
+
+    data, order, nodes, bounds, leaf_size, levels, count, *_, metric, weights = index.__getstate__()
+    points, features = data.shape
+    _need(points >= 1 and features >= 1 and leaf_size >= 1, index, "it holds no points")
+    _need(order.shape == (points,) and order.min() >= 0 and order.max() < points, index, "a point that is none")
+    _need(1 <= levels < 63 and count == 2**levels - 1 == len(nodes), index, "another number of nodes than it says")
+    sides = 2 if isinstance(index, KDTree | KDTree32) else 1
+    _need(bounds.shape == (sides, count, features), index, "bounds of another shape than its points")
+    _need(weights is None or weights.shape == (points,), index, "weights of other points")
+    start, end, inner = nodes["idx_start"], nodes["idx_end"], np.flatnonzero(nodes["is_leaf"] == 0)
+    _need(((start >= 0) & (start <= end) & (end <= points)).all(), index, "a node of points that are none")
+    _need((inner < count // 2).all(), index, "a node without children that is no leaf")
+    left, right = 2 * inner + 1, 2 * inner + 2
+    meet = (start[left] == start[inner]) & (end[left] == start[right]) & (end[right] == end[inner])
+    _need(start[0] == 0 and end[0] == points and meet.all(), index, "nodes that do not share out their points")
+    _look_at_metric(index, metric, data)
+
+
+def _look_at_metric(index: object, metric: Any, data: Any) -> None:
+    """Check that a metric's weights have as many entries as the points have features."""
+    _need(type(metric).__module__ == "sklearn.metrics._dist_metrics", index, "its metric is none")
+    features = data.shape[1]
+    _, weights, matrix, *_ = metric.__getstate__()
+    metric._validate_data(data)
+    if "Mahalanobis" in type(metric).__qualname__:
+        _need(matrix.shape == (features, features), index, "its metric is of other features")
+    _need(weights.ndim == 1 and len(weights) in {0, 1, features}, index, "its metric is of other features")
