@@ -15,8 +15,7 @@ from typing import Any
 import attrs
 import pluggy
 
-from mlcore import hookspecs
-from mlcore.config import user_cache
+from mlcore import config, hookspecs
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider
 
@@ -226,7 +225,7 @@ def _declared() -> list[Plugin]:
     """
     changes = [_metadata(path) for path in sys.path]
     key = json.dumps([sys.path, changes])
-    file = user_cache() / f"plugins-{zlib.crc32(json.dumps([sys.prefix, sys.path]).encode()):08x}.json"
+    file = config.user_cache() / f"plugins-{zlib.crc32(json.dumps([sys.prefix, sys.path]).encode()):08x}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not ours: it is only a cache
         cached = json.loads(file.read_bytes())
         if cached["key"] == key:
