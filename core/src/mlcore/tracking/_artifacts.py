@@ -211,9 +211,10 @@ class Keeping(Thing):
         """Return where the run's files are, or go."""
         if not self._kept_in:
             entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
+            inner = artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")  # as a store may make up ids
             place = entity.fields.get("artifacts")
             if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
-                place = f"{chosen.value.rstrip('/')}/{entity.parent}/{self.id}/artifacts"
+                place = f"{chosen.value.rstrip('/')}/{inner}"
             self._kept_in = str(place or own)
         if not self._kept_in:
             remedy = "say where they go, as a path or URI, in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"
