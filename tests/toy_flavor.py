@@ -39,12 +39,12 @@ class Toy(Flavor):
 
     name = "toy"
     types: ClassVar[tuple[str, ...]] = ("toy_library.Scale",)
-    loader = "toy_loader"
+    loader, source = "toy_loader", LOADER
 
     def save(self, model: Any, folder: Path, *, example: Any = None) -> Saved:
         (folder / "scale.json").write_text(json.dumps(self.written(model)), encoding="utf-8")
         (folder / "code").mkdir(exist_ok=True)
-        (folder / "code" / "toy_loader.py").write_text(LOADER, encoding="utf-8")
+        (folder / "code" / "toy_loader.py").write_text(self.source, encoding="utf-8")
         return self.saved(folder)
 
     def written(self, model: Any) -> dict[str, Any]:
@@ -132,6 +132,8 @@ class TakesAnyOption(Toy):
 
 @breaks("the_requirements_name_the_library")
 class NeedsNothing(Toy):
+    source = ""
+
     def saved(self, folder: Path) -> Saved:
         saved = super().saved(folder)
         return Saved(saved.config, saved.python_function)

@@ -37,13 +37,14 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def imports_undone() -> Iterator[None]:
+def imports_undone(tmp_path: Path) -> Iterator[None]:
     """Leave no module and no finder of one test to the next."""
     path, finders, modules = list(sys.path), list(sys.meta_path), dict(sys.modules)
     yield
     sys.path[:], sys.meta_path[:] = path, finders
     for name in sys.modules.keys() - modules.keys():
-        del sys.modules[name]
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
     sys.modules.update(modules)
     importlib.invalidate_caches()
 

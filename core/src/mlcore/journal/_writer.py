@@ -115,9 +115,7 @@ class Writer:
     @_in_turn
     def events(self, events: Sequence[Event]) -> None:
         """Log events as one record."""
-        payload = b"\n".join(map(encode_event, events))
-        if self._ready():
-            self._frame(f.EVENTS, 0, payload, {})
+        self._frame(f.EVENTS, 0, b"\n".join(map(encode_event, events)), {})
 
     def continue_after(self, steps: Mapping[str, int]) -> None:
         """Count the steps of these keys on from here, as after a resume."""
@@ -190,28 +188,25 @@ class Writer:
         if fd >= 0:
             os.close(fd)
 
-    def _ready(self) -> bool:
-        if self._fd < 0:
-            try:
+    def _frame(self, kind: int, flags: int, payload: bytes, steps: Mapping[str, int]) -> bool:
+        """Write a frame, into a new journal if none is open, and tell whether the disk took it."""
+        try:
+            if self._fd < 0:
                 self._open()
-            except OSError as error:
-                self._drop(error)
-                return False
-        return True
-
-    def _frame(self, kind: int, flags: int, payload: bytes, steps: Mapping[str, int]) -> None:
-        stamp = clock.tick(self._stamp)
-        self._commit(f.pack_frame(self._seed, kind, flags, self._number + 1, stamp, payload), steps)
+        except OSError as error:
+            self._drop(error)
+            return False
+        # a key's frame is no record, and written twice, since all points of the key hang on it
+        number, times = (0, 2) if kind == f.KEY else (self._number + 1, 1)
+        frame = f.pack_frame(self._seed, kind, flags, number, clock.tick(self._stamp), payload)
+        return self._commit(frame * times, steps)
 
     def _word(self, key: str) -> int:
         """Return the first word of a key's frames, once it is defined in the journal, or 0 if the disk refuses that."""
         word = self._words.get(key, 0)
-        if not word and check_key(key) and self._ready():
-            number = len(self._words) + 1
-            frame = f.pack_frame(self._seed, f.KEY, 0, 0, clock.tick(), to_json({"number": number, "key": key}))
-            # twice, since all points of the key hang on it
-            if self._commit(frame * 2, {}):
-                word = self._words[key] = f.word(f.POINT, number)
+        number = len(self._words) + 1
+        if not word and self._frame(f.KEY, 0, to_json({"number": number, "key": check_key(key)}), {}):
+            word = self._words[key] = f.word(f.POINT, number)
         return word
 
     def _several(self, values: Mapping[str, Any], step: Any, time: Any) -> None:

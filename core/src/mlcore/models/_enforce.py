@@ -93,30 +93,27 @@ def fit_value(value: Any, kind: Any, where: str = "") -> Any:
             return {str(key): _fit_item(each, values, f"{where}[{key!r}]") for key, each in value.items()}
         case {"type": "object", "properties": properties} if form == "map":
             return _fit_object(value, properties, where)
-        case {"type": "object", "properties": properties} if given == ANY and not is_missing(value):
+        case {"type": "object", "properties": properties} if given == ANY:
             _fit_object({name: getattr(value, name, None) for name in properties}, properties, where)
             return value  # an instance of the class that a type hint named
         case {"type": name} if form == "value":
             with suppress(ValueError, OverflowError, KeyError, struct.error):
                 return _fit_scalar(value, name, given["type"])
-    raise _refusal(kind, f"{'' if given == ANY else text(given)} {value!r:.60}".strip(), where)
+    raise _refusal(kind, f"{text(given).removeprefix('any')} {value!r:.60}".strip(), where)
 
 
 def _fit_item(value: Any, kind: Type, where: str) -> Any:
-    return None if is_missing(value) else fit_value(value, kind, where)  # no type can say that items may be missing
+    return value if is_missing(value) else fit_value(value, kind, where)  # no type can say that items may be missing
 
 
 def _fit_object(value: Mapping[Any, Any], properties: Mapping[str, Type], where: str = "") -> dict[str, Any]:
     if unknown := [str(key) for key in value if key not in properties]:
         raise _refusal(f"only {', '.join(properties)}", ", ".join(unknown), where)
-    found = {}
     for name, spec in properties.items():
-        missing = is_missing(value.get(name))
-        if spec["required"] and (name not in value or (missing and spec["type"] not in _MISSING_IS_A_VALUE)):
+        nothing = name not in value or (is_missing(value[name]) and spec["type"] not in _MISSING_IS_A_VALUE)
+        if spec["required"] and nothing:
             raise _refusal(f"{text(spec)} as {name!r}", "nothing", where)
-        if name in value:
-            found[name] = value[name] if missing else fit_value(value[name], spec, f"{where}[{name!r}]")
-    return found
+    return {name: _fit_item(each, properties[name], f"{where}[{name!r}]") for name, each in value.items()}
 
 
 def _fit_scalar(value: Any, kind: str, given: str) -> Any:
@@ -254,15 +251,15 @@ def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> A
     kind, missing = field["type"], values.isna()
     if field["required"] and kind not in _MISSING_IS_A_VALUE and missing.any():
         raise _refusal(field, f"nothing in row {missing.to_numpy().argmax()}")
-    dtype, numbers = _DTYPES.get(kind), values.infer_objects() if values.dtype.kind == "O" else values
-    holes = bool(missing.any()) and kind not in ("float", "double")  # which no NumPy dtype has room for
+    dtype, holes = _DTYPES.get(kind), bool(missing.any()) and kind not in ("float", "double")
+    numbers = values.infer_objects() if values.dtype.kind == "O" and not missing.any() else values
     if dtype and numbers.dtype.kind in "biuf":
         _cast(numbers[~missing].to_numpy(), dtype, field, plain or numbers is not values)
         return numbers if holes or numbers.dtype == dtype else numbers.astype(dtype)
     if kind in ("any", (type_of_dtype(values.dtype) or ANY)["type"]):
         return values
     old = list(values)
-    new = [old[row] if gone else fit_value(old[row], field, f"row {row}") for row, gone in enumerate(missing)]
+    new = [None if gone else fit_value(old[row], field, f"row {row}") for row, gone in enumerate(missing)]
     if kind != "datetime" and not dtype and all(map(operator.is_, old, new)):
         return values
     import pandas

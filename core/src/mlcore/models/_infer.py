@@ -43,7 +43,7 @@ def infer_signature(input: Any, output: Any = None, params: Mapping[str, Any] | 
 def _param(name: str, value: Any) -> dict[str, Any]:
     kind, default = type_of(value), value.tolist() if hasattr(value, "tolist") else value
     inner = kind.get("items", kind)
-    if inner == ANY:
+    if inner["type"] == "any":
         raise InvalidValue(f"parameter {name!r}: {value!r:.80} has no type that a signature could name")
     return {"name": name, "default": default, "shape": None if inner is kind else [-1], **inner}
 
@@ -58,7 +58,7 @@ def signature_of(function: Callable[..., Any]) -> Signature | None:
         hints = typing.get_type_hints(function)
         arguments = inspect.signature(function).parameters.values()
         data, *others = [each for each in arguments if each.name not in ("self", "context", "params")]
-        params = [_param(each.name, each.default) for each in others if type_of(each.default) != ANY]
+        params = [_param(each.name, each.default) for each in others if type_of(each.default)["type"] != "any"]
         found = Signature(_schema(hints.get(data.name)), _schema(hints.get("return")), params)
     except (NameError, TypeError, ValueError, RecursionError):  # no name to resolve, no arguments, a type in itself
         return None

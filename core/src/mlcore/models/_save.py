@@ -72,7 +72,8 @@ def save_model(
         if input_example is not None:
             content["saved_input_example_info"] = save_example(folder, *_parts(input_example))
         if given is None:
-            given, unknown = infer_requirements({*saved.modules, *imported(folder / "code")}, saved.requirements)
+            data = type(_data(input_example)).__module__.partition(".")[0]  # reading the example takes its library
+            given, unknown = infer_requirements({data, *saved.modules, *imported(folder / "code")}, saved.requirements)
             own = {each.stem for each in (folder / "code").glob("*")}
             if lost := sorted(set(unknown) - own):
                 _log.warning("the model needs %s, of no installed distribution: give code=", ", ".join(lost))

@@ -17,6 +17,7 @@ __all__: list[str] = []
 Type = dict[str, Any]
 
 ANY: Type = {"type": "any"}
+MISSING: Type = {"type": "any", "missing": True}  # of None, beside which anything may stand
 SCALARS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
 _FORMS = {
     "pandas.DataFrame": "frame",
@@ -54,17 +55,20 @@ def type_of(value: Any) -> Type:
         return {"type": "array", "items": type_of_all(value)}
     if isinstance(value, Mapping) and value and all(isinstance(key, str) for key in value):
         kinds = {key: type_of(value[key]) for key in sorted(value)}
-        return {"type": "object", "properties": {key: {**kind, "required": kind != ANY} for key, kind in kinds.items()}}
+        return {
+            "type": "object",
+            "properties": {key: {**kind, "required": "missing" not in kind} for key, kind in kinds.items()},
+        }
     if isinstance(value, int) and not isinstance(value, bool):
         return {"type": "long"} if -(2**63) <= value < 2**63 else ANY
     if is_missing(value):
-        return ANY
+        return MISSING
     return next(({"type": name} for base, name in _PLAIN.items() if isinstance(value, base)), ANY)
 
 
 def type_of_all(values: Iterable[Any]) -> Type:
     """Return the type that all values have."""
-    return reduce(_merged, map(type_of, values), ANY)
+    return reduce(_merged, map(type_of, values), MISSING)
 
 
 def type_of_dtype(dtype: Any) -> Type | None:
@@ -80,14 +84,14 @@ def type_of_dtype(dtype: Any) -> Type | None:
 
 def _merged(one: Type, other: Type) -> Type:
     match one, other:
-        case {"type": "any"}, _:
+        case {"missing": True}, _:
             return other
-        case _, {"type": "any"}:
+        case _, {"missing": True}:
             return one
         case {"type": "array", "items": mine}, {"type": "array", "items": its}:
             return {"type": "array", "items": _merged(mine, its)}
         case {"type": "object", "properties": mine}, {"type": "object", "properties": its}:
-            both = {name: _merged(mine.get(name, ANY), its.get(name, ANY)) for name in sorted({**mine, **its})}
+            both = {name: _merged(mine.get(name, MISSING), its.get(name, MISSING)) for name in sorted({**mine, **its})}
             needed = {name for name in mine.keys() & its if mine[name]["required"] and its[name]["required"]}
             return {"type": "object", "properties": {name: {**both[name], "required": name in needed} for name in both}}
     kinds = {one["type"], other["type"]}
@@ -119,23 +123,20 @@ def schema_of(data: Any) -> list[dict[str, Any]]:
         case "series":
             return [_column(data, data.name)]
         case "polars":
-            columns = data.to_dict(as_series=False)
+            columns = data.to_dict(as_series=False).items()
+            return [{**type_of_all(each), "name": name, "required": None not in each} for name, each in columns]
         case "array" | "sparse":
             return [_tensor(data)]
         case "map" if data and all(form_of(each) == "array" for each in data.values()):
             return [{"name": name, **_tensor(each)} for name, each in data.items()]
-        case "map" if properties := type_of(data).get("properties"):
-            return [{**properties[name], "name": name} for name in data]
-        case "list" if data and all(isinstance(row, Mapping) for row in data):
-            columns = {name: [row.get(name) for row in data] for name in {name: 0 for row in data for name in row}}
-        case "list":
-            return [type_of_all(data)]
-        case _:
-            return [type_of(data)]
-    return [
-        {**type_of_all(values), "name": name, "required": not any(map(is_missing, values))}
-        for name, values in columns.items()
-    ]
+        case "map" | "list" as form:
+            rows = [data] if form == "map" else data
+            kind = type_of_all(rows)
+            if kind["type"] != "object" or not all(isinstance(row, Mapping) for row in rows):
+                return [kind]
+            names = dict.fromkeys(name for row in rows for name in row)
+            return [{**kind["properties"][name], "name": name} for name in names]
+    return [type_of(data)]
 
 
 def _column(values: Any, name: str | int | None) -> dict[str, Any]:

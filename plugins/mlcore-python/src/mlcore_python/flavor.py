@@ -16,7 +16,7 @@ from typing import Any
 import cloudpickle
 
 from mlcore import PythonModel
-from mlcore.errors import ModelError
+from mlcore.errors import InvalidValue, ModelError
 from mlcore.models import Flavor, Saved, Trust, file_in, pickled_names, signature_of
 from mlcore_python import loader, standin
 
@@ -49,7 +49,7 @@ class PythonFunction(Flavor):
         defined within functions) as its code.
         """
         if options:
-            raise ModelError(f"the flavor {self.name} knows no option {', '.join(options)}; it knows artifacts")
+            raise InvalidValue(f"the flavor {self.name} knows no option {', '.join(options)}; it knows artifacts")
         config: dict[str, Any] = {"loader_module": _write_loader(folder), "code": "code"}
         self._written, signature = (model, folder), None
         if isinstance(model, str | Path):
@@ -77,7 +77,7 @@ class PythonFunction(Flavor):
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
         """Load the model, and give it its artifacts; what others saved is left to the loader that they name."""
-        name = str(config.get("loader_module"))
+        name = str(config.get("loader_module") or "")
         if not name.startswith(LOADER):
             return _load_by(name, folder, config, trust)
         if "model_code_path" in config:
