@@ -798,14 +798,12 @@ class TestMany:
         self, run: mlcore.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         """Guards patience: on a terminal a bar, anywhere else and for little nothing."""
-        from mlcore.artifacts import _transfer
-
         (tmp_path / "file").write_bytes(b"x" * 5000)
         run.log_artifact(tmp_path / "file", "quiet")
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
         run.log_artifact(tmp_path / "file", "short")
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr(_transfer, "_LONG", (5000, 200))
+        monkeypatch.setattr(artifacts, "_LONG", (5000, 200))
         run.log_artifact(tmp_path / "file", "long")
         assert "storing" in capsys.readouterr().err
         run.artifacts.get("", tmp_path / "copy")
