@@ -26,7 +26,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import InvalidValue, ModelError, NotInstalled, Untrusted
+from mlcore.errors import InvalidValue, ModelError, Untrusted
 from mlcore.models._trusted import DIGEST, trusted
 
 __all__ = ["Trust", "pickled_names"]
@@ -103,16 +103,13 @@ class Trust:
     def import_module(self, name: str, folder: Path | None = None) -> ModuleType:
         """Import a module that a model names, from `folder`, the model's ``code/``, if it is there.
 
-        Raises `Untrusted`, and `NotInstalled` if there is no such module.
+        Raises `Untrusted`, `ModelError` for what is no name, and what importing raises.
         """
         if type(name) is not str or not all(part.isidentifier() for part in name.split(".")):
             raise ModelError(f"{self.what} names a module {name!r}, which is no name of a module")
         self.demand("it imports", name)
         with self.code(folder) if folder else contextlib.nullcontext():
-            try:
-                return importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
+            return importlib.import_module(name)
 
     @contextlib.contextmanager
     def code(self, folder: Path) -> Iterator[None]:
@@ -144,12 +141,10 @@ class Trust:
     def run(self, path: Path) -> ModuleType:
         """Run a script that came with the model, as a module of a name of its own. Raises `Untrusted`."""
         self.demand(f"it runs {path.name}")
-        name = f"{path.stem}_{os.urandom(8).hex()}"
-        spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = ModuleType(f"{path.stem}_{os.urandom(8).hex()}")
+        module.__file__ = str(path)
+        sys.modules[module.__name__] = module  # dataclasses and pickles look there
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))  # noqa: S102
         return module
 
     def unpickle(self, path: Path) -> Any:
@@ -161,14 +156,7 @@ class Trust:
         if self.everything:
             self.demand("it unpickles", path.name)
         with _opened(path) as file:
-            try:
-                return pickle.load(file) if self.everything else _Restricted(file, self, path).load()  # noqa: S301
-            except ModelError:
-                raise
-            except ModuleNotFoundError as error:
-                raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
-            except Exception as error:
-                raise ModelError(f"{path} cannot be unpickled: {type(error).__name__}: {error}") from error
+            return pickle.load(file) if self.everything else _Restricted(file, self, path).load()  # noqa: S301
 
 
 class _Restricted(pickle.Unpickler):

@@ -85,13 +85,11 @@ def _changing() -> Iterator[dict[str, str]]:
 
             fcntl.flock(lock, fcntl.LOCK_EX)
         found = trusted()
-        before = dict(found)
         yield found
-        if found != before:
-            fresh = path.with_suffix(f".{os.urandom(8).hex()}.tmp")
-            with open(fresh, "x", encoding="utf-8", opener=_private) as file:
-                json.dump({"format": 1, "trusted": found}, file, indent=1)
-            os.replace(fresh, path)
+        fresh = path.with_suffix(f".{os.urandom(8).hex()}.tmp")
+        with open(fresh, "x", encoding="utf-8", opener=_private) as file:
+            file.write(json.dumps({"format": 1, "trusted": found}, indent=1))
+        os.replace(fresh, path)
 
 
 def _private(path: str, flags: int) -> int:
