@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -93,9 +94,12 @@ class Sklearn(Flavor):
 
     def predictor(self, model: Any, config: Mapping[str, Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
         """Return a function that asks the model's method, with columns by their names and params as its arguments."""
-        method = getattr(model, method_of(model, config.get("predict_fn", self._generic)))
+        name = method_of(model, config.get("predict_fn", self._generic))
+        method = getattr(model, name)
 
         def predict(data: Any, params: Mapping[str, Any]) -> Any:
+            if params:
+                _need_parameters(f"{_kind(model)}.{name}", method, params)
             return method(inputs.as_fitted(model, data), **params)
 
         return predict
@@ -110,6 +114,13 @@ def method_of(model: Any, name: str | None = None) -> str:
     asked = " or ".join(_ASKED) if name is None else name
     also = " only fits and predicts at once, so there is nothing to load" if not has else f" has {has}"
     raise ModelError(f"a {_kind(model)} has no {asked} for new data; it{also}; choose one with predict_fn=")
+
+
+def _need_parameters(name: str, method: Callable[..., Any], params: Mapping[str, Any]) -> None:
+    takes = inspect.signature(method).parameters
+    for each in params:
+        if each not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+            raise InvalidValue(f"{name} takes no parameter {each!r}; it takes {', '.join(takes)}")
 
 
 def _as_archive(model: object, folder: Path, code: Path) -> Saved:
