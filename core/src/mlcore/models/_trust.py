@@ -35,15 +35,10 @@ _log = logging.getLogger("mlcore")
 # What a pickle may always name: types that hold data, run nothing, and cannot be changed by a pickle, since they are
 # C's. No Python class is here (a pickle can set its attributes for the whole process), nor numpy's dtype (a forged one
 # makes numpy follow pointers that the file holds).
-_DATA = {
-    f"{module}.{name}"
-    for module, names in {
-        "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple",
-        "collections": "OrderedDict defaultdict deque",
-        "datetime": "date datetime time timedelta timezone",
-    }.items()
-    for name in names.split()
-}
+_DATA = {"collections.OrderedDict", "collections.defaultdict", "collections.deque"}
+_DATA |= {f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")}
+_DATA |= {f"builtins.{name}" for name in ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int")}
+_DATA |= {f"builtins.{name}" for name in ("list", "object", "range", "set", "slice", "str", "tuple")}
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _COMPRESSED |= {b"\xfd7zXZ": lzma.open, b"]\0\0": lzma.open}
 _importing = threading.RLock()
@@ -63,13 +58,14 @@ class Trust:
     _note: str = ""  # told once, when something first needs that trust
 
     @classmethod
-    def of(cls, trust: bool | str | Iterable[str] | None = None, *, digest: str | None = None, what: str = "") -> Trust:
+    def of(
+        cls, trust: bool | str | Iterable[str] | None = None, *, digest: str | None = None, what: str = "this model"
+    ) -> Trust:
         """Return what `trust` means for the model with that digest.
 
         None is the user's own list, False nothing but data, True everything, and names or digests come on top of the
         user's own. Raises `InvalidValue` for anything else, `ModelError` if the user's list cannot be read.
         """
-        what = what or cls().what
         if isinstance(trust, bool):
             return cls(what, everything=trust)
         given: list[Any] = [trust] if isinstance(trust, str) else list(trust or ())
@@ -82,9 +78,8 @@ class Trust:
 
     def allows(self, name: str) -> bool:
         """Tell whether a dotted name (a module, or something in one) may be imported."""
-        return self.everything or any(
-            fnmatchcase(name, pattern) or fnmatchcase(f"{name}.", pattern) for pattern in self.names
-        )
+        forms = (name, f"{name}.")  # of the module `mypkg`, so that ``mypkg.*`` covers it, too
+        return self.everything or any(fnmatchcase(form, pattern) for pattern in self.names for form in forms)
 
     def demand(self, what: str, *names: str) -> None:
         """Raise `Untrusted` unless all `names` are trusted, or everything if none is given. `what` says why."""

@@ -35,13 +35,9 @@ def trusted() -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path}, your list of trusted models, cannot be read ({error}): repair or remove it"
-        ) from error
+        raise ModelError(f"{path}, your list of trust, cannot be read ({error}): repair or remove it") from error
     if os.name == "posix" and (about.st_uid not in (os.geteuid(), 0) or about.st_mode & 0o022):
-        raise ModelError(
-            f"{path} belongs to or can be written by others, so it says nothing of your trust: chmod 600 it"
-        )
+        raise ModelError(f"{path} says nothing of your trust, since others can write it: make it yours, and chmod 600")
     return found
 
 
