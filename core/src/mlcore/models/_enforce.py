@@ -74,6 +74,10 @@ def fit_value(value: Any, kind: Any, where: str = "") -> Any:
     given, form = type_of(value), form_of(value)
     if kind["type"] == "any" or given == {key: kind[key] for key in given if key in kind}:
         return value
+    if form == "array":
+        import numpy
+
+        value = numpy.asarray(value)
     wanted: Any = {"type": "array", "items": {"type": "double"}} if kind["type"] == "sparkml_vector" else kind
     match wanted:
         case {"type": "array", "items": {"type": name}} if form == "array" and value.ndim == 1 and name in _DTYPES:
@@ -259,5 +263,8 @@ def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> A
         return values
     import pandas
 
-    found = pandas.Series(new, values.index, "object" if keep and dtype else dtype, values.name)
-    return pandas.to_datetime(found) if kind == "datetime" else found
+    found = pandas.Series(new, values.index, "object" if kind == "datetime" or (keep and dtype) else dtype, values.name)
+    try:
+        return pandas.to_datetime(found) if kind == "datetime" else found
+    except ValueError as error:  # some dates have a time zone, some have none
+        raise _refusal(field, error) from error

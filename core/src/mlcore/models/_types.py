@@ -53,9 +53,13 @@ def is_missing(value: Any) -> bool:
 
 def type_of(value: Any) -> Type:
     """Return the type of one value: any if it is missing, or of a kind that signatures have no name for."""
+    if form_of(value) == "array":
+        import numpy
+
+        value = numpy.asarray(value)
     if hasattr(value, "dtype") and (kind := type_of_dtype(value.dtype)):
-        return reduce(lambda inner, _: {"type": "array", "items": inner}, getattr(value, "shape", ()), kind)
-    if isinstance(value, list | tuple) or (hasattr(value, "dtype") and hasattr(value, "__iter__")):
+        return reduce(lambda inner, _: {"type": "array", "items": inner}, value.shape, kind)
+    if isinstance(value, list | tuple) or getattr(value, "ndim", None):
         return {"type": "array", "items": type_of_all(value)}
     if isinstance(value, Mapping) and value and all(isinstance(key, str) for key in value):
         kinds = {key: type_of(value[key]) for key in sorted(value)}
