@@ -228,7 +228,7 @@ def test_the_first_of_two_installations_counts(site: Site, tmp_path: Path) -> No
     assert site.run(LIST, PYTHONPATH=f"{site.folder}{os.pathsep}{other.folder}")["alpha"] == ["mlcore-alpha 2.0", ""]
 
 
-WITHOUT_SCAN = "from mlcore.plugins import _entry_points\n_entry_points._scan = lambda: []\n" + LIST
+WITHOUT_SCAN = "from mlcore import plugins\nplugins._scan = lambda: []\n" + LIST
 
 
 def test_entry_points_are_read_once(site: Site) -> None:

@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _PLACES = {
     "mlcore.hookspecs": "Provider hookimpl",
-    "mlcore.models._infer": "infer_signature",
-    "mlcore.models._load": "Model",
-    "mlcore.models._python": "PythonModel",
-    "mlcore.models._save": "save_model",
-    "mlcore.models._signature": "Signature",
-    "mlcore.models._trusted": "distrust trust trusted",
+    "mlcore.models": "Model PythonModel Signature distrust infer_signature save_model trust trusted",
     "mlcore.tracking._active": "active_run last_run",
     "mlcore.tracking._artifacts": "Artifact Artifacts",
     "mlcore.tracking._client": "Client Experiment",

@@ -8,8 +8,7 @@ from typing import Any
 import attrs
 import click
 
-import mlcore
-from mlcore import plugins
+from mlcore import __version__, plugins
 from mlcore.errors import MlcoreError, NotFound
 
 __all__ = ["main", "program"]
@@ -38,7 +37,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 
 @click.group(cls=_Program, epilog="Example: mlcore plugins list", context_settings=_HELP)
-@click.version_option(mlcore.__version__, prog_name="mlcore")
+@click.version_option(__version__, prog_name="mlcore")
 def program() -> None:
     """Track, package and reproduce machine-learning experiments.
 

@@ -11,17 +11,8 @@ from pathlib import Path
 
 import attrs
 
-__all__ = [
-    "OFF",
-    "STORE_FOLDER",
-    "Setting",
-    "artifacts_setting",
-    "experiment_setting",
-    "project_root",
-    "store_setting",
-    "user_cache",
-    "user_config",
-]
+__all__ = ["OFF", "STORE_FOLDER", "Setting", "artifacts_setting", "experiment_setting", "project_root"]
+__all__ += ["store_setting", "user_cache", "user_config"]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"

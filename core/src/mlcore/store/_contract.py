@@ -123,8 +123,7 @@ class SimpleStore:
             self._position = stored.position
 
     def _alive(self, entity: Entity) -> Entity:
-        sign = self._signs.get(entity.id)
-        return entity if sign is None or entity.kind != "run" else attrs.evolve(entity, seen=sign)
+        return attrs.evolve(entity, seen=self._signs.get(entity.id) if entity.kind == "run" else None)
 
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
         """Return the entities of these ids, deleted ones included, None where there is none."""

@@ -137,7 +137,7 @@ class Fold:
 
     def __init__(self) -> None:
         self._states: dict[str, dict[str, _State]] = {}
-        self._seen: dict[str, tuple[int, set[int]]] = {}
+        self._seen: defaultdict[str, set[int]] = defaultdict(set)
         self.stamp = 0
         self.claims: dict[str, str] = {}
 
@@ -145,8 +145,10 @@ class Fold:
         """Take in a batch; records that were taken in before change nothing."""
         if batch.claim is not None:
             self.claims[batch.claim] = min(batch.source, self.claims.get(batch.claim, batch.source))
+        seen = self._seen[batch.source]
         for record in batch.records:
-            if self._unseen(batch.source, record.number):
+            if record.number not in seen:
+                seen.add(record.number)
                 self.add_record(batch.source, record)
 
     def add_record(self, source: str, record: Record) -> None:
@@ -156,17 +158,6 @@ class Fold:
             if not isinstance(event, e.Unknown):
                 self.touch(event.kind, event.id, record.stamp)
                 self._states[event.kind][event.id].add(event, (record.stamp, source, record.number, index))
-
-    def _unseen(self, source: str, number: int) -> bool:
-        last, beyond = self._seen.get(source, (0, set()))
-        if number <= last or number in beyond:
-            return False
-        beyond.add(number)
-        while last + 1 in beyond:
-            last += 1
-            beyond.remove(last)
-        self._seen[source] = (last, beyond)
-        return True
 
     def entity(self, kind: str, id: str) -> Entity | None:
         """Return the entity, None if no event names it or it was erased."""

@@ -73,9 +73,8 @@ class Columns:
         if not len(self) or not all(_numeric(self.columns.get(name)) for name in METRIC):
             return None
         values = self["value"]
-        real = [value for value in values if value == value]  # noqa: PLR0124 - isnan fails on huge integers
-        low, high = (min(real), max(real)) if real else (math.nan, math.nan)
-        return Summary(len(values), low, high, self["step"][-1], self["time"][-1], values[-1])
+        real = [value for value in values if value == value] or [math.nan]  # noqa: PLR0124 - isnan fails on huge integers
+        return Summary(len(values), min(real), max(real), self["step"][-1], self["time"][-1], values[-1])
 
 
 def ordered(logged: Sequence[tuple[Order, Mapping[str, Sequence[Any]]]], rewinds: Sequence[Rewind] = ()) -> Columns:

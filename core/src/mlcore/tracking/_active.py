@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
 current: ContextVar[Run | None] = ContextVar("mlcore_run", default=None)
 starting = threading.RLock()
-_open: list[Run] = []
-_last: Run | None = None
+_open: list[Run] = []  # and those that ended since the last one was started
 
 
 def push(run: Run) -> None:
     """Make a run the active one, until it ends."""
-    global _last
-    run._previous, _last = current.get(), run
+    run._previous = current.get()
     current.set(run)
     _open[:] = [each for each in _open if each._live] + [run]
     processes, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
@@ -50,7 +48,7 @@ def active_run() -> Run | None:
 
 def last_run() -> Run | None:
     """Return the run that this process started last, ended or not."""
-    return _last
+    return _open[-1] if _open else None
 
 
 def make_way(inside: bool) -> Run | None:

@@ -12,11 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlcore import plugins
-from mlcore.config import OFF, artifacts_setting
+from mlcore import config, journal, plugins
 from mlcore.errors import AlreadyExists, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
-from mlcore.journal import Writer, check_key, metric_columns
 from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
 
 GRACE_SECONDS = 300
@@ -45,23 +43,23 @@ class Backend:
     """Open sinks to write to and the store to read from, both as late as possible."""
 
     def __init__(self, uri: str, artifacts: str | os.PathLike[str] | None = None) -> None:
-        self.artifacts = artifacts_setting(artifacts)
+        self.artifacts = config.artifacts_setting(artifacts)
         scheme, separator, path = uri.partition("://")
         self.uri, self._scheme = uri, scheme if separator else "file"
-        folder = self._scheme == "file" and uri != OFF
+        folder = self._scheme == "file" and uri != config.OFF
         self.root = Path(path if separator else uri).expanduser().absolute() if folder else None
-        self._store: Store | None = OffStore() if uri == OFF else None
+        self._store: Store | None = OffStore() if uri == config.OFF else None
         self._inherited: Store | None = None
         self._edits, self._pid = StoreSink(self.store, STORE_HOME), os.getpid()
         if self.root is None:
             self.store()  # an unknown scheme is told of now
 
-    def sink(self, home: str) -> Writer | StoreSink:
+    def sink(self, home: str) -> journal.Writer | StoreSink:
         """Open what takes in the records of a run. Raises `StoreError` if there is no writing there at all."""
         if self.root is None:
             return StoreSink(self.store, home)
         folder = self._made(self.root)
-        writer = Writer(folder.run_folder(home), home)
+        writer = journal.Writer(folder.run_folder(home), home)
         try:
             folder.note(home)
             writer.open()
@@ -98,7 +96,7 @@ class Backend:
 
     def store(self) -> Store:
         """Return the store to read from. Raises `NotInstalled`; reading raises `StoreNotFound`."""
-        if self._store is None or (self._pid != os.getpid() and self.uri != OFF):
+        if self._store is None or (self._pid != os.getpid() and self.uri != config.OFF):
             self._inherited, self._pid = self._store, os.getpid()  # by a fork: neither used nor closed in the child
             self._store = plugins.load("stores", self._scheme)(self.uri if self.root is None else str(self.root))
         return self._store
@@ -144,19 +142,19 @@ class StoreSink:
 
     def point(self, key: str, value: Any, step: Any = None, time: Any = None) -> None:
         """See `mlcore.journal.Writer.point`."""
-        self.points({check_key(key): value}, step, time)
+        self.points({journal.check_key(key): value}, step, time)
 
     def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
         """See `mlcore.journal.Writer.points`."""
         with self._turn():
             steps = {key: self._steps.get(key, -1) + 1 if step is None else step for key in values}
             times = None if time is None else [time]
-            rows = {key: metric_columns(key, [steps[key]], [value], times) for key, value in values.items()}
+            rows = {key: journal.metric_columns(key, [steps[key]], [value], times) for key, value in values.items()}
             self.events([self._rows(key, columns) for key, columns in rows.items()])
 
     def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
         """See `mlcore.journal.Writer.block`."""
-        columns = metric_columns(key, steps, values, times)
+        columns = journal.metric_columns(key, steps, values, times)
         with self._turn():
             for part in (slice(start, start + _ROWS) for start in range(0, len(columns["step"]), _ROWS)):
                 self.events([self._rows(key, {name: column[part] for name, column in columns.items()})])

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from mlcore import config
+from mlcore import config, journal
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
-from mlcore.journal import as_int, check_key, user
 from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Store, Term, Updated, Where
 from mlcore.tracking import _active
 from mlcore.tracking._backend import Backend, held
@@ -36,7 +35,7 @@ class Experiment(Thing):
 
     def rename(self, name: str) -> None:
         """Give it another name, which must be free. Raises `AlreadyExists`."""
-        _claim_name(self._backend, check_key(name), lambda _: Updated("experiment", self.id, {"name": name}))
+        _claim_name(self._backend, name, lambda _: Updated("experiment", self.id, {"name": name}))
         self.refresh()
 
     def _view(self) -> dict[str, Any]:
@@ -96,13 +95,13 @@ class Client:
         anew = run_id is None and key is None
         if resume == "must" and anew:
             raise InvalidValue("resume='must' needs to know which run: give its key or run_id")
-        title = check_key(self._title(experiment))
+        title = journal.check_key(self._title(experiment))
         home = self._experiment_id(title)
         id = check_run_id(run_id) if run_id is not None else new_run_id() if key is None else keyed_run_id(home, key)
-        rewind_to = None if rewind_to is None else as_int("rewind_to", rewind_to)
+        rewind_to = None if rewind_to is None else journal.as_int("rewind_to", rewind_to)
         inside = (parent.id if isinstance(parent, Run) else parent) or (active.id if nested and active else None)
         fields = {"name": name or memorable_name(id), "status": "RUNNING", "start_time": int(time.time() * 1000)}
-        fields |= {"user": user()} | ({"parent_run": check_run_id(inside)} if inside else {})
+        fields |= {"user": journal.user()} | ({"parent_run": check_run_id(inside)} if inside else {})
         fields |= {"key": key} if key else {}
         first: list[Event] = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
         known, events = (None, []) if anew else self._arrive(id, resume, rewind_to is not None)
@@ -125,16 +124,14 @@ class Client:
             raise NotFound(f"there is no run {id} in {self._backend.uri} to resume")
         if known is not None and resume == "never":
             raise RunStateError(f"run {id} exists already in {self._backend.uri}, and resume='never'")
-        if known is not None and held(known, taking_over):
-            return known, None
         starts = len(known.attributes.get("starts", {})) if known else 0
         mark = AttributesSet("run", id, "starts", {str(starts): os.getpid()})
-        again = Updated("run", id, {"status": "RUNNING", "end_time": None})
-        try:
-            self._backend.edit([mark, again], claim=f"run/{id}/start/{starts}", home=id)
-        except AlreadyExists:
-            return known, None
-        return known, [mark, again]  # in the run's own folder too, so that a copy of it alone knows
+        events = [mark, Updated("run", id, {"status": "RUNNING", "end_time": None})]
+        if known is None or not held(known, taking_over):
+            with suppress(AlreadyExists):
+                self._backend.edit(events, claim=f"run/{id}/start/{starts}", home=id)
+                return known, events  # for the run's own folder too, so that a copy of it alone knows
+        return known, None
 
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
@@ -184,11 +181,11 @@ class Client:
 
     def set_experiment(self, name: str) -> None:
         """Make an experiment the one that runs are started in and listed from; the first run makes it."""
-        self._experiment = check_key(name)
+        self._experiment = journal.check_key(name)
 
     def create_experiment(self, name: str, *, tags: Mapping[str, Any] | None = None) -> Experiment:
         """Make an experiment. Raises `AlreadyExists`."""
-        id = _claim_name(self._backend, check_key(name), lambda id: Created("experiment", id, fields={"name": name}))
+        id = _claim_name(self._backend, name, lambda id: Created("experiment", id, fields={"name": name}))
         experiment = self.get_experiment(id)
         experiment.set_tags(tags or {})
         return experiment
@@ -232,7 +229,7 @@ def _free(backend: Backend, name: str) -> Iterator[tuple[str, int]]:
 
 
 def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> str:
-    for id, generation in _free(backend, name):
+    for id, generation in _free(backend, journal.check_key(name)):
         with suppress(StoreNotFound):  # the claim makes it
             if holder := _named(backend, name):
                 raise AlreadyExists(f"experiment {name!r}", f"id {holder.id}")

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
+from mlcore import journal, store
 from mlcore.errors import InvalidValue
-from mlcore.journal import check_key
-from mlcore.store import EVENT_LIMIT, to_json
 
 
 def plain(key: str, value: Any) -> Any:
@@ -15,8 +14,8 @@ def plain(key: str, value: Any) -> Any:
     Raises `InvalidValue` when it is over the size that one event may have.
     """
     value = as_json(value)
-    size = len(to_json(value))
-    if size > EVENT_LIMIT - 4096:
+    size = len(store.to_json(value))
+    if size > store.EVENT_LIMIT - 4096:
         raise InvalidValue(f"{key!r}: a value of {size:,} bytes is too large: keep it as a file and log its path")
     return value
 
@@ -61,7 +60,7 @@ def flat(values: Any) -> dict[str, Any]:
         raise InvalidValue(f"parameters must be a dict, Namespace, dataclass or attrs object, not {values!r:.80}")
     found: dict[str, Any] = {}
     for key, value in _walk("", content):
-        if found.setdefault(check_key(key), value) is not value:
+        if found.setdefault(journal.check_key(key), value) is not value:
             raise InvalidValue(f"two parameters are both named {key!r}")
     return {key: plain(key, value) for key, value in found.items()}
 
@@ -76,8 +75,8 @@ def portions(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the values in parts that fit into one event each."""
     part, size = dict[str, Any](), 0
     for key, value in values.items():
-        cost = len(to_json({key: value}))
-        if part and size + cost > EVENT_LIMIT - 2048:
+        cost = len(store.to_json({key: value}))
+        if part and size + cost > store.EVENT_LIMIT - 2048:
             yield part
             part, size = {}, 0
         part[key] = value

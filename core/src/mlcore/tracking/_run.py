@@ -8,12 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from mlcore import plugins
-from mlcore.config import OFF
+from mlcore import config, folder, journal, plugins, store
 from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError, StoreError
-from mlcore.folder import Folder
-from mlcore.journal import Writer
-from mlcore.store import METRIC, AttributesSet, Entity, Event, Rewound, Updated, same
 from mlcore.tracking._artifacts import Artifacts
 from mlcore.tracking._backend import Backend, StoreSink, status_of
 from mlcore.tracking._models import Modelling
@@ -52,13 +48,13 @@ class Run(Modelling):
     kind = "run"
     _inherited = False  # in the child of a fork
 
-    def __init__(self, backend: Backend, id: str, entity: Entity | None = None) -> None:
+    def __init__(self, backend: Backend, id: str, entity: store.Entity | None = None) -> None:
         super().__init__(backend, id, entity)
         self._opener = False
-        self._sink: Writer | StoreSink | _Later = _Later(self)
+        self._sink: journal.Writer | StoreSink | _Later = _Later(self)
         self._params: dict[str, Any] = dict(entity.attributes.get("params", {})) if entity else {}
         self._previous: Run | None = None
-        self._owed: tuple[Event, ...] = ()  # what a full disk refused at the start
+        self._owed: tuple[store.Event, ...] = ()  # what a full disk refused at the start
 
     # What is logged
 
@@ -95,12 +91,12 @@ class Run(Modelling):
         """
         if not correct and not self._live and self.status in ENDED:
             raise RunStateError(f"run {self.id} is {self.status}: resume it, or say correct=True if a param was wrong")
-        known = self._params
-        new = {key: value for key, value in flat(params).items() if key not in known or not same(known[key], value)}
+        known, given = self._params, flat(params)
+        new = {key: value for key, value in given.items() if key not in known or not store.same(known[key], value)}
         if not correct and (changed := [key for key in new if key in known]):
             before, now = known[changed[0]], new[changed[0]]
             raise ParamConflict(f"param {changed[0]!r} is {before!r}, not {now!r}; correct=True replaces it")
-        self._write(*(AttributesSet("run", self.id, "params", part, once=not correct) for part in portions(new)))
+        self._write(*(store.AttributesSet("run", self.id, "params", part, once=not correct) for part in portions(new)))
         known.update(new)
 
     def end(self, status: str = "FINISHED") -> None:
@@ -110,7 +106,7 @@ class Run(Modelling):
         if not self._live:
             return _log.warning("run %s has ended already", self.id)
         if self._opener:
-            ended = Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)})
+            ended = store.Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)})
             self._write(*self._owed, ended)
         sink, self._sink, self._live, self._entity = self._sink, _Later(self), False, None
         sink.close()
@@ -120,18 +116,18 @@ class Run(Modelling):
             plugins.notify("mlcore_run_ended", run=self)
         return None
 
-    def _go(self, first: list[Event], rewind_to: int | None) -> None:
+    def _go(self, first: list[store.Event], rewind_to: int | None) -> None:
         """Begin to log: the first events, and steps that go on from what is known of the run or from an earlier one."""
         known, self._live, self._sink = self._entity, True, self._backend.sink(self.id)
         steps = {key: each.step for (key, context), each in known.metrics.items() if not context} if known else {}
         if rewind_to is not None and known and self._opener:
-            first.append(Rewound("run", self.id, rewind_to))
+            first.append(store.Rewound("run", self.id, rewind_to))
             steps = {key: min(step, rewind_to) for key, step in steps.items()}
         self._sink.continue_after(steps)
         self._write(*first)
         self._owed = tuple(first) if self._sink.dropped else ()
 
-    def _put(self, events: tuple[Event, ...]) -> None:
+    def _put(self, events: tuple[store.Event, ...]) -> None:
         self._sink.events(events)
         if not self._live:
             sink, self._sink = self._sink, _Later(self)
@@ -145,7 +141,7 @@ class Run(Modelling):
     def folder(self) -> Path | None:
         """The folder of the run's journals, None in a store that is no folder."""
         root = self._backend.root
-        return None if root is None else Folder.open(root).run_folder(self.id)
+        return None if root is None else folder.Folder.open(root).run_folder(self.id)
 
     status = shown(
         status_of, "RUNNING, FINISHED, FAILED, KILLED, or LOST: its process is gone or silent for 5 minutes."
@@ -176,15 +172,15 @@ class Run(Modelling):
     def series(self, key: str, *, max_points: int | None = None) -> Series:
         """Return the history of a metric; thinned to `max_points` it keeps every peak. Raises `NotFound`."""
         found = self._backend.store().series("run", [self.id], [key], context="", max_points=max_points)
-        if not found and self._backend.uri != OFF:
+        if not found and self._backend.uri != config.OFF:
             raise NotFound(f"run {self.id} has no metric {key!r}; it has {', '.join(self.metrics) or 'none'}")
-        columns = found.get((self.id, key, ""), dict[str, Any].fromkeys(METRIC, ()))
-        return Series(key, *(columns[name] for name in METRIC))
+        columns = found.get((self.id, key, ""), dict[str, Any].fromkeys(store.METRIC, ()))
+        return Series(key, *(columns[name] for name in store.METRIC))
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return all metrics as a DataFrame with the columns key, step, time (ms since 1970) and value."""
         found = self._backend.store().series("run", [self.id], context="")
-        columns = {name: [value for each in found.values() for value in each[name]] for name in METRIC}
+        columns = {name: [value for each in found.values() for value in each[name]] for name in store.METRIC}
         return frame({"key": [key for (_, key, _), each in found.items() for _ in range(len(each))], **columns})
 
     def _view(self) -> dict[str, Any]:

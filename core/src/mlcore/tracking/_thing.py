@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
-from mlcore import store
+from mlcore import journal, store
 from mlcore.errors import InvalidValue, NotInstalled
-from mlcore.journal import check_key
 from mlcore.tracking._backend import Backend
 from mlcore.tracking._plain import plain, portions
 from mlcore.tracking._views import Listing, Viewed
@@ -52,12 +51,12 @@ class Thing(Viewed):
         """Set tags; the last values count. Raises `InvalidValue`."""
         if not isinstance(tags, Mapping):
             raise InvalidValue(f"tags must be a dict of names and values, not {tags!r:.80}")
-        values = {check_key(key): plain(key, value) for key, value in tags.items()}
+        values = {journal.check_key(key): plain(key, value) for key, value in tags.items()}
         self._write(*(store.AttributesSet(self.kind, self.id, "tags", part) for part in portions(values)))
 
     def remove_tag(self, key: str) -> None:
         """Remove a tag; one that is not there is no error."""
-        self._write(store.AttributesRemoved(self.kind, self.id, "tags", [check_key(key)]))
+        self._write(store.AttributesRemoved(self.kind, self.id, "tags", [journal.check_key(key)]))
 
     def set_note(self, text: str) -> None:
         """Set the note, as Markdown; the last one counts."""

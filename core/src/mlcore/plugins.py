@@ -1,23 +1,29 @@
 """Find, load and ask plugins: the door through which everything that is not core comes in."""
 
+import contextlib
 import importlib
+import json
 import logging
 import os
+import sys
 import threading
+import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 import pluggy
 
-from mlcore import hookspecs
+from mlcore import config, hookspecs
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider
-from mlcore.plugins._entry_points import Plugin, entry_points as _declared
 
 __all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", "provided", "register", "unregister"]
 
 PREFIX = "mlcore_"
+_METADATA = (".dist-info", ".egg-info")
+_SETTLED_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
 # What a missing scheme, command or flavor most likely wants, for the one line that tells how to get it.
 FIRST_PARTY = {
     "stores": {"file": "local", "http": "remote", "https": "remote", "sqlite": "sql", "mysql": "sql"}
@@ -26,6 +32,22 @@ FIRST_PARTY = {
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
     "commands": dict.fromkeys(("artifacts", "fsck", "init", "journal", "models", "reindex", "trust", "where"), "local"),
 }
+
+
+@attrs.frozen
+class Plugin:
+    """Tell of one plugin: where it comes from, what it provides, and `error` if it was set aside."""
+
+    name: str
+    module: str
+    distribution: str = ""
+    version: str = ""
+    provides: dict[str, tuple[Provider, ...]] = attrs.field(factory=dict)
+    listens: tuple[str, ...] = ()
+    error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}" if self.distribution else self.name
 
 
 class _Door(pluggy.PluginManager):
@@ -192,3 +214,52 @@ def notify(event: str, **arguments: Any) -> None:
         except Exception:
             plugin = _door.plugins.get(implementation.plugin_name, implementation.plugin_name)
             logging.getLogger("mlcore").warning("plugin %s failed in %s", plugin, event, exc_info=True)
+
+
+def _declared() -> list[Plugin]:
+    """Return the plugins that the distributions on `sys.path` declare, sorted by name.
+
+    Asking `importlib.metadata` opens a file a distribution, which costs more than the rest of ``mlcore --help``.
+    So the answer is kept in the user's cache, under the names and times of the folders of metadata on `sys.path`:
+    installing or removing a distribution changes them, and what a training writes beside its script does not.
+    """
+    changes = [_metadata(path) for path in sys.path]
+    key = json.dumps([sys.path, changes])
+    file = config.user_cache() / f"plugins-{zlib.crc32(json.dumps([sys.prefix, sys.path]).encode()):08x}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not ours: it is only a cache
+        cached = json.loads(file.read_bytes())
+        if cached["key"] == key:
+            return [Plugin(name, module, where, version) for name, module, where, version in cached["plugins"]]
+    found = _scan()
+    if all(time.time_ns() - changed > _SETTLED_NS for names in changes for _, changed in names):
+        content = json.dumps({"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]})
+        with contextlib.suppress(OSError):  # a read-only home costs time, nothing else
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(f".{os.getpid()}")
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(file)
+    return found
+
+
+def _metadata(path: str) -> list[tuple[str, int]]:
+    """Return name and time of change of what describes distributions in a folder of `sys.path`, or of an archive."""
+    try:
+        with os.scandir(path or ".") as entries:
+            return sorted((each.name, each.stat().st_mtime_ns) for each in entries if each.name.endswith(_METADATA))
+    except OSError:
+        return [(path, os.stat(path).st_mtime_ns)] if os.path.isfile(path) else []
+
+
+def _scan() -> list[Plugin]:
+    from importlib.metadata import distributions
+
+    found: dict[tuple[str, str], Plugin] = {}
+    for distribution in distributions():
+        try:
+            for point in distribution.entry_points.select(group="mlcore"):
+                plugin = Plugin(point.name, point.value, distribution.name or "", distribution.version or "")
+                # the first on sys.path is the one that is imported
+                found.setdefault((plugin.name, plugin.distribution), plugin)
+        except Exception:
+            logging.getLogger("mlcore").warning("the metadata of %s cannot be read", distribution, exc_info=True)
+    return sorted(found.values(), key=lambda each: (each.name, each.distribution))
