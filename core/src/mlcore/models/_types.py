@@ -31,7 +31,7 @@ _KINDS = {"b": "boolean", "U": "string", "T": "string", "S": "binary", "M": "dat
 
 def form_of(data: Any) -> str:
     """Say what holds the data: frame, series, polars, sparse, array, map or list; value is anything else."""
-    return _form_of(type(data))
+    return _form_of(type(data))  # type: ignore[arg-type] # a class is hashable
 
 
 @lru_cache(1000)
