@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mlcore.errors import SchemaMismatch
 from mlcore.models import Signature, infer_signature
@@ -265,7 +264,7 @@ class TestNested:
             ({"x": 1, "z": 2}, "expected only x, y, was given z in row 0"),
             ({"x": "1"}, "expected long, was given string '1' in row 0['x']"),
             ({"x": 1, "y": [1, "2"]}, "expected float, was given string '2' in row 0['y'][1]"),
-            ([1], "expected {x: long, y?: list of float}, was given list of long [1] in row 0"),
+            ([1], "expected {x: long, y?: array of float}, was given array of long [1] in row 0"),
         ],
     )
     def test_errors_say_where(self, value: Any, said: str) -> None:
@@ -277,7 +276,7 @@ class TestNested:
     def test_arrays_in_cells_are_cast_like_columns(self) -> None:
         """Guards embeddings, which are arrays in cells."""
         assert cell(np.array([1, 2], "int8"), **kind_of(array("long"))).dtype == "int64"
-        with pytest.raises(SchemaMismatch, match=r"expected list of long, was given float64, such as 1\.5"):
+        with pytest.raises(SchemaMismatch, match=r"expected array of long, was given float64, such as 1\.5"):
             cell(np.array([1.5]), **kind_of(array("long")))
 
 

@@ -67,7 +67,7 @@ def test_the_page_has_a_heading_for_each_name_of_mlcore() -> None:
     assert expected <= set(headings((REFERENCE / "tracking-api.md").read_text()))
 
 
-@pytest.mark.parametrize("name", ["Run", "Series", "Experiment", "Listing", "Client"])
+@pytest.mark.parametrize("name", ["Run", "Artifacts", "Artifact", "Series", "Experiment", "Listing", "Client"])
 def test_the_page_names_what_a_class_offers(name: str) -> None:
     """Guards the attributes and methods beside those that are functions of mlcore as well."""
     page = (REFERENCE / "tracking-api.md").read_text()

@@ -38,22 +38,13 @@ def refuse(problems: list[str], what: str) -> None:
         raise SchemaMismatch("\n  ".join([f"the {what} do not fit the model's signature:", *problems]))
 
 
-@contextmanager
-def needing(library: str, what: str) -> Iterator[None]:
-    """Import within this, so that `NotInstalled` says what needs a library that is not there."""
-    try:
-        yield
-    except ImportError:
-        raise NotInstalled(f"{what} needs {library}: pip install {library}") from None
-
-
 def fit(fields: Fields, data: Any, frame: bool) -> Any:
     """Return `data` as the fields of a schema have them. Raises `SchemaMismatch` with everything that does not fit."""
     problems: list[str] = []
-    names = [each["name"] for each in fields if "name" in each]
-    if isinstance(data, Mapping) and len(data) == 1 and {*data} <= _REQUESTS - {*names}:
+    names, first = [each["name"] for each in fields if "name" in each], fields[0]
+    if form_of(data) == "map" and len(data) == 1 and {*data} <= _REQUESTS - {*names, *first.get("properties", ())}:
         data = next(iter(data.values()))
-    form, first = form_of(data), fields[0]
+    form = form_of(data)
     with noted(problems, "the data"):
         if "tensor-spec" in first:
             data = _fit_tensors(fields, data, problems) if names else _fit_tensor(data, first)
@@ -118,17 +109,14 @@ def _fit_object(value: Mapping[Any, Any], properties: Mapping[str, Type], where:
 
 def _fit_scalar(value: Any, kind: str, given: str) -> Any:
     """Return a number, date or bytes as `kind`. Raises one of four errors if it would be another one then."""
-    if (given, kind) == ("string", "datetime"):
-        return datetime.fromisoformat(value)
-    if (given, kind) == ("string", "binary"):
-        return base64.b64decode("".join(value.split()), validate=True)
+    if given == "string" and kind in ("datetime", "binary"):
+        return datetime.fromisoformat(value) if kind == "datetime" else base64.b64decode(value.strip(), validate=True)
     if given not in _CODES and not isinstance(value, float):
         raise ValueError
     number, code = value.item() if hasattr(value, "item") else value, _CODES[kind]
     (cast,) = struct.unpack(code, struct.pack(code, int(number) if code in "iq" else number))
-    if isinstance(number, float) and code in "fd":
-        return number
-    if cast != number:
+    cast = number if isinstance(number, float) and code in "fd" else cast
+    if cast != number and not is_missing(cast):
         raise ValueError
     return cast
 
@@ -180,9 +168,8 @@ def _fit_tensor(data: Any, field: Mapping[str, Any]) -> Any:
         given = data if form == "sparse" else numpy.asarray(data)
     except (ValueError, TypeError) as error:
         raise _refusal(field, f"what is no array: {error}") from error
-    if len(given.shape) != len(shape) or any(
-        want not in (-1, have) for want, have in zip(shape, given.shape, strict=True)
-    ):
+    fits = [want in (-1, have) for want, have in zip(shape, given.shape, strict=False)]
+    if len(given.shape) != len(shape) or not all(fits):
         raise _refusal(field, f"shape {given.shape}")
     cast = _cast(given, dtype, field, plain=form in ("list", "value"))
     return data if cast is given and form == "array" else cast
@@ -222,14 +209,12 @@ def _fit_frame(fields: Fields, names: list[Any], data: Any, problems: list[str])
 
 def _to_frame(fields: Fields, names: list[Any], data: Any) -> Any:
     form, names = form_of(data), names or list(range(len(fields)))
-    if form == "frame":
-        return data
-    with needing("pandas", "a signature with columns"):
-        import pandas
-    if form == "series":
-        return data.to_frame(names[0] if len(names) == 1 else data.name)
+    if form in ("frame", "series"):
+        return data if form == "frame" else data.to_frame(names[0] if len(names) == 1 else data.name)
     lists = any(each["type"] == "array" for each in fields)
     try:
+        import pandas
+
         if form == "polars":
             return pandas.DataFrame(data.to_dict(as_series=False))
         if form == "map" and "data" in data and {*data} <= {"columns", "data", "index"} - {*names}:
@@ -237,13 +222,14 @@ def _to_frame(fields: Fields, names: list[Any], data: Any) -> Any:
         if form == "map" and not lists and all(form_of(each) in ("list", "array", "series") for each in data.values()):
             return pandas.DataFrame(dict(data))
         rows = data if form in ("list", "array") else [data]
-        if form != "array" and len(rows) and form_of(rows[0]) == "map":
+        if form_of(next(iter(rows), None)) == "map":
             return pandas.DataFrame(list(rows))
         return pandas.DataFrame([[row] for row in rows] if lists and len(names) == 1 else rows, columns=names)
     except (ValueError, TypeError) as error:
-        raise _refusal(
-            f"{len(names)} columns ({', '.join(map(str, names))})", f"a {type(data).__name__}: {error}"
-        ) from error
+        expected = f"{len(names)} columns ({', '.join(map(str, names))})"
+        raise _refusal(expected, f"a {type(data).__name__}: {error}") from error
+    except ImportError as error:
+        raise NotInstalled("a signature with columns needs pandas: pip install pandas") from error
 
 
 def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> Any:

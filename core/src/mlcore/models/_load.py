@@ -54,11 +54,11 @@ def load_folder(
     try:
         with allowed.code(info.folder / "code"):
             unwrapped = reader.load(info.folder, config, allowed)
+        return Model(info, unwrapped, reader.predictor(unwrapped, config))
     except MlcoreError:
         raise
     except Exception as error:
         raise ModelError(f"flavor {name!r} cannot read {what}: {type(error).__name__}: {error}") from error
-    return Model(info, unwrapped, reader.predictor(unwrapped, config))
 
 
 def _readable(info: ModelInfo) -> str:

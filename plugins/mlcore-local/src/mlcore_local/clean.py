@@ -70,9 +70,7 @@ def check_model(
 
 def _is_here(requirement: str) -> bool:
     """Tell whether a line of requirements is no option, path or URL, but a distribution that is installed here."""
-    plain = re.fullmatch(
-        r"([A-Za-z0-9][\w.-]*)(\[[\w,. -]*\])?(\s*[=<>!~]=?=?\s*[\w.*+]+,?)*(\s*;[^@]*)?", requirement
-    )
+    plain = re.fullmatch(r"([A-Za-z0-9][\w.-]*)(\[[\w,. -]*\])?(\s*[=<>!~]=?=?\s*[\w.*+]+,?)*(\s*;[^@]*)?", requirement)
     try:
         return bool(plain and metadata.version(plain[1]))
     except metadata.PackageNotFoundError:

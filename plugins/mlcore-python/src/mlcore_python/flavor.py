@@ -17,8 +17,9 @@ import cloudpickle
 
 from mlcore import PythonModel
 from mlcore.errors import InvalidValue, ModelError
-from mlcore.models import Flavor, Saved, Trust, file_in, pickled_names, signature_of
+from mlcore.models import Flavor, Saved, Trust, file_in, pickled_names
 from mlcore_python import loader, standin
+from mlcore_python.hints import signature_of
 
 __all__ = ["PythonFunction"]
 
