@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from mlcore.errors import ModelError
+
 __all__ = ["Unsound", "examine", "parts_of"]
 
 _WHOLE = (str, bytes, bytearray, int, float, complex, type(None), type, ModuleType, FunctionType, BuiltinFunctionType)
 
 
-class Unsound(ValueError):
+class Unsound(ModelError):
     """Say what in a model no fitted estimator could hold."""
 
 
