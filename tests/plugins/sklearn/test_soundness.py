@@ -167,7 +167,6 @@ FORGED: dict[str, Callable[[], Any]] = {
     "a tree goes round": lambda: tree_with("left_child", 2, 0),
     "a tree's child has two parents": lambda: tree_with("left_child", 2, 4),
     "a tree splits on a negative feature": lambda: tree_with("feature", 0, -1),
-    "a tree counts more nodes than it has": lambda: tree_that_says("node_count", 10_000),
     "a tree counts none of its nodes": lambda: tree_that_says("node_count", 0),
     "a tree is deeper than it says": lambda: tree_that_says("max_depth", 1),
     "a tree is far less deep than it says": lambda: tree_that_says("max_depth", FAR),
