@@ -52,10 +52,11 @@ def call(name: str, function: Callable[..., object]) -> str:
     """Return a function as its heading shows it: name, arguments and defaults."""
     shown: list[str] = []
     for each in inspect.signature(function).parameters.values():
-        if each.kind is each.KEYWORD_ONLY and "*" not in shown:
+        if each.kind is each.KEYWORD_ONLY and not any(one.startswith("*") for one in shown):
             shown.append("*")
         if each.name != "self":
-            shown.append(each.name if each.default is each.empty else f"{each.name}={each.default!r}")
+            stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+            shown.append(stars + (each.name if each.default is each.empty else f"{each.name}={each.default!r}"))
     return f"{name}({', '.join(shown)})"
 
 
