@@ -14,7 +14,7 @@ from mlcore.errors import InvalidValue, ModelError
 from mlcore.models import Flavor, Saved, Trust, file_inside, read_model
 from mlcore_sklearn import archives, inputs, pickles
 
-__all__ = ["Sklearn"]
+__all__ = ["Sklearn", "method_of"]
 
 _log = logging.getLogger("mlcore")
 # What a prediction may be, in the order in which a model is asked for it when nobody says.
