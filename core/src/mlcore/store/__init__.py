@@ -1,7 +1,6 @@
 """The store contract: events, batches, the fold, queries, and `SimpleStore` to build a store on."""
 
 from mlcore.store import _clock as clock  # noqa: F401 - public as `clock`
-from mlcore.store._batch import *
 from mlcore.store._contract import *
 from mlcore.store._events import *
 from mlcore.store._fold import *

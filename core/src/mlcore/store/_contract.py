@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from mlcore.errors import PositionLost
-from mlcore.store._batch import Batch
-from mlcore.store._events import Event, RowsLogged
+from mlcore.store._events import Batch, Event, RowsLogged
 from mlcore.store._fold import Columns, Entity, Fold
 from mlcore.store._query import Page, Query, find
 

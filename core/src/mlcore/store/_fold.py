@@ -14,7 +14,6 @@ from typing import Any, Self
 import attrs
 
 from mlcore.store import _events as e
-from mlcore.store._batch import Batch, Record
 
 __all__ = ["METRIC", "Columns", "Conflict", "Entity", "Fold", "Order", "Rewind", "Summary", "ordered", "same"]
 
@@ -226,7 +225,7 @@ class Fold:
         self.stamp = 0
         self.claims: dict[str, str] = {}
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: e.Batch) -> None:
         """Take in a batch; records that were taken in before change nothing."""
         if batch.claim is not None:
             self.claims[batch.claim] = min(batch.source, self.claims.get(batch.claim, batch.source))
@@ -236,7 +235,7 @@ class Fold:
                 seen.add(record.number)
                 self.add_record(batch.source, record)
 
-    def add_record(self, source: str, record: Record) -> None:
+    def add_record(self, source: str, record: e.Record) -> None:
         """Take in one record that was certainly not taken in before."""
         self.stamp = max(self.stamp, record.stamp)
         for index, event in enumerate(record.events):
