@@ -64,9 +64,9 @@ class KeepsNoEmptyFile(Bucket):
 
 @breaks("a_file_comes_back_byte_for_byte")
 class SaysTheDigestOfSomethingElse(Bucket):
-    def put_hashed(self, lpath: str, rpath: str, callback: Any) -> tuple[str, int]:
+    def put_hashed(self, lpath: str, rpath: str, tick: Any) -> tuple[int, str]:
         self.publish(rpath, Path(lpath).read_bytes())
-        return "0" * 64, len(self.files[rpath])
+        return len(self.files[rpath]), "0" * 64
 
 
 class Renaming(Bucket):

@@ -50,9 +50,10 @@ def test_a_broken_flavor_is_found_out(check: str, mutant: str, tmp_path: Path, m
     alone = contract._alone.__wrapped__(contract, tmp_path, monkeypatch)  # type: ignore[attr-defined]
     next(alone)
     try:
+        method = getattr(contract, check)
+        arguments = [tmp_path] if "tmp_path" in inspect.signature(method).parameters else []
         with pytest.raises((Exception, pytest.fail.Exception)) as found:
-            method = getattr(contract, check)
-            method(*([tmp_path] if "tmp_path" in inspect.signature(method).parameters else []))
+            method(*arguments)
         assert not isinstance(found.value, AttributeError | TypeError), found.value
     finally:
         next(alone, None)

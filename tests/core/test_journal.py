@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import multiprocessing
 import os
@@ -453,12 +454,14 @@ def interrupts() -> Iterator[Callable[[], None]]:
     """Let SIGALRM be what Ctrl-C is; return what sets the next one off at a random moment."""
     chance = random.Random(5)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    gc.disable()  # an interrupt within what others hang on the collector is lost
 
     def soon() -> None:
-        signal.setitimer(signal.ITIMER_REAL, chance.random() * 300e-6 + 1e-6)
+        signal.setitimer(signal.ITIMER_REAL, chance.random() * 300e-6 + 1e-6, 0.1)
 
     yield soon
     signal.setitimer(signal.ITIMER_REAL, 0)
+    gc.enable()
     signal.signal(signal.SIGALRM, before)
 
 

@@ -52,10 +52,11 @@ def call(name: str, function: Callable[..., object]) -> str:
     """Return a function as its heading shows it: name, arguments and defaults."""
     shown: list[str] = []
     for each in inspect.signature(function).parameters.values():
-        if each.kind is each.KEYWORD_ONLY and "*" not in shown:
+        if each.kind is each.KEYWORD_ONLY and not any(one.startswith("*") for one in shown):
             shown.append("*")
         if each.name != "self":
-            shown.append(each.name if each.default is each.empty else f"{each.name}={each.default!r}")
+            stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+            shown.append(stars + (each.name if each.default is each.empty else f"{each.name}={each.default!r}"))
     return f"{name}({', '.join(shown)})"
 
 
@@ -67,7 +68,7 @@ def test_the_page_has_a_heading_for_each_name_of_mlcore() -> None:
     assert expected <= set(headings((REFERENCE / "tracking-api.md").read_text()))
 
 
-@pytest.mark.parametrize("name", ["Run", "Series", "Experiment", "Listing", "Client"])
+@pytest.mark.parametrize("name", ["Run", "Artifacts", "Artifact", "Series", "Experiment", "Listing", "Client"])
 def test_the_page_names_what_a_class_offers(name: str) -> None:
     """Guards the attributes and methods beside those that are functions of mlcore as well."""
     page = (REFERENCE / "tracking-api.md").read_text()

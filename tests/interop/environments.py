@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["mlflow_python", "mlflow_run"]
+__all__ = ["clean_environment", "mlflow_python", "mlflow_run"]
 
 # What both sides read must be of one version on both sides: that of this environment, if it is here.
 SHARED = ("cloudpickle", "numpy", "pandas", "scikit-learn", "scipy", "skops")
-MLFLOW = "mlflow==3.17.2"
+MLFLOW = ("mlflow==3.17.2", "mlserver==1.7.1", "mlserver-mlflow==1.7.1")  # what serves is beside what it serves
 
 
 def _pinned(name: str) -> str:
@@ -74,10 +74,14 @@ def _make(folder: Path, requirements: tuple[str, ...]) -> None:
         _run(command)
 
 
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment variables without those that would change what another Python does."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLSERVER_", "PYTHON"))}
+    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
 def _run(command: list[str | Path], cwd: Path | None = None) -> str:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PYTHON"))}
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=clean_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -85,7 +89,7 @@ def _run(command: list[str | Path], cwd: Path | None = None) -> str:
 @pytest.fixture(scope="session")
 def mlflow_python() -> Path:
     """Return the Python of an environment with MLflow, and the model libraries in the versions that are here."""
-    return environment(MLFLOW, *map(_pinned, SHARED))
+    return environment(*MLFLOW, *map(_pinned, SHARED))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 Run it as it is: the runs go into the folder .mlcore of your project, and `mlcore where` says which one that is.
 """
 
+import os
 from importlib.resources import files
 
 import numpy as np
@@ -74,9 +75,9 @@ def predict(run: mlcore.Run, images: np.ndarray, digits: np.ndarray) -> None:
     """Load the model of a run, and ask it."""
     model = mlcore.load_model(f"runs:/{run.id}/model")
     right = (model.predict(images) == digits).sum()
-    print(f"\n{model} gets {right} of {len(digits)} digits right;")
+    print(f"\n{model}\ngets {right} of {len(digits)} digits right;")
     print(f"it takes the first ten for {model.predict(images[:10])}, and they are {digits[:10]}")
-    print(f"What it confuses: {run.artifacts.get('confusion.png')}")
+    print(f"What it confuses: {os.path.relpath(run.artifacts.get('confusion.png'))}")
 
 
 if __name__ == "__main__":

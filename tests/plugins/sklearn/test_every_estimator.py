@@ -147,8 +147,7 @@ def test_every_estimator_is_loaded_without_trust_and_predicts_the_same(name: str
         assert name in ONLY_FIT
         return
     if name in PICKLED:
-        with pytest.warns(UserWarning, match="cloudpickle"):
-            saved = flavor.save(estimator, tmp_path, predict_fn=asked)
+        saved = flavor.save(estimator, tmp_path, predict_fn=asked)
         assert saved.config["serialization_format"] == "cloudpickle"
         return
     saved = flavor.save(estimator, tmp_path, predict_fn=asked)

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
-from mlcore_sklearn import soundness
-from mlcore_sklearn.flavor import Sklearn
 from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.ensemble import (
@@ -32,8 +30,11 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlcore.errors import ModelError
 from mlcore.models import Trust
+from mlcore_sklearn import soundness
+from mlcore_sklearn.flavor import Sklearn
 
 ROWS, CLASSES = load_iris(return_X_y=True)
+CONFIG = {"pickled_model": "model.skops", "serialization_format": "skops", "predict_fn": "predict"}
 FAR = 2**40  # beyond any memory that the process has
 CATEGORIES = np.column_stack([ROWS[:, :3], CLASSES])
 
@@ -221,7 +222,7 @@ from mlcore.models import Trust
 from mlcore_sklearn.flavor import Sklearn
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        Sklearn().load(folder, {"pickled_model": "model.skops", "serialization_format": "skops"}, Trust())
+        Sklearn().load(folder, json.loads(sys.argv[2]), Trust())
         print(json.dumps([folder.name, "loaded"]))
     except ModelError as error:
         print(json.dumps([folder.name, str(error)]))
@@ -241,7 +242,9 @@ def test_every_forgery_is_refused_and_none_crashes(tmp_path: Path) -> None:
     """Guards the reader's process, which runs here apart: what slips through would take it with it."""
     for number, model in enumerate(FORGED.values()):
         archive(model(), tmp_path / f"{number:03}")
-    done = subprocess.run([sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, tmp_path, json.dumps(CONFIG)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     told = dict(map(json.loads, done.stdout.splitlines()))
     let_through = [name for number, name in enumerate(FORGED) if "damaged or forged" not in told[f"{number:03}"]]
@@ -261,14 +264,14 @@ def test_a_forged_part_is_named(tmp_path: Path) -> None:
     """The error says which kind of part, and that it is no fault of the reader's."""
     folder = archive(tree_with("left_child", 0, FAR), tmp_path)
     with pytest.raises(ModelError, match=r"model\.skops was damaged or forged.*Tree: a child that is none"):
-        Sklearn().load(folder, {"pickled_model": "model.skops", "serialization_format": "skops"}, Trust())
+        Sklearn().load(folder, CONFIG, Trust())
 
 
 def test_trusting_everything_does_not_let_a_forgery_through(tmp_path: Path) -> None:
     """Trust says that code may run, not that memory may be read beside an array."""
     folder = archive(forest("right_child", FAR), tmp_path)
     with pytest.raises(ModelError, match="damaged or forged"):
-        Sklearn().load(folder, {"pickled_model": "model.skops", "serialization_format": "skops"}, Trust.of(trust=True))
+        Sklearn().load(folder, CONFIG, Trust.of(trust=True))
 
 
 def test_a_part_that_lost_its_state_is_refused(tmp_path: Path) -> None:
@@ -284,7 +287,7 @@ def test_a_part_that_lost_its_state_is_refused(tmp_path: Path) -> None:
         for name, content in (parts | {"schema.json": json.dumps(schema).encode()}).items():
             forged.writestr(name, content)
     with pytest.raises(ModelError, match="damaged or forged"):
-        Sklearn().load(folder, {"pickled_model": "model.skops", "serialization_format": "skops"}, Trust())
+        Sklearn().load(folder, CONFIG, Trust())
 
 
 @pytest.mark.parametrize(

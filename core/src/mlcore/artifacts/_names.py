@@ -6,9 +6,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mlcore.errors import ArtifactError, ArtifactNotFound, InvalidValue, UnsafePath
+from mlcore.errors import ArtifactError, ArtifactNotFound, InvalidValue, MlcoreError, UnsafePath
 from mlcore.journal import check_key
 
 __all__ = ["check_file", "files_in", "hash_file", "hash_folder", "is_temporary", "safe_path", "temporary_beside"]
@@ -42,14 +43,23 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.search(name) is not None
 
 
+@contextmanager
+def saying(what: str, path: object) -> Iterator[None]:
+    """Turn what a filesystem raises, which may be anything, into what mlcore does."""
+    try:
+        yield
+    except MlcoreError:
+        raise
+    except FileNotFoundError as error:
+        raise ArtifactNotFound(f"{what} {path}: there is no file {error.filename or path}") from error
+    except Exception as error:
+        raise ArtifactError(f"{what} {path}: {getattr(error, 'strerror', None) or repr(error)}") from error
+
+
 def check_file(path: Path) -> int:
     """Return the size of a regular file. Raises `ArtifactNotFound`, or `UnsafePath` for a device, pipe or folder."""
-    try:
+    with saying("cannot read", path):
         status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ArtifactNotFound(f"there is no file {path}") from None
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise UnsafePath(f"{path} is no regular file")
     return status.st_size
@@ -60,11 +70,8 @@ def hash_file(path: str | os.PathLike[str]) -> str:
     import hashlib
 
     check_file(Path(path))
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+    with saying("cannot read", path), open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_folder(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -78,27 +85,21 @@ def files_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
     A link to what is inside the folder counts as what it leads to. Raises `UnsafePath` for one that leads out,
     nowhere or in circles, for devices and pipes, and for names that `safe_path` refuses.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ArtifactNotFound(f"there is no folder {root}")
-    try:
-        return dict(sorted(_walk(root, "", (root.resolve(),))))
-    except OSError as error:
-        raise ArtifactError(f"cannot read {error.filename}: {error.strerror}") from error
+    with saying("cannot read folder", folder):
+        return dict(sorted(_walk(Path(folder), "", (Path(os.path.realpath(folder)),))))
 
 
 def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
     for entry in list(os.scandir(folder)):
-        path, name = folder / entry.name, prefix + entry.name
+        name, real = prefix + entry.name, folder / entry.name
+        if entry.is_symlink():
+            real = Path(os.path.realpath(real))
+            if not real.is_relative_to(above[0]) or real in above or not real.exists():
+                raise UnsafePath(f"link {folder / entry.name} leads to {real}, which is no file inside {above[0]}")
         if is_temporary(name):
             continue
-        real = path
-        if entry.is_symlink():
-            real = Path(os.path.realpath(path))
-            if not real.is_relative_to(above[0]) or real in above or not real.exists():
-                raise UnsafePath(f"link {path} leads {'nowhere' if not real.exists() else f'to {real}'}, not to a file")
         if entry.is_dir():
-            yield from _walk(path, f"{name}/", (*above, Path(os.path.realpath(path))))
+            yield from _walk(real, f"{name}/", (*above, Path(os.path.realpath(real))))
         else:
             check_file(real)
             yield safe_path(name), real

@@ -38,22 +38,13 @@ def refuse(problems: list[str], what: str) -> None:
         raise SchemaMismatch("\n  ".join([f"the {what} do not fit the model's signature:", *problems]))
 
 
-@contextmanager
-def needing(library: str, what: str) -> Iterator[None]:
-    """Import within this, so that `NotInstalled` says what needs a library that is not there."""
-    try:
-        yield
-    except ImportError:
-        raise NotInstalled(f"{what} needs {library}: pip install {library}") from None
-
-
 def fit(fields: Fields, data: Any, frame: bool) -> Any:
     """Return `data` as the fields of a schema have them. Raises `SchemaMismatch` with everything that does not fit."""
     problems: list[str] = []
-    names = [each["name"] for each in fields if "name" in each]
-    if isinstance(data, Mapping) and len(data) == 1 and {*data} <= _REQUESTS - {*names}:
+    names, first = [each["name"] for each in fields if "name" in each], fields[0]
+    if form_of(data) == "map" and len(data) == 1 and {*data} <= _REQUESTS - {*names, *first.get("properties", ())}:
         data = next(iter(data.values()))
-    form, first = form_of(data), fields[0]
+    form = form_of(data)
     with noted(problems, "the data"):
         if "tensor-spec" in first:
             data = _fit_tensors(fields, data, problems) if names else _fit_tensor(data, first)
@@ -93,45 +84,39 @@ def fit_value(value: Any, kind: Any, where: str = "") -> Any:
             return {str(key): _fit_item(each, values, f"{where}[{key!r}]") for key, each in value.items()}
         case {"type": "object", "properties": properties} if form == "map":
             return _fit_object(value, properties, where)
-        case {"type": "object", "properties": properties} if given == ANY and not is_missing(value):
+        case {"type": "object", "properties": properties} if given == ANY:
             _fit_object({name: getattr(value, name, None) for name in properties}, properties, where)
             return value  # an instance of the class that a type hint named
         case {"type": name} if form == "value":
             with suppress(ValueError, OverflowError, KeyError, struct.error):
                 return _fit_scalar(value, name, given["type"])
-    raise _refusal(kind, f"{'' if given == ANY else text(given)} {value!r:.60}".strip(), where)
+    raise _refusal(kind, f"{text(given).removeprefix('any')} {value!r:.60}".strip(), where)
 
 
 def _fit_item(value: Any, kind: Type, where: str) -> Any:
-    return None if is_missing(value) else fit_value(value, kind, where)  # no type can say that items may be missing
+    return value if is_missing(value) else fit_value(value, kind, where)  # no type can say that items may be missing
 
 
 def _fit_object(value: Mapping[Any, Any], properties: Mapping[str, Type], where: str = "") -> dict[str, Any]:
     if unknown := [str(key) for key in value if key not in properties]:
         raise _refusal(f"only {', '.join(properties)}", ", ".join(unknown), where)
-    found = {}
     for name, spec in properties.items():
-        missing = is_missing(value.get(name))
-        if spec["required"] and (name not in value or (missing and spec["type"] not in _MISSING_IS_A_VALUE)):
+        nothing = name not in value or (is_missing(value[name]) and spec["type"] not in _MISSING_IS_A_VALUE)
+        if spec["required"] and nothing:
             raise _refusal(f"{text(spec)} as {name!r}", "nothing", where)
-        if name in value:
-            found[name] = value[name] if missing else fit_value(value[name], spec, f"{where}[{name!r}]")
-    return found
+    return {name: _fit_item(each, properties[name], f"{where}[{name!r}]") for name, each in value.items()}
 
 
 def _fit_scalar(value: Any, kind: str, given: str) -> Any:
     """Return a number, date or bytes as `kind`. Raises one of four errors if it would be another one then."""
-    if (given, kind) == ("string", "datetime"):
-        return datetime.fromisoformat(value)
-    if (given, kind) == ("string", "binary"):
-        return base64.b64decode("".join(value.split()), validate=True)
+    if given == "string" and kind in ("datetime", "binary"):
+        return datetime.fromisoformat(value) if kind == "datetime" else base64.b64decode(value.strip(), validate=True)
     if given not in _CODES and not isinstance(value, float):
         raise ValueError
     number, code = value.item() if hasattr(value, "item") else value, _CODES[kind]
     (cast,) = struct.unpack(code, struct.pack(code, int(number) if code in "iq" else number))
-    if isinstance(number, float) and code in "fd":
-        return number
-    if cast != number:
+    cast = number if isinstance(number, float) and code in "fd" else cast
+    if cast != number and not is_missing(cast):
         raise ValueError
     return cast
 
@@ -183,9 +168,8 @@ def _fit_tensor(data: Any, field: Mapping[str, Any]) -> Any:
         given = data if form == "sparse" else numpy.asarray(data)
     except (ValueError, TypeError) as error:
         raise _refusal(field, f"what is no array: {error}") from error
-    if len(given.shape) != len(shape) or any(
-        want not in (-1, have) for want, have in zip(shape, given.shape, strict=True)
-    ):
+    fits = [want in (-1, have) for want, have in zip(shape, given.shape, strict=False)]
+    if len(given.shape) != len(shape) or not all(fits):
         raise _refusal(field, f"shape {given.shape}")
     cast = _cast(given, dtype, field, plain=form in ("list", "value"))
     return data if cast is given and form == "array" else cast
@@ -225,14 +209,12 @@ def _fit_frame(fields: Fields, names: list[Any], data: Any, problems: list[str])
 
 def _to_frame(fields: Fields, names: list[Any], data: Any) -> Any:
     form, names = form_of(data), names or list(range(len(fields)))
-    if form == "frame":
-        return data
-    with needing("pandas", "a signature with columns"):
-        import pandas
-    if form == "series":
-        return data.to_frame(names[0] if len(names) == 1 else data.name)
+    if form in ("frame", "series"):
+        return data if form == "frame" else data.to_frame(names[0] if len(names) == 1 else data.name)
     lists = any(each["type"] == "array" for each in fields)
     try:
+        import pandas
+
         if form == "polars":
             return pandas.DataFrame(data.to_dict(as_series=False))
         if form == "map" and "data" in data and {*data} <= {"columns", "data", "index"} - {*names}:
@@ -240,13 +222,14 @@ def _to_frame(fields: Fields, names: list[Any], data: Any) -> Any:
         if form == "map" and not lists and all(form_of(each) in ("list", "array", "series") for each in data.values()):
             return pandas.DataFrame(dict(data))
         rows = data if form in ("list", "array") else [data]
-        if form != "array" and len(rows) and form_of(rows[0]) == "map":
+        if form_of(next(iter(rows), None)) == "map":
             return pandas.DataFrame(list(rows))
         return pandas.DataFrame([[row] for row in rows] if lists and len(names) == 1 else rows, columns=names)
     except (ValueError, TypeError) as error:
-        raise _refusal(
-            f"{len(names)} columns ({', '.join(map(str, names))})", f"a {type(data).__name__}: {error}"
-        ) from error
+        expected = f"{len(names)} columns ({', '.join(map(str, names))})"
+        raise _refusal(expected, f"a {type(data).__name__}: {error}") from error
+    except ImportError as error:
+        raise NotInstalled("a signature with columns needs pandas: pip install pandas") from error
 
 
 def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> Any:
@@ -254,15 +237,15 @@ def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> A
     kind, missing = field["type"], values.isna()
     if field["required"] and kind not in _MISSING_IS_A_VALUE and missing.any():
         raise _refusal(field, f"nothing in row {missing.to_numpy().argmax()}")
-    dtype, numbers = _DTYPES.get(kind), values.infer_objects() if values.dtype.kind == "O" else values
-    holes = bool(missing.any()) and kind not in ("float", "double")  # which no NumPy dtype has room for
+    dtype, holes = _DTYPES.get(kind), bool(missing.any()) and kind not in ("float", "double")
+    numbers = values.infer_objects() if values.dtype.kind == "O" and not missing.any() else values
     if dtype and numbers.dtype.kind in "biuf":
         _cast(numbers[~missing].to_numpy(), dtype, field, plain or numbers is not values)
         return numbers if holes or numbers.dtype == dtype else numbers.astype(dtype)
     if kind in ("any", (type_of_dtype(values.dtype) or ANY)["type"]):
         return values
     old = list(values)
-    new = [old[row] if gone else fit_value(old[row], field, f"row {row}") for row, gone in enumerate(missing)]
+    new = [None if gone else fit_value(old[row], field, f"row {row}") for row, gone in enumerate(missing)]
     if kind != "datetime" and not dtype and all(map(operator.is_, old, new)):
         return values
     import pandas

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlcore.errors import NotAModel, UnsafePath
-from mlcore.models._enforce import needing
+from mlcore.errors import NotAModel, NotInstalled, UnsafePath
 from mlcore.models._signature import Signature
 from mlcore.models._types import form_of, is_missing
 
@@ -18,8 +17,8 @@ __all__ = ["load_example", "save_example"]
 
 _log = logging.getLogger("mlcore")
 
-ROWS = 5
-LARGEST = 2_000_000  # characters: an example shows the form, and is read whenever somebody looks at the model
+_ROWS = 5
+_LARGEST = 2_000_000  # characters: an example shows the form, and is read whenever somebody looks at the model
 _CHAT = {"messages", "prompt", "input"}  # a dict with one of these is what MLflow's server takes as it is
 
 
@@ -29,29 +28,24 @@ def save_example(folder: Path, example: Any, params: Mapping[str, Any] | None = 
     Of frames and arrays the first five rows are kept. What JSON has no place for, or is larger than 2 MB, is left out
     with a warning, and nothing returned: a model is worth more than its example.
     """
+    if form_of(example) in ("frame", "series", "polars", "array", "sparse") and example.shape[0] > _ROWS:
+        _log.info("of the input example the first %d of %d rows are kept", _ROWS, example.shape[0])
+        example = (example.tocsr() if form_of(example) == "sparse" else example)[:_ROWS]
     try:
-        info, content, serving = _encoded(_first_rows(example))
+        info, content, request = _encoded(example)
         if params:
             given = {"params": _plain(params)}
+            request = request | (given["params"] if request is content else given)
             content, info["params"] = {"inputs": content, **given}, "true"
-            serving = serving | (given["params"] if serving is content["inputs"] else given)
-        texts = {"input_example.json": json.dumps(content), "serving_input_example.json": json.dumps(serving, indent=2)}
-        if (size := max(map(len, texts.values()))) > LARGEST:
-            raise ValueError(f"it has {size:,} characters as JSON; a few rows are enough")
+        files = {"input_example.json": json.dumps(content), "serving_input_example.json": json.dumps(request, indent=2)}
+        if (size := max(map(len, files.values()))) > _LARGEST:
+            raise ValueError(f"it has {size:,} characters as JSON, where a few rows would do")
     except ValueError as error:
         _log.warning("the model is saved without its input example: %s", error)
         return {}
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return {"artifact_path": "input_example.json", "serving_input_path": "serving_input_example.json", **info}
-
-
-def _first_rows(example: Any) -> Any:
-    form = form_of(example)
-    if form not in ("frame", "series", "polars", "array", "sparse") or example.shape[0] <= ROWS:
-        return example
-    _log.info("of the input example the first %d of %d rows are kept", ROWS, example.shape[0])
-    return (example.tocsr() if form == "sparse" else example)[:ROWS]
+    for name, written in files.items():
+        (folder / name).write_text(written, encoding="utf-8")
+    return {**dict(zip(("artifact_path", "serving_input_path"), files, strict=True)), **info}
 
 
 def _encoded(example: Any) -> tuple[dict[str, str], Any, Any]:
@@ -59,22 +53,21 @@ def _encoded(example: Any) -> tuple[dict[str, str], Any, Any]:
     form = form_of(example)
     if form in ("frame", "series", "polars"):
         frame = example.to_frame() if form == "series" else example
-        rows = frame.rows() if form == "polars" else frame.itertuples(index=False, name=None)
-        split = {"columns": list(frame.columns), "data": _plain([*rows])}
-        if split["columns"] == [*range(len(split["columns"]))]:
-            del split["columns"]
+        labels, rows = (
+            list(frame.columns),
+            frame.rows() if form == "polars" else frame.itertuples(index=False, name=None),
+        )
+        split = ({} if labels == [*range(len(labels))] else {"columns": labels}) | {"data": _plain([*rows])}
         orient = "split" if "columns" in split else "values"
         return {"type": "dataframe", "pandas_orient": orient}, split, {"dataframe_split": split}
     if form == "sparse":
-        example = example if example.format in ("csc", "csr") else example.tocsr()
-        content = {name: _plain(getattr(example, name)) for name in ("data", "indices", "indptr", "shape")}
-        return {"type": f"sparse_matrix_{example.format}"}, content, {"inputs": _plain(example.toarray())}
+        matrix = example if example.format == "csc" else example.tocsr()
+        content = {name: _plain(getattr(matrix, name)) for name in ("data", "indices", "indptr", "shape")}
+        return {"type": f"sparse_matrix_{matrix.format}"}, content, {"inputs": _plain(matrix.toarray())}
     content = _plain(example)
-    arrays = form == "array" or (
-        form == "map" and example and all(form_of(each) == "array" for each in example.values())
-    )
     if form == "map" and _CHAT & {*example}:
         return {"type": "json_object"}, content, content
+    arrays = {form_of(each) for each in (example.values() if form == "map" else [example])} == {"array"}
     return {"type": "ndarray" if arrays else "json_object"}, content, {"inputs": content}
 
 
@@ -88,12 +81,10 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, bytes | bytearray):
         return base64.b64encode(value).decode()
-    if is_missing(value):
-        return None
+    if is_missing(value) or isinstance(value, str | int | float):
+        return None if is_missing(value) else value
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    if isinstance(value, str | int | float):
-        return value
     raise ValueError(f"JSON has no place for a {type(value).__qualname__}")
 
 
@@ -103,40 +94,41 @@ def load_example(
     """Return the example that a model was saved with, and its parameters: None if there are none.
 
     JSON knows neither widths nor dates: with the model's signature they are what they were. Raises `NotAModel` if
-    there is no such file, or it cannot be read, and `NotInstalled` without pandas, NumPy or SciPy where it was of them.
+    there is no such file, or it cannot be read, and `NotInstalled` without the library it was of.
     """
     path = folder / str(info.get("artifact_path"))
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UnsafePath(f"the input example {info['artifact_path']!r} leads out of {folder}")
     try:
-        content = json.loads(path.read_bytes())
-        content, params = (content["inputs"], content["params"]) if info.get("params") else (content, None)
-        data = _decoded(content, str(info.get("type")), info.get("format"))
-    except (OSError, LookupError, TypeError, ValueError) as error:
+        content, params = json.loads(path.read_bytes()), None
+        if info.get("params"):
+            content, params = content["inputs"], content["params"]
+        data = _decoded(content["inputs"] if info.get("format") == "tf-serving" else content, info["type"])
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise NotAModel(f"the input example {path} cannot be read: {error}") from error
+    except ImportError as error:
+        raise NotInstalled(f"the input example {path} needs {error.name}: pip install {error.name}") from error
     return data if signature is None else signature.enforce(data, frame=info["type"] == "dataframe"), params
 
 
-def _decoded(content: Any, kind: str, written: str | None) -> Any:
+def _decoded(content: Any, kind: str) -> Any:
     if kind == "dataframe":
-        with needing("pandas", "an input example that is a frame"):
-            import pandas
-        split = {"data": content} if isinstance(content, list) else content
+        import pandas
+
+        split = {"data": content} if isinstance(content, list) else content  # records, of old MLflow
         return pandas.DataFrame(split["data"], columns=split.get("columns"))
     if kind == "ndarray":
-        with needing("numpy", "an input example that is an array"):
-            import numpy
-        content = content["inputs"] if written == "tf-serving" else content  # before MLflow 2
-        arrays = {
-            name: numpy.array(each) for name, each in (content if isinstance(content, dict) else {"": content}).items()
-        }
-        arrays = {name: each.astype(float) if each.dtype == object else each for name, each in arrays.items()}
-        return arrays if isinstance(content, dict) else arrays[""]
-    if kind.startswith("sparse_matrix_"):
-        with needing("scipy", "an input example that is a sparse matrix"):
-            import scipy.sparse
-        matrix = scipy.sparse.csc_matrix if kind.endswith("csc") else scipy.sparse.csr_matrix
-        return matrix((content["data"], content["indices"], content["indptr"]), shape=content["shape"])
+        import numpy
+
+        if isinstance(content, dict):
+            return {name: _decoded(each, kind) for name, each in content.items()}
+        array = numpy.array(content)
+        return array.astype(float) if array.dtype == object else array
     if kind != "json_object":
-        raise ValueError(f"there is no form {kind!r}")
+        import scipy.sparse
+
+        made = {"sparse_matrix_csc": scipy.sparse.csc_matrix, "sparse_matrix_csr": scipy.sparse.csr_matrix}[kind]
+        matrix = made((content["data"], content["indices"], content["indptr"]), shape=content["shape"])
+        matrix.check_format()  # an index beyond the shape would have others read beyond the memory
+        return matrix
     return content

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from mlcore import plugins
-from mlcore.errors import ModelError, NotInstalled, PluginError, UnsafePath
+from mlcore.errors import ModelError, NotInstalled, PluginError
 from mlcore.hookspecs import FlavorProvider
 from mlcore.models._trust import Trust
 
 if TYPE_CHECKING:
     from mlcore.models._signature import Signature
 
-__all__ = ["Flavor", "Saved", "file_inside"]
+__all__ = ["Flavor", "Saved"]
 
 PYTHON_FUNCTION = "python_function"
 
@@ -93,11 +93,3 @@ def load_flavor(name: str) -> Flavor:
     if not isinstance(flavor, Flavor):
         raise ModelError(f"flavor {name!r} is {flavor!r}, which is no mlcore.models.Flavor")
     return flavor
-
-
-def file_inside(folder: Path, name: str) -> Path:
-    """Return the path of a file that a model names. Raises `UnsafePath` if it is not inside `folder`."""
-    path = (folder / str(name)).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UnsafePath(f"the model in {folder} names {str(name)!r}, which is outside of it")
-    return path

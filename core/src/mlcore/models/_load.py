@@ -22,11 +22,13 @@ class Model:
     def __init__(self, info: ModelInfo, unwrapped: Any, predictor: Callable[[Any, Mapping[str, Any]], Any]) -> None:
         self.info = info
         self._unwrapped, self._predictor, self._signature = unwrapped, predictor, info.signature
+        example = info.raw.get("saved_input_example_info") or {}
+        self._frame = example.get("type") != "json_object"  # lists and dicts for whom they were the example
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Return what the model says of `data`, which is checked against its signature. Raises `SchemaMismatch`."""
         if self._signature is not None:
-            data, params = self._signature.enforce(data), self._signature.enforce_params(params)
+            data, params = self._signature.enforce(data, frame=self._frame), self._signature.enforce_params(params)
         return self._predictor(data, params or {})
 
     def unwrap(self) -> Any:
@@ -52,11 +54,11 @@ def load_folder(
     try:
         with allowed.code(info.folder / "code"):
             unwrapped = reader.load(info.folder, config, allowed)
+        return Model(info, unwrapped, reader.predictor(unwrapped, config))
     except MlcoreError:
         raise
     except Exception as error:
         raise ModelError(f"flavor {name!r} cannot read {what}: {type(error).__name__}: {error}") from error
-    return Model(info, unwrapped, reader.predictor(unwrapped, config))
 
 
 def _readable(info: ModelInfo) -> str:

@@ -15,6 +15,8 @@ from mlcore.models._types import SCALARS, Type, text
 
 __all__ = ["Signature"]
 
+Fields = tuple[Mapping[str, Any], ...]
+
 _NAMES = (*SCALARS, "any", "sparkml_vector")
 _PARAMS = {*SCALARS, "object"} - {"binary"}
 
@@ -42,30 +44,30 @@ def _need(spec: Mapping[str, Any]) -> dict[str, bool]:
     return {} if spec["type"] == "tensor" else {"required": bool(spec.get("required", True))}
 
 
-def _schema(fields: Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
-    given = [] if fields is None else list(fields)
+def _fields(given: Iterable[Mapping[str, Any]] | None) -> Fields | None:
+    if given is None:
+        return None
+    given = list(given)
     names = [each["name"] for each in given if each.get("name") is not None]
-    found = tuple(_type(each) | ({"name": each["name"]} if names else {}) | _need(each) for each in given)
     if names and not (len(names) == len({*names}) == len(given) and all(isinstance(name, str | int) for name in names)):
         raise InvalidValue(f"either all columns have a name, a text or number of its own, or none has: {names}")
-    if len({"tensor-spec" in each for each in found}) > 1 or (fields is not None and not found):
+    found = tuple(_type(each) | ({"name": each["name"]} if names else {}) | _need(each) for each in given)
+    if len({"tensor-spec" in each for each in found}) != 1:
         raise InvalidValue("a schema is made of columns or of tensors, not of both nor of nothing")
-    if not names and not (all(each.get("required", len(found) == 1) for each in found)):
+    if not names and not all(each.get("required", len(found) == 1) for each in found):
         raise InvalidValue("optional columns and several tensors need names")
-    return found or None
+    return found
 
 
-def _params(params: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def _params(given: Iterable[Mapping[str, Any]]) -> Fields:
     found = []
-    for each in params:
-        kind = _type({"type": each.get("dtype"), **each})
-        if kind["type"] not in _PARAMS or each.get("shape") not in (None, [-1], (-1,)):
-            raise InvalidValue(
-                f"parameter {each['name']!r} cannot be {text(kind)}, only a scalar, a list, or an object"
-            )
-        shape = None if each.get("shape") is None else [-1]
+    for each in given:
+        name, shape = each["name"], None if each.get("shape") is None else list(each["shape"])
+        kind = _type({"type": each.get("dtype"), **each})  # old MLflow says dtype
+        if kind["type"] not in _PARAMS or shape not in (None, [-1]) or (shape and "properties" in kind):
+            raise InvalidValue(f"parameter {name!r} is no text, number, boolean, date, list of these, or object")
         default = json.loads(json.dumps(each["default"], default=lambda value: value.isoformat()))
-        found.append({"name": str(each["name"]), "default": default, "shape": shape, **kind})
+        found.append({"name": str(name), "default": default, "shape": shape, **kind})
     return tuple(found)
 
 
@@ -78,18 +80,17 @@ class Signature:
     of such with ``"shape": [-1]``. Names may be left out, ``required`` too. Raises `InvalidValue` for anything else.
     """
 
-    inputs: tuple[Mapping[str, Any], ...] | None = attrs.field(default=None, converter=_schema)
-    outputs: tuple[Mapping[str, Any], ...] | None = attrs.field(default=None, converter=_schema)
-    params: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_params)
+    inputs: Fields | None = attrs.field(default=None, converter=_fields)
+    outputs: Fields | None = attrs.field(default=None, converter=_fields)
+    params: Fields = attrs.field(default=(), converter=_params)
 
     @classmethod
     def from_mlmodel(cls, content: Mapping[str, Any]) -> Signature:
         """Return the signature that stands in an MLmodel file, whoever wrote it.
 
-        Raises `InvalidValue`, `ValueError`, `TypeError`, `AttributeError` or `LookupError` if it cannot be read.
+        Raises `ValueError` (of which `InvalidValue` is one), `TypeError`, `AttributeError` or `LookupError`.
         """
-        found = {key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)}
-        return cls(**found)
+        return cls(**{key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)})
 
     def to_mlmodel(self) -> dict[str, str | None] | None:
         """Return what stands in an MLmodel file: None if inputs or outputs are not known, since readers need both."""
@@ -111,11 +112,10 @@ class Signature:
         known = {each["name"]: each for each in self.params}
         there = ", ".join(known) or "none"
         problems = [f"parameter {name!r} is unknown: there is {there}" for name in params or () if name not in known]
-        found = {name: deepcopy(spec["default"]) for name, spec in known.items()} | dict(params or {})
-        for name, spec in known.items():
+        found = {name: deepcopy(each["default"]) for name, each in known.items()} | dict(params or {})
+        for name, each in known.items():
             with noted(problems, f"parameter {name!r}"):
-                kind = {"type": "array", "items": spec} if spec["shape"] else spec
-                found[name] = None if found[name] is None else fit_value(found[name], kind)
+                found[name] = None if found[name] is None else fit_value(found[name], _whole(each))
         refuse(problems, "parameters")
         return found
 
@@ -124,14 +124,16 @@ class Signature:
 
     def _lines(self) -> Iterator[str]:
         for title, fields in attrs.asdict(self, recurse=False).items():
-            yield from [title] if fields else []
-            for each in fields or ():
-                kind = text({"type": "array", "items": each} if each.get("shape") else each)
-                last = (
-                    f"default {each['default']!r}"
-                    if title == "params"
-                    else ""
-                    if each.get("required", True)
-                    else "optional"
-                )
-                yield f"  {each.get('name', '-')!s:<24} {kind:<16} {last}".rstrip()
+            rows = [(str(each.get("name", "-")), text(_whole(each)), _rest(each)) for each in fields or ()]
+            widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+            yield from [title] if rows else []
+            for row in rows:
+                yield "  " + "  ".join(map(str.ljust, row, widths)).rstrip()
+
+
+def _whole(param: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"type": "array", "items": param} if param.get("shape") else param
+
+
+def _rest(each: Mapping[str, Any]) -> str:
+    return f"default {each['default']!r}" if "default" in each else "" if each.get("required", True) else "optional"

@@ -93,9 +93,7 @@ class Trust:
             note, self._note = self._note, ""
             return _log.warning(note) if note else None
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        listed = (
-            f" {', '.join(map(repr, missing[:10]))}{more}" if missing else ""
-        )  # repr: who made the model chose them
+        listed = f" {', '.join(map(repr, missing[:10]))}{more}" if missing else ""  # repr: a stranger chose them
         by_name = f"trust=[{', '.join(map(repr, missing))}] allows just these names, " if 0 < len(missing) <= 10 else ""
         raise Untrusted(
             f"{self.what} would run code: {what}{listed}. If you know who made it: {by_name}trust=True all it asks "

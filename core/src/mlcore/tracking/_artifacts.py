@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -71,12 +72,12 @@ class Artifacts:
         single = name in found
         start = name.rfind("/") + 1 if single else len(name) + bool(name)
         files = {path[start:]: file for path, file in found.items()}
-        if dst is None and files and all(map(_is_here, files, files.values())):
+        bases = {_base(*each) for each in files.items()}
+        if dst is None and len(bases) == 1 and "" not in bases:
             if wrong := artifacts.check(files):
                 told = "; ".join(f"{path} {problem}" for path, problem in wrong.items())
                 raise DigestMismatch(f"run {self._run.id}: {told}")
-            short, file = next(iter(files.items()))
-            return Path(file.path if single else file.path.removesuffix(f"/{short}"))
+            return Path(bases.pop(), name[start:])
         folder = cached(files) if dst is None else Path(dst)
         if single and dst is not None and not folder.is_dir():
             files, folder = {folder.name: found[name]}, folder.parent
@@ -94,8 +95,7 @@ class Artifacts:
 
     def verify(self) -> Listing[Artifact]:
         """Read every file, and return those that are missing or not what was stored, each with its `problem`."""
-        files = self._files("") if self._run._backend.uri != OFF else {}
-        wrong = artifacts.check(files)
+        wrong = artifacts.check(self._files(""))
         return Listing(attrs.evolve(each, problem=wrong[each.path]) for each in self.list() if each.path in wrong)
 
     def _files(self, name: str) -> dict[str, File]:
@@ -109,8 +109,8 @@ class Artifacts:
             files[each.path] = File(*place, each.size, each.sha256)
         if name and not found:
             others = [each.path for each in self.list()]
-            told = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
-            raise ArtifactNotFound(f"run {self._run.id} has no file {name!r}; it has {told or 'none'}")
+            told = ", ".join([*others[:10], *["..."] * (len(others) > 10)]) or "none"
+            raise ArtifactNotFound(f"run {self._run.id} has no file {name!r}; it has {told}")
         return files
 
 
@@ -141,19 +141,13 @@ class Keeping(Thing):
 
     def log_bytes(self, data: Any, name: str) -> None:
         """Keep bytes, or what has a buffer of them, as a file."""
-        try:
-            content = memoryview(data).tobytes()
-        except TypeError:
-            raise InvalidValue(f"{name!r:.80}: {type(data).__name__} {data!r:.80} has no bytes") from None
-        self._keep({name: content})
+        self._keep({name: memoryview(data).tobytes()})
 
     def log_text(self, text: str, name: str) -> None:
         """Keep text as a file, in UTF-8."""
-        try:
-            data = text.encode()
-        except (AttributeError, UnicodeError) as error:
-            raise InvalidValue(f"{name!r:.80}: {type(text).__name__} {text!r:.80} is no text: {error}") from None
-        self._keep({name: data})
+        if not isinstance(text, str):
+            raise InvalidValue(f"{name!r:.80}: {type(text).__name__} {text!r:.80} is no text")
+        self._keep({name: text.encode()})
 
     def log_dict(self, obj: Any, name: str) -> None:
         """Keep a dict, or another value, as JSON, or as YAML if the name ends in ``.yaml`` or ``.yml``."""
@@ -168,32 +162,32 @@ class Keeping(Thing):
     def log_figure(self, figure: Any, name: str) -> None:
         """Keep a figure of matplotlib, plotly or their like, in the format that the end of `name` says."""
         _, dot, ending = name.rpartition(".")
-        data, text = BytesIO(), StringIO()
-        if hasattr(figure, "savefig"):
-            figure.savefig(data, format=ending if dot else None)
-        elif hasattr(figure, "write_html") and ending in ("html", "htm"):
+        if hasattr(figure, "write_html") and ending == "html":
+            text = StringIO()
             figure.write_html(text)
-        elif hasattr(figure, "write_image"):
-            figure.write_image(data, format=ending if dot else None)
-        else:
+            return self.log_text(text.getvalue(), name)
+        draw = getattr(figure, "savefig", None) or getattr(figure, "write_image", None)
+        if draw is None:
             raise InvalidValue(f"{type(figure).__name__} is no figure: it has neither savefig nor write_image")
-        self._keep({name: data.getvalue() or text.getvalue().encode()})
+        data = BytesIO()
+        draw(data, format=ending if dot else None)
+        return self.log_bytes(data.getvalue(), name)
 
     def log_reference(self, uri: _Path, name: str | None = None) -> None:
         """Record where a file, or every file of a folder, lies, with size and sha256, and copy nothing."""
         if self._backend.uri == OFF:
             return
         filesystem, path = artifacts.open_backend(uri)
-        text = os.fspath(uri).rstrip("/")
-        text, path = text if "://" in text else path.rstrip("/"), path.rstrip("/")
-        found = artifacts.hash_files(artifacts.list_files(filesystem, path))
-        if not found:
-            raise ArtifactNotFound(f"there is no file at {uri}")
-        name, uris = text.rpartition("/")[2] if name is None else name, {}
+        text, path = os.fspath(uri).rstrip("/"), path.rstrip("/")
+        head, *rest = (text if "://" in text else path).split("::")
+        name = head.rpartition("/")[2] if name is None else name
+        found, records = artifacts.hash_files(artifacts.list_files(filesystem, path)), {}
         for short, file in found.items():
             inner = "" if file.path.rstrip("/") == path else f"/{short}"
-            uris[artifacts.safe_path(name + inner)] = _record(file) | {"uri": text + inner}
-        self._note(uris)
+            records[artifacts.safe_path(name + inner)] = _record(file) | {"uri": "::".join([head + inner, *rest])}
+        if not found:
+            raise ArtifactNotFound(f"there is no file {uri}")
+        self._note(records)
 
     def _keep(self, sources: Mapping[str, Any]) -> None:
         if self._backend.uri == OFF:
@@ -217,17 +211,13 @@ class Keeping(Thing):
         """Return where the run's files are, or go."""
         if not self._kept_in:
             entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
-            known = entity.fields.get("artifacts")
-            if known is None and own and (chosen is None or entity.attributes.get("artifacts")):
-                known = own
-            elif known is None and chosen is not None:
-                known = f"{chosen.value.rstrip('/')}/{entity.parent}/{self.id}/artifacts"
-            if known is None:
-                raise ArtifactError(
-                    f"store {self._backend.uri} keeps no files: say where they go, as a path or URI, "
-                    "in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"
-                )
-            self._kept_in = str(known)
+            place = entity.fields.get("artifacts")
+            if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
+                place = f"{chosen.value.rstrip('/')}/{entity.parent}/{self.id}/artifacts"
+            self._kept_in = str(place or own)
+        if not self._kept_in:
+            remedy = "say where they go, as a path or URI, in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"
+            raise ArtifactError(f"store {self._backend.uri} keeps no files: {remedy}")
         return self._kept_in
 
     def _own_place(self) -> str:
@@ -241,22 +231,22 @@ def _record(file: File) -> dict[str, Any]:
 def _artifact(path: str, value: Any) -> Artifact:
     """Read a record, which may be of any make: what it lacks fits no file."""
     known = value if isinstance(value, Mapping) else {}
-    size, uri = known.get("size"), known.get("uri")
-    size = size if isinstance(size, int) else 0
-    return Artifact(path, size, str(known.get("sha256") or "unknown"), None if uri is None else str(uri))
+    size = known["size"] if isinstance(known.get("size"), int) else 0
+    return Artifact(path, size, str(known.get("sha256") or "unknown"), known.get("uri") and str(known["uri"]))
 
 
-def _is_here(name: str, file: File) -> bool:
-    return getattr(file.filesystem, "local_file", False) and file.path.endswith(f"/{name}")
+def _base(name: str, file: File) -> str:
+    """Return the folder on this machine in which `file` has that name, empty if there is none."""
+    here = getattr(file.filesystem, "local_file", False) and file.path.endswith(f"/{name}")
+    return file.path.removesuffix(f"/{name}") if here else ""
 
 
 def cached(files: Mapping[str, File]) -> Path:
+    """Return the folder of the user's cache for these files, which nobody else reads."""
     from hashlib import sha256
 
     digest = sha256(to_json({name: file.sha256 for name, file in sorted(files.items())})).hexdigest()
     folder = user_cache() / "artifacts" / digest[:32]
-    try:
+    with suppress(OSError):  # getting them tells
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"cannot make {folder}: {error.strerror}; say where to copy to: get(name, dst)") from error
     return folder

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+from collections.abc import Callable
 from io import BufferedWriter, FileIO
 from typing import IO, Any
 
@@ -35,17 +36,17 @@ class Files(LocalFileSystem):  # type: ignore[misc]
 
     atomic_put = True
 
-    def put_hashed(self, lpath: str, rpath: str, callback: Callback = DEFAULT_CALLBACK) -> tuple[str, int]:
-        """Store a local file, and return the sha256 and the size of what was stored."""
+    def put_hashed(self, lpath: str, rpath: str, tick: Callable[[int], object]) -> tuple[int, str]:
+        """Store a local file, and return the size and sha256 of what was stored; tell `tick` of bytes as they go."""
         with open(lpath, "rb", buffering=0) as source, _Whole(self._strip_protocol(rpath)) as file:
-            return _copy(source, file, file.temporary, callback)
+            return _copy(source, file, file.temporary, tick)
 
     def put_file(self, path1: str, path2: str, callback: Callback = DEFAULT_CALLBACK, **_: Any) -> None:
         """See `fsspec.AbstractFileSystem.put_file`."""
         path1 = self._strip_protocol(path1)
         if os.path.isdir(path1):
             return self.makedirs(path2, exist_ok=True)  # type: ignore[no-any-return]
-        self.put_hashed(path1, path2, callback)
+        self.put_hashed(path1, path2, callback.relative_update)
         return None
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
@@ -58,7 +59,7 @@ class Files(LocalFileSystem):  # type: ignore[misc]
         if hasattr(path2, "write") or os.path.isdir(path1):
             return super().get_file(path1, path2, **kwargs)  # type: ignore[no-any-return]
         with open(path1, "rb", buffering=0) as source, open(path2, "wb") as file:
-            _copy(source, file, path2, callback)
+            _copy(source, file, path2, callback.relative_update)
         return None
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
@@ -128,8 +129,8 @@ class _Whole(BufferedWriter):
         self.discard()
 
 
-def _copy(source: IO[bytes], file: IO[bytes], path: str, callback: Callback) -> tuple[str, int]:
-    """Clone or copy a file; return the sha256 and size of what `path` then has, whatever becomes of the source."""
+def _copy(source: IO[bytes], file: IO[bytes], path: str, tick: Callable[[int], object]) -> tuple[int, str]:
+    """Clone or copy a file; return the size and sha256 of what `path` then has, whatever becomes of the source."""
     digest, size = hashlib.sha256(), 0
     try:
         fcntl.ioctl(file.fileno(), _FICLONE, source.fileno())
@@ -144,5 +145,5 @@ def _copy(source: IO[bytes], file: IO[bytes], path: str, callback: Callback) -> 
                 file.write(chunk)
             digest.update(chunk)
             size += len(chunk)
-            callback.relative_update(len(chunk))
-    return digest.hexdigest(), size
+            tick(len(chunk))
+    return size, digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import attrs
 
 from mlcore import plugins
 from mlcore.errors import ModelError
-from mlcore.models import read_model
+from mlcore.models import Trust, read_model
 
 __all__ = ["Checked", "check_model"]
 
@@ -39,13 +40,17 @@ def check_model(
     """Load a model in a virtual environment made of its requirements.txt, and predict its example.
 
     The environment also gets the very mlcore and flavor that are installed here, and leaves out ``mlflow``, which only
-    serves. Uses ``uv`` where there is one. Raises `ModelError` with what pip or the model said.
+    serves. Uses ``uv`` where there is one. Installing runs code as loading does, so what is not installed here already
+    needs trust, as ``trust=["lightgbm==4.6.0"]``. Raises `Untrusted`, or `ModelError` with what pip or the model said.
     """
     started, info = time.monotonic(), read_model(folder)
     if "saved_input_example_info" not in info.raw:
         raise ModelError(f"model {folder} has no example to predict: save it with input_example=")
     lines = (folder / "requirements.txt").read_text(encoding="utf-8").split("\n")
     needed = [line for line in lines if line and not line.startswith(("#", "mlflow"))]
+    allowed = Trust.of(everything or trust or None, digest=info.verify(), what=f"model {folder}")
+    if strange := [line for line in needed if not _is_here(line)]:
+        allowed.demand("its requirements install", *strange)
     provider = plugins.provided("flavors").get(info.flavor, [])
     own = ["mlcore", "mlcore-local", *(plugin.distribution for plugin, _ in provider if plugin.distribution)]
     with tempfile.TemporaryDirectory(prefix="mlcore-check-") as place:
@@ -61,6 +66,15 @@ def check_model(
         trusted = ["--trust-all"] if everything else [part for name in trust for part in ("--trust", name)]
         said = _run([python, "-I", "-m", "mlcore", "models", "predict", str(folder), "--example", *trusted], cwd=place)
     return Checked(json.loads(said)["predictions"], tuple(needed), time.monotonic() - started)
+
+
+def _is_here(requirement: str) -> bool:
+    """Tell whether a line of requirements is no option, path or URL, but a distribution that is installed here."""
+    plain = re.fullmatch(r"([A-Za-z0-9][\w.-]*)(\[[\w,. -]*\])?(\s*[=<>!~]=?=?\s*[\w.*+]+,?)*(\s*;[^@]*)?", requirement)
+    try:
+        return bool(plain and metadata.version(plain[1]))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _source(distribution: str) -> str:

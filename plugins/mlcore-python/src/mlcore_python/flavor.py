@@ -16,9 +16,10 @@ from typing import Any
 import cloudpickle
 
 from mlcore import PythonModel
-from mlcore.errors import ModelError
-from mlcore.models import Flavor, Saved, Trust, file_in, pickled_names, signature_of
+from mlcore.errors import InvalidValue, ModelError
+from mlcore.models import Flavor, Saved, Trust, file_in, pickled_names
 from mlcore_python import loader, standin
+from mlcore_python.hints import signature_of
 
 __all__ = ["PythonFunction"]
 
@@ -49,7 +50,7 @@ class PythonFunction(Flavor):
         defined within functions) as its code.
         """
         if options:
-            raise ModelError(f"the flavor {self.name} knows no option {', '.join(options)}; it knows artifacts")
+            raise InvalidValue(f"the flavor {self.name} knows no option {', '.join(options)}; it knows artifacts")
         config: dict[str, Any] = {"loader_module": _write_loader(folder), "code": "code"}
         self._written, signature = (model, folder), None
         if isinstance(model, str | Path):

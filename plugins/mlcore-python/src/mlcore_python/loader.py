@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,36 @@ __all__: list[str] = []
 
 
 class _Model:
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, root: Path) -> None:
+        self.model, self._undo = model, _undo(root)
         self._predict = getattr(model, "predict", model)
         self._whole = "params" in inspect.signature(self._predict).parameters
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        given = params or {}
+        given, data = params or {}, self._undo(data) if hasattr(data, "to_dict") else data
         return self._predict(data, params=given) if self._whole else self._predict(data, **given)
+
+
+def _undo(root: Path) -> Callable[[Any], Any]:
+    """Return what makes MLflow's frames again what the model takes: lists, dicts or values, as its example was."""
+    import yaml
+
+    about = yaml.safe_load((root / "MLmodel").read_text(encoding="utf-8"))
+    fields = json.loads((about.get("signature") or {}).get("inputs") or "[]")
+    unnamed = len(fields) == 1 and not {"name", "tensor-spec"} & fields[0].keys()
+    info = about.get("saved_input_example_info") or {"type": "json_object" if unnamed else "dataframe"}
+    if info["type"] != "json_object":
+        return lambda frame: frame
+    example: Any = json.loads((root / info["artifact_path"]).read_bytes()) if "artifact_path" in info else []
+    example = example["inputs"] if info.get("params") else example
+    if unnamed:
+        return lambda frame: frame.iloc[:, 0].tolist() if isinstance(example, list) else frame.iloc[0, 0]
+    if isinstance(example, list):
+        return lambda frame: frame.to_dict("records")
+    lists = any(isinstance(value, list) for value in example.values()) and not any(
+        field["type"] == "array" for field in fields
+    )
+    return lambda frame: frame.to_dict("list") if lists else frame.to_dict("records")[0]
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> _Model:  # noqa: ARG001
@@ -43,4 +67,4 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> _Mode
     if hasattr(model, "load"):
         files = root / "artifacts"
         model.load({each.name: next(each.iterdir()) for each in (files.iterdir() if files.is_dir() else ())})
-    return _Model(model)
+    return _Model(model, root)

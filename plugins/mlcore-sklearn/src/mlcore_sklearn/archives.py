@@ -99,7 +99,7 @@ def read(path: Path, trust: Trust, code: Path) -> Any:
                 _demand_what_they_are(nodes, {*names}, trust)
                 model = skops.io.load(path, trusted=[*harmless, *names])
         soundness.examine(model)
-    except MlcoreError:
+    except (MlcoreError, Warning):  # a warning that is an error to somebody, such as scikit-learn's of its version
         raise
     except soundness.Unsound as error:
         raise ModelError(f"{path} was damaged or forged, and using it could crash the process: {error}") from error

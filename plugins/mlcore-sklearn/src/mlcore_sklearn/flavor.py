@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
+import inspect
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from mlcore.errors import InvalidValue, ModelError, UnsafePath
-from mlcore.models import Flavor, Saved, Trust
+from mlcore.errors import InvalidValue, ModelError
+from mlcore.models import Flavor, Saved, Trust, file_in, read_model
 from mlcore_sklearn import archives, inputs, pickles
 
 __all__ = ["Sklearn"]
 
+_log = logging.getLogger("mlcore")
 # What a prediction may be, in the order in which a model is asked for it when nobody says.
 _ASKED = ("predict", "transform")
 _OFFERED = (
@@ -35,12 +37,15 @@ class Sklearn(Flavor):
 
     name = "sklearn"
 
+    def __init__(self) -> None:
+        self._generic: str | None = None  # what MLflow's generic reader asks, if this is told nothing
+
     def save(
         self,
         model: Any,
         folder: Path,
         *,
-        example: Any = None,  # noqa: ARG002  the interface's: nothing here depends on it
+        example: Any = None,  # noqa: ARG002 - nothing here depends on the data
         predict_fn: str | None = None,
         serialization: str | None = None,
         **options: Any,
@@ -63,30 +68,38 @@ class Sklearn(Flavor):
             try:
                 kept = _as_archive(model, folder, code)
             except ModelError as error:
-                warnings.warn(f"saved with cloudpickle, which readers must trust: {error}", stacklevel=2)
+                _log.warning("saved with cloudpickle, which readers must trust: %s", error)
         kept = kept or _as_pickle(model, folder, code)
         loader = "mlflow.sklearn" if method in _MLFLOW else inputs.write_loader(code)
+        frames = ("pandas",) if hasattr(model, "feature_names_in_") else ()
         return attrs.evolve(
             kept,
+            requirements=(*kept.requirements, *frames),
             config={**kept.config, "sklearn_version": sklearn.__version__, "predict_fn": method},
             python_function={"loader_module": loader, "model_path": kept.config["pickled_model"], "predict_fn": method},
         )
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
         """Read the archive against the reader's trust, or the pickle through it."""
-        path = _inside(folder, config.get("pickled_model", "model.pkl"))
+        if "predict_fn" not in config:
+            self._generic = read_model(folder).flavors.get("python_function", {}).get("predict_fn")
+        path = file_in(folder, config.get("pickled_model", "model.pkl"))
         kind = config.get("serialization_format") or "pickle"  # what MLflow wrote before it wrote this
         if kind == "skops":
             return archives.read(path, trust, folder / "code")
         if kind in {"pickle", "cloudpickle"}:
-            return trust.unpickle(path)
+            with trust.code(folder / "code"):
+                return trust.unpickle(path)
         raise ModelError(f"{path}: serialization_format is {kind!r}; this reads skops, cloudpickle and pickle")
 
     def predictor(self, model: Any, config: Mapping[str, Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
         """Return a function that asks the model's method, with columns by their names and params as its arguments."""
-        method = getattr(model, method_of(model, config.get("predict_fn")))
+        name = method_of(model, config.get("predict_fn", self._generic))
+        method = getattr(model, name)
 
         def predict(data: Any, params: Mapping[str, Any]) -> Any:
+            if params:
+                _need_parameters(f"{_kind(model)}.{name}", method, params)
             return method(inputs.as_fitted(model, data), **params)
 
         return predict
@@ -101,6 +114,13 @@ def method_of(model: Any, name: str | None = None) -> str:
     asked = " or ".join(_ASKED) if name is None else name
     also = " only fits and predicts at once, so there is nothing to load" if not has else f" has {has}"
     raise ModelError(f"a {_kind(model)} has no {asked} for new data; it{also}; choose one with predict_fn=")
+
+
+def _need_parameters(name: str, method: Callable[..., Any], params: Mapping[str, Any]) -> None:
+    takes = inspect.signature(method).parameters
+    for each in params:
+        if each not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+            raise InvalidValue(f"{name} takes no parameter {each!r}; it takes {', '.join(takes)}")
 
 
 def _as_archive(model: object, folder: Path, code: Path) -> Saved:
@@ -133,15 +153,6 @@ def _warn_unless_fitted(model: Any) -> None:
     try:
         check_is_fitted(model)
     except NotFittedError:
-        warnings.warn(f"this {_kind(model)} is not fitted: loaded, it will not predict", stacklevel=3)
+        _log.warning("this %s is not fitted: fit it before it is saved, or it will not predict", _kind(model))
     except TypeError:
         return  # what is no estimator to scikit-learn cannot be asked
-
-
-def _inside(folder: Path, name: object) -> Path:
-    path = (folder / str(name)).resolve()
-    if not path.is_relative_to(folder.resolve()) or path == folder.resolve():
-        raise UnsafePath(f"{folder / 'MLmodel'}: pickled_model is {name!r}, which leads out of the model")
-    if not path.is_file():
-        raise ModelError(f"{folder / 'MLmodel'}: pickled_model is {name!r}, and there is no such file")
-    return path

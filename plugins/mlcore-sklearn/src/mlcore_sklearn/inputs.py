@@ -16,7 +16,7 @@ LOADER = "mlcore_sklearn_loader"
 _LOADER_CODE = '''\
 """Let MLflow ask a scikit-learn model for what its own loader does not hand on, such as transform."""
 
-from mlflow.sklearn import _load_pyfunc as _load_sklearn
+from importlib import import_module
 
 
 class _Model:
@@ -30,7 +30,8 @@ class _Model:
 
 
 def _load_pyfunc(path, model_config=None):
-    return _Model(_load_sklearn(path).get_raw_model())
+    loaded = import_module("mlflow.sklearn")._load_pyfunc(path)
+    return _Model(loaded.get_raw_model())
 '''
 
 
