@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
-
-# What tests trust is no trust of whoever runs them.
-os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="mlcore-tests-")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ALL = os.environ.get("MLCORE_TEST_ALL") == "1"
