@@ -26,7 +26,7 @@ __all__ = ["Unreadable", "Written", "read", "write"]
 SMALL = 4_000_000
 
 
-class Unreadable(Exception):
+class Unreadable(ModelError):
     """Say why a reader could not load this model from a skops archive."""
 
 
@@ -99,10 +99,10 @@ def read(path: Path, trust: Trust, code: Path) -> Any:
                 _demand_what_they_are(nodes, {*names}, trust)
                 model = skops.io.load(path, trusted=[*harmless, *names])
         soundness.examine(model)
-    except (MlcoreError, Warning):  # a warning that is an error to somebody, such as scikit-learn's of its version
-        raise
     except soundness.Unsound as error:
         raise ModelError(f"{path} was damaged or forged, and using it could crash the process: {error}") from error
+    except (MlcoreError, Warning):  # a warning that is an error to somebody, such as scikit-learn's of its version
+        raise
     except ModuleNotFoundError as error:
         where = "in the model's own code/, which takes trust=True" if error.name in _own(code) else "not installed"
         raise NotInstalled(f"{path} needs the module {error.name}, which is {where}") from error
