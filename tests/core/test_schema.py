@@ -117,6 +117,13 @@ class TestCasts:
         """Guards dates and bytes in requests."""
         assert cell(value, kind) == expected
 
+    def test_dates_with_and_without_a_time_zone_do_not_mix(self) -> None:
+        """Guards against an hour that nobody meant."""
+        frame = pd.DataFrame({"a": ["2024-01-01T00:00:00+01:00", "2024-01-01"]})
+        with pytest.raises(SchemaMismatch, match="column 'a': expected datetime, was given"):
+            enforced(frame, column("datetime"))
+        assert enforced(frame[:1], column("datetime"))["a"].dt.tz is not None
+
     @pytest.mark.parametrize("kind", ["float", "double", "datetime"])
     def test_a_missing_number_or_date_is_a_value(self, kind: str) -> None:
         """Guards models that impute, and were shown an example without holes; MLflow lets these pass too."""
@@ -300,6 +307,14 @@ class TestWithoutNames:
         found = enforced(pd.Series([1, 2], dtype="int8"), column("long", None))
         assert (type(found), found.dtype) == (pd.Series, "int64")
         assert enforced(np.array([1, 2], "int8"), column("long", None)).dtype == "int64"
+
+    def test_what_looks_like_an_array_is_one(self) -> None:
+        """Guards arrays of other libraries, such as pandas' own or torch's."""
+        index, longs = pd.Index([1, 2]), pd.array([1, 2], "Int64")
+        assert infer_signature(index) == infer_signature(np.array([1, 2])) == infer_signature(longs)
+        assert infer_signature(index).enforce(index) is index
+        assert enforced(longs, column("double", None)).tolist() == [1.0, 2.0]
+        assert enforced([{"a": index}], {"name": "a"} | array("long"), frame=False)[0]["a"] is index
 
     def test_errors_say_which_row(self) -> None:
         """Guards the row."""

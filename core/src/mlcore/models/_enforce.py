@@ -74,6 +74,10 @@ def fit_value(value: Any, kind: Any, where: str = "") -> Any:
     given, form = type_of(value), form_of(value)
     if kind["type"] == "any" or given == {key: kind[key] for key in given if key in kind}:
         return value
+    if form == "array":
+        import numpy
+
+        value = numpy.asarray(value)
     wanted: Any = {"type": "array", "items": {"type": "double"}} if kind["type"] == "sparkml_vector" else kind
     match wanted:
         case {"type": "array", "items": {"type": name}} if form == "array" and value.ndim == 1 and name in _DTYPES:
@@ -190,20 +194,28 @@ def _fit_records(fields: Fields, data: Any, problems: list[str]) -> Any:
 def _fit_frame(fields: Fields, names: list[Any], data: Any, problems: list[str]) -> Any:
     """Return the columns of the schema, of data that hold them in whatever form."""
     form, frame = form_of(data), _to_frame(fields, names, data)
-    labels, fitted = list(frame.columns), dict[int, Any]()
+    labels, dtypes, fitted = list(frame.columns), list(frame.dtypes), dict[int, Any]()
+    places = {label if names else at: at for at, label in enumerate(labels)}
     for place, field in enumerate(fields):
-        name = field.get("name", place)
-        found = [at for at, label in enumerate(labels) if label == name] if names else [place][: len(labels) - place]
+        at, name, dtype = places.get(field.get("name", place)), field.get("name", place), _DTYPES.get(field["type"])
         with noted(problems, f"column {name!r}"):
-            if len(found) == 1:
-                fitted[found[0]] = _fit_column(frame.iloc[:, found[0]], field, plain=form in ("list", "map", "value"))
-            elif found or field["required"]:
-                raise _refusal(field, f"{len(found) or 'none'} of that name, among {', '.join(map(str, labels))}")
+            if (at is None and field["required"]) or (names and len(places) < len(labels) and labels.count(name) > 1):
+                raise _refusal(
+                    field, f"{labels.count(name) or 'none'} of that name, among {', '.join(map(str, labels))}"
+                )
+            if at is not None:
+                as_it_is = dtype and dtypes[at] == dtype  # which costs nothing, and is the rule
+                fitted[at] = (
+                    None if as_it_is else _fit_column(frame.iloc[:, at], field, form in ("list", "map", "value"))
+                )
     if form == "polars":
-        return data.select([labels[place] for place in fitted])
-    frame = frame.iloc[:, list(fitted)].copy(deep=False)
+        return data.select([labels[at] for at in fitted])
+    frame = frame if list(fitted) == [*range(len(labels))] else frame.iloc[:, list(fitted)]
+    if any(column is not None for column in fitted.values()):
+        frame = frame.copy(deep=False)
     for place, column in enumerate(fitted.values()):
-        frame.isetitem(place, column)
+        if column is not None:
+            frame.isetitem(place, column)
     return frame
 
 
@@ -235,20 +247,24 @@ def _to_frame(fields: Fields, names: list[Any], data: Any) -> Any:
 def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> Any:
     """Return a pandas series as the column is specified."""
     kind, missing = field["type"], values.isna()
-    if field["required"] and kind not in _MISSING_IS_A_VALUE and missing.any():
+    dtype, holes = _DTYPES.get(kind), bool(missing.any())
+    if holes and field["required"] and kind not in _MISSING_IS_A_VALUE:
         raise _refusal(field, f"nothing in row {missing.to_numpy().argmax()}")
-    dtype, holes = _DTYPES.get(kind), bool(missing.any()) and kind not in ("float", "double")
-    numbers = values.infer_objects() if values.dtype.kind == "O" and not missing.any() else values
-    if dtype and numbers.dtype.kind in "biuf":
-        _cast(numbers[~missing].to_numpy(), dtype, field, plain or numbers is not values)
-        return numbers if holes or numbers.dtype == dtype else numbers.astype(dtype)
-    if kind in ("any", (type_of_dtype(values.dtype) or ANY)["type"]):
-        return values
+    better = values.infer_objects() if values.dtype.kind == "O" else values
+    keep = holes and kind not in ("float", "double")  # what is missing has no place in NumPy's integers and booleans
+    if dtype and better.dtype.kind in "biuf" and (better is values or not holes):
+        _cast(better[~missing].to_numpy(), dtype, field, plain or better is not values)
+        return better if keep or better.dtype == dtype else better.astype(dtype)
+    if kind in ("any", (type_of_dtype(better.dtype) or ANY)["type"]):
+        return better if kind == "datetime" else values
     old = list(values)
     new = [None if gone else fit_value(old[row], field, f"row {row}") for row, gone in enumerate(missing)]
     if kind != "datetime" and not dtype and all(map(operator.is_, old, new)):
         return values
     import pandas
 
-    found = pandas.Series(new, values.index, "object" if holes else dtype, values.name)
-    return pandas.to_datetime(found) if kind == "datetime" else found
+    found = pandas.Series(new, values.index, "object" if kind == "datetime" or (keep and dtype) else dtype, values.name)
+    try:
+        return pandas.to_datetime(found) if kind == "datetime" else found
+    except ValueError as error:  # some dates have a time zone, some have none
+        raise _refusal(field, error) from error

@@ -49,7 +49,7 @@ def _fields(data: Any) -> list[dict[str, Any]]:
 
 
 def _column(values: Any, name: Any) -> dict[str, Any]:
-    missing = values.isna()
+    missing, values = values.isna(), values.infer_objects()
     kind = type_of_dtype(values.dtype) or type_of_all(values[~missing])
     return {**kind, "name": name, "required": name is None or not missing.any()}
 
@@ -60,7 +60,7 @@ def _tensor(data: Any) -> dict[str, Any]:
 
         data = numpy.asarray(data)
     dtype = {"U": "str", "T": "str", "S": "bytes"}.get(data.dtype.kind, data.dtype.name)  # without these values' width
-    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *data.shape[1:]]}}
+    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *data.shape[1:]][: data.ndim]}}
 
 
 def _param(name: str, value: Any) -> dict[str, Any]:

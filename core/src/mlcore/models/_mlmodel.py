@@ -15,7 +15,7 @@ from mlcore.errors import DigestMismatch, NotAModel, NotFound, UnsafePath
 from mlcore.models._example import load_example
 from mlcore.models._signature import Signature
 
-__all__ = ["ModelInfo", "digest_of", "file_in", "read_model"]
+__all__ = ["ModelInfo", "digest_of", "file_inside", "read_model"]
 
 MLMODEL = "MLmodel"
 FORMAT = 1
@@ -94,7 +94,7 @@ def digest_of(folder: Path) -> str:
     return _digest(_hashed(folder))
 
 
-def file_in(folder: Path, name: object) -> Path:
+def file_inside(folder: Path, name: object) -> Path:
     """Return the path of a file of the model in `folder`, by the name that its MLmodel file gives.
 
     Raises `UnsafePath` for what leads out of it or is not covered by its digest, `NotAModel` if there is none.

@@ -90,7 +90,10 @@ class Signature:
 
         Raises `ValueError` (of which `InvalidValue` is one), `TypeError`, `AttributeError` or `LookupError`.
         """
-        return cls(**{key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)})
+        try:
+            return cls(**{key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)})
+        except RecursionError:
+            raise InvalidValue("the types of the signature are nested too deeply") from None
 
     def to_mlmodel(self) -> dict[str, str | None] | None:
         """Return what stands in an MLmodel file: None if inputs or outputs are not known, since readers need both."""

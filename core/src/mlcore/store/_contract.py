@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from mlcore.errors import PositionLost
-from mlcore.store._batch import Batch
-from mlcore.store._events import Event, RowsLogged
-from mlcore.store._fold import Entity, Fold
+from mlcore.store._events import Batch, Event, RowsLogged
+from mlcore.store._fold import Columns, Entity, Fold
 from mlcore.store._query import Page, Query, find
-from mlcore.store._rows import Columns
 
 __all__ = ["START", "Capabilities", "SeriesKey", "SimpleStore", "Store", "Stored", "selected", "shaped"]
 

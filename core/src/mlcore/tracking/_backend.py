@@ -78,8 +78,7 @@ class Backend:
         """Write events online, with a claim if one is given. Raises `AlreadyExists` or another `StoreError`."""
         if self.root is not None:
             self._made(self.root)
-        sink = self._edits if claim is None else StoreSink(self.store, home)
-        sink.append(events, claim)
+        (self._edits if claim is None else StoreSink(self.store, home)).append(events, claim)
 
     def get(self, kind: str, id: str) -> Entity | None:
         """Return one entity, None if it is not there or there is no store yet."""

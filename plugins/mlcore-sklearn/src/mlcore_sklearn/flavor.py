@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from mlcore.errors import InvalidValue, ModelError
-from mlcore.models import Flavor, Saved, Trust, file_in, read_model
+from mlcore.models import Flavor, Saved, Trust, file_inside, read_model
 from mlcore_sklearn import archives, inputs, pickles
 
 __all__ = ["Sklearn", "method_of"]
@@ -83,7 +83,7 @@ class Sklearn(Flavor):
         """Read the archive against the reader's trust, or the pickle through it."""
         if "predict_fn" not in config:
             self._generic = read_model(folder).flavors.get("python_function", {}).get("predict_fn")
-        path = file_in(folder, config.get("pickled_model", "model.pkl"))
+        path = file_inside(folder, config.get("pickled_model", "model.pkl"))
         kind = config.get("serialization_format") or "pickle"  # what MLflow wrote before it wrote this
         if kind == "skops":
             return archives.read(path, trust, folder / "code")
