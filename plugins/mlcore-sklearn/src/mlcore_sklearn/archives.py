@@ -32,9 +32,9 @@ class Unreadable(ModelError):
 
 @attrs.frozen
 class Written:
-    """Tell of an archive what skops and we do not trust unasked, and the top-level modules it names."""
+    """Tell of an archive the names that some version of skops distrusts, those that we do, and the modules of all."""
 
-    untrusted: tuple[str, ...]
+    distrusted: tuple[str, ...]
     needs_trust: tuple[str, ...]
     modules: tuple[str, ...]
 
@@ -57,7 +57,8 @@ def write(model: object, path: Path, code: Path) -> Written:
             raise
         raise Unreadable(f"skops fails with {type(error).__name__}: {error}") from error
     modules = {str(node["__module__"]).partition(".")[0] for node in nodes if node.get("__module__")} - {"builtins"}
-    return Written(tuple(untrusted), needs_trust, tuple(sorted(modules)))
+    distrusted = {*untrusted, *({_name(node) for node in nodes} & HARMLESS.keys())}
+    return Written(tuple(sorted(distrusted)), needs_trust, tuple(sorted(modules)))
 
 
 def _can_be_imported(model: object, nodes: list[dict[str, Any]], code: Path) -> None:
