@@ -14,7 +14,7 @@ from mlcore.errors import InvalidValue, ModelError
 from mlcore.models import Flavor, Saved, Trust, file_inside, read_model
 from mlcore_sklearn import archives, inputs, pickles
 
-__all__ = ["Sklearn"]
+__all__ = ["Sklearn", "method_of"]
 
 _log = logging.getLogger("mlcore")
 # What a prediction may be, in the order in which a model is asked for it when nobody says.
@@ -131,7 +131,8 @@ def _as_archive(model: object, folder: Path, code: Path) -> Saved:
     config = {
         "pickled_model": "model.skops",
         "serialization_format": "skops",
-        "skops_trusted_types": list(written.untrusted) or None,  # MLflow trusts what the model says, and asks nobody
+        # MLflow trusts what the model says, and asks nobody; what its skops distrusts depends on the version.
+        "skops_trusted_types": list(written.distrusted) or None,
     }
     return Saved(config, None, written.modules, ("scikit-learn", "skops"), written.needs_trust)
 
