@@ -26,17 +26,18 @@ _log = logging.getLogger("mlcore")
 def status_of(entity: Entity) -> str:
     """Return a run's status: LOST is a RUNNING run whose process is gone, or silent for over five minutes."""
     status = str(entity.fields.get("status", "RUNNING"))
-    if status != "RUNNING" or entity.alive:
-        return status
-    silent = entity.seen is not None and time.time() - entity.seen / 1000 > GRACE_SECONDS
-    return "LOST" if silent or entity.alive is False else status
+    lost = entity.alive is False or (entity.alive is None and _silent(entity, GRACE_SECONDS))
+    return "LOST" if lost and status == "RUNNING" else status
 
 
 def held(entity: Entity, taking_over: bool) -> bool:
     """Tell whether another process has a run open, so that one that arrives joins it; one that takes over asks less."""
-    if status_of(entity) != "RUNNING" or entity.alive is not None:
-        return status_of(entity) == "RUNNING"
-    return not taking_over and (entity.seen is None or time.time() - entity.seen / 1000 < SIGNS_SECONDS)
+    doubtful = entity.alive is None and (taking_over or _silent(entity, SIGNS_SECONDS))
+    return status_of(entity) == "RUNNING" and not doubtful
+
+
+def _silent(entity: Entity, seconds: float) -> bool:
+    return entity.seen is not None and time.time() - entity.seen / 1000 > seconds
 
 
 class Backend:
@@ -78,8 +79,7 @@ class Backend:
         """Write events online, with a claim if one is given. Raises `AlreadyExists` or another `StoreError`."""
         if self.root is not None:
             self._made(self.root)
-        sink = self._edits if claim is None else StoreSink(self.store, home)
-        sink.append(events, claim)
+        (self._edits if claim is None else StoreSink(self.store, home)).append(events, claim)
 
     def get(self, kind: str, id: str) -> Entity | None:
         """Return one entity, None if it is not there or there is no store yet."""

@@ -19,8 +19,7 @@ from mlcore.tracking._backend import Backend, held
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
 from mlcore.tracking._models import model_folder
 from mlcore.tracking._run import Run
-from mlcore.tracking._thing import Thing
-from mlcore.tracking._views import Listing
+from mlcore.tracking._thing import Listing, Thing
 
 if TYPE_CHECKING:
     from mlcore.models import Model, ModelInfo

@@ -15,7 +15,7 @@ from mlcore.config import OFF
 from mlcore.errors import InvalidValue, NotAModel
 from mlcore.store import AttributesSet
 from mlcore.tracking._artifacts import Keeping, cached
-from mlcore.tracking._views import Listing, Viewed
+from mlcore.tracking._thing import Listing, Viewed
 
 if TYPE_CHECKING:
     from mlcore.models import Signature

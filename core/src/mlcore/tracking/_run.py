@@ -14,8 +14,7 @@ from mlcore.tracking._artifacts import Artifacts
 from mlcore.tracking._backend import Backend, StoreSink, status_of
 from mlcore.tracking._models import Modelling
 from mlcore.tracking._plain import flat, portions
-from mlcore.tracking._thing import field, shown
-from mlcore.tracking._views import Series, frame
+from mlcore.tracking._thing import Series, field, frame, shown
 
 if TYPE_CHECKING:
     import pandas
