@@ -117,8 +117,7 @@ def value_of(entity: Entity, term: Term) -> Any:
     if term.family == "metrics":
         summary = entity.metrics.get((term.name, term.context))
         return None if summary is None else getattr(summary, FUNCTIONS[term.function])
-    values = entity.fields if term.family == "fields" else entity.attributes.get(term.family, {})
-    return values.get(term.name)
+    return (entity.fields if term.family == "fields" else entity.attributes.get(term.family, {})).get(term.name)
 
 
 def holds(where: Where | None, entity: Entity) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +60,9 @@ class Modelling(Keeping):
         **options: Any,
     ) -> LoggedModel:
         """Save a model and keep it with the run under `name`; everything else is as in `mlcore.save_model`."""
+        import tempfile
+        import uuid
+
         from mlcore.models import save_model
 
         options |= {"flavor": flavor, "requirements": requirements, "code": code, "metadata": metadata}
