@@ -1,19 +1,23 @@
-"""Leave slow tests for CI, unless they are asked for; there nothing at all may be skipped."""
+"""Leave slow tests for CI, unless they are asked for, where nothing at all may be skipped; keep the user out of it."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
 
-# What tests trust is no trust of whoever runs them.
-os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="mlcore-tests-")
-
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ALL = os.environ.get("MLCORE_TEST_ALL") == "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Keep the lists of whoever runs the tests out of them, and the tests out of the lists."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlcore.hookspecs import FlavorProvider
-from mlcore.models import Flavor, Saved, Trust, file_in
+from mlcore.models import Flavor, Saved, Trust, file_inside
 
 LOADER = """
 import json
@@ -59,7 +59,7 @@ class Toy(Flavor):
         return Scale(json.loads(self.place(folder, config["file"]).read_bytes())["factor"])
 
     def place(self, folder: Path, name: str) -> Path:
-        return file_in(folder, name)
+        return file_inside(folder, name)
 
     def predictor(self, model: Any, config: Mapping[str, Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
         return lambda data, params: model.predict(data)

@@ -27,6 +27,7 @@ def benchmarks(tiny: bool) -> dict[str, Benchmark]:
         "log_points": lambda each: inside.log_points(each, 2 if tiny else 100, 1_000),
         "series": lambda each: inside.series(each, points),
         "one_run": lambda each: inside.one_run(each, 2 if tiny else 40),
+        "models": lambda each: inside.models(each, 2 if tiny else 20),
         "list_runs": lambda each: inside.list_runs(each, runs),
     }
 

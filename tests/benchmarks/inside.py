@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from statistics import median
+from typing import Any
 
 from tests.benchmarks.results import NONE, Limit, Number, Ratios, ratios
 from tests.benchmarks.tools import Bench, Tool, Worker
@@ -12,9 +13,14 @@ Rows = Iterator[Ratios | Number]
 
 
 def _compared(
-    what: str, found: dict[Tool, list[float]], floor: str, limit: Limit = NONE, unit: str = "us a call"
+    what: str,
+    found: dict[Tool, list[float]],
+    floor: str,
+    limit: Limit = NONE,
+    unit: str = "us a call",
+    peers: Mapping[str, Limit] | None = None,
 ) -> Rows:
-    """Yield the ratio to the floor, then those of the peers."""
+    """Yield the ratio to the floor, judged by `limit`, then those of the peers, some judged by their names."""
     times = {tool.name: values for tool, values in found.items()}
     if "mlcore" not in times:
         return
@@ -24,7 +30,7 @@ def _compared(
         yield Ratios(what, floor, ratios(own, times.pop("floor")), limit, label)
     for tool, values in found.items():
         if tool.name in times:
-            yield Ratios(what, tool.adapter.TITLE, ratios(values, own), NONE, label)
+            yield Ratios(what, tool.adapter.TITLE, ratios(values, own), (peers or {}).get(tool.name, NONE), label)
 
 
 def _timed(bench: Bench, name: str, count: int, per: int = 1, **arguments: object) -> dict[Tool, list[float]]:
@@ -112,5 +118,22 @@ def list_runs(bench: Bench, runs: int) -> Rows:
         yield from _compared(f"list_runs, {runs:,} runs, {words}", taken, "a JSON file a run", unit="us a run")
 
 
-def _asking(worker: Worker, name: str, **arguments: object) -> Callable[[], dict[str, float]]:
+def models(bench: Bench, count: int) -> Rows:
+    """Log a small model with what its environment is, and load it back."""
+    for name, what, least in (
+        ("log_models", "log_model, small, environment captured", 20),
+        ("load_models", "load_model, small", 1),
+    ):
+        with bench.workers() as workers:
+            able = {tool: worker for tool, worker in workers.items() if worker.can(name)}
+            if name == "load_models":
+                made = bench.once({tool: _asking(one, "log_models", count=1) for tool, one in able.items()})
+                able = {tool: able[tool] for tool in made}
+            asked = {tool: _asking(one, name, count=_share(tool, count)) for tool, one in able.items()}
+            found = bench.paired(asked, max(2, bench.rounds // 2))
+        taken = {tool: [each / _share(tool, count) for each in values] for tool, values in found.items()}
+        yield from _compared(what, taken, "joblib", unit="us", peers={"mlflow": Limit(least=least)})
+
+
+def _asking(worker: Worker, name: str, **arguments: object) -> Callable[[], Any]:
     return lambda: worker.ask(name, **arguments)

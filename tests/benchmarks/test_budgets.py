@@ -41,7 +41,7 @@ def test_core_and_local_bring_at_most_fifteen_distributions() -> None:
 
 def test_every_benchmark_works(tmp_path: Path) -> None:
     """Guards the command itself: all but the installing, in sizes that measure nothing."""
-    names = "start-up,help,log_metric,log_points,series,one_run,list_runs"
+    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs"
     done = subprocess.run(
         [
             sys.executable,
@@ -59,5 +59,15 @@ def test_every_benchmark_works(tmp_path: Path) -> None:
     )
     assert done.returncode in (0, 1), done.stderr  # 1: a budget missed, which says nothing in such sizes
     assert "Not measured" not in done.stdout
-    for row in ("CPU of import", "--help with 3", "log_metric", "log_points", "series()", "a run made", "list_runs"):
+    for row in (
+        "CPU of import",
+        "--help with 3",
+        "log_metric",
+        "log_points",
+        "series()",
+        "a run made",
+        "log_model",
+        "load_model",
+        "list_runs",
+    ):
         assert row in done.stdout, row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -25,7 +26,7 @@ from bucket import Bucket
 from memory_store import MemoryStore, Shelf
 from mlcore import Provider, artifacts, plugins
 from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, InvalidValue, NotInstalled, UnsafePath
-from mlcore.store import AttributesSet, Batch, Record, clock
+from mlcore.store import AttributesSet, Batch, Created, Record, clock
 
 UNSAFE = [
     *("", ".", "..", "/", "//", "/etc/passwd", "//etc/passwd", "../x", "a/../x", "a/../../x", "a/..", "./a", "a/./b"),
@@ -704,6 +705,29 @@ class TestHostileStores:
             run.artifacts.get("good", tmp_path / "dst")
         assert [each.problem for each in run.artifacts.verify()] == ["is not what was stored"]
 
+    @pytest.mark.parametrize(
+        ("id", "parent"), [("../../../x", "0"), ("/x", "0"), ("x", "../../.."), ("x", "/x"), ("..", "0")]
+    )
+    def test_an_id_from_the_store_is_no_path(self, id: str, parent: str, other: Shelf, tmp_path: Path) -> None:
+        """Guards B2: what a store calls a run or an experiment leads out neither of the store nor of the root."""
+        (tmp_path / "x" / "artifacts").mkdir(parents=True)
+        (tmp_path / "x" / "artifacts" / "file").write_text("secret")
+        mlcore.Client(tmp_path / "a" / "store").create_experiment("there")
+        event = Created("run", id, parent)
+        files = AttributesSet("run", id, "artifacts", {"file": {"sha256": sha256(b"secret"), "size": 6}})
+        for client in (
+            mlcore.Client(tmp_path / "a" / "store"),
+            mlcore.Client("other://", artifacts=tmp_path / "a" / "files"),
+        ):
+            batch = Batch(os.urandom(16).hex(), "", (Record(1, clock.tick(), (event, files)),))
+            client.store.append(batch)
+            (run,) = client.list_runs("*")
+            for call in (functools.partial(run.log_text, "x"), run.artifacts.get, run.artifacts.open):
+                with pytest.raises(UnsafePath):
+                    call("file")
+        assert (tmp_path / "x" / "artifacts" / "file").read_text() == "secret"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "x"]
+
     def test_a_link_in_the_store_is_not_followed_out(self, tmp_path: Path) -> None:
         """Guards readers: a file of this machine is not served as one of the run, even where its digest is known."""
         secret = tmp_path / "secret"
@@ -774,14 +798,12 @@ class TestMany:
         self, run: mlcore.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         """Guards patience: on a terminal a bar, anywhere else and for little nothing."""
-        from mlcore.artifacts import _transfer
-
         (tmp_path / "file").write_bytes(b"x" * 5000)
         run.log_artifact(tmp_path / "file", "quiet")
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
         run.log_artifact(tmp_path / "file", "short")
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr(_transfer, "_LONG", (5000, 200))
+        monkeypatch.setattr(artifacts, "_LONG", (5000, 200))
         run.log_artifact(tmp_path / "file", "long")
         assert "storing" in capsys.readouterr().err
         run.artifacts.get("", tmp_path / "copy")

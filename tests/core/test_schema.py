@@ -117,6 +117,13 @@ class TestCasts:
         """Guards dates and bytes in requests."""
         assert cell(value, kind) == expected
 
+    def test_dates_with_and_without_a_time_zone_do_not_mix(self) -> None:
+        """Guards against an hour that nobody meant."""
+        frame = pd.DataFrame({"a": ["2024-01-01T00:00:00+01:00", "2024-01-01"]})
+        with pytest.raises(SchemaMismatch, match="column 'a': expected datetime, was given"):
+            enforced(frame, column("datetime"))
+        assert enforced(frame[:1], column("datetime"))["a"].dt.tz is not None
+
     @pytest.mark.parametrize("kind", ["float", "double", "datetime"])
     def test_a_missing_number_or_date_is_a_value(self, kind: str) -> None:
         """Guards models that impute, and were shown an example without holes; MLflow lets these pass too."""
@@ -203,13 +210,16 @@ class TestFrames:
             "  column 'c': expected long, was given 2 of that name, among a, c, c",
         ]
 
-    @pytest.mark.parametrize(
-        "data", [[[1]], np.zeros((2, 3)), np.zeros((2, 2, 2)), 5, {"a": [1], "b": ["x", "y"]}, "x"]
-    )
+    @pytest.mark.parametrize("data", [[[1]], np.zeros((2, 3)), np.zeros((2, 2, 2)), 5, {"data": [[1, 2, 3]]}, "x"])
     def test_what_is_no_table_of_that_width_is_refused(self, data: Any) -> None:
         """Guards against values under the wrong name."""
         with pytest.raises(SchemaMismatch, match=r"the data: expected 2 columns \(a, b\), was given"):
             enforced(data, *self.FIELDS)
+
+    def test_columns_of_different_lengths_are_no_table(self) -> None:
+        """Guards against a dict that is neither columns nor a row."""
+        with pytest.raises(SchemaMismatch, match=r"column 'a': expected long, was given array of long \[1\] in row 0"):
+            enforced({"a": [1], "b": ["x", "y"]}, *self.FIELDS)
 
     def test_columns_without_names_go_by_place(self) -> None:
         """Guards signatures of old MLflow, whose columns had no names."""
@@ -230,7 +240,10 @@ class TestFrames:
         assert enforced([{"a": 1, "b": "x"}], *self.FIELDS, frame=False) == [{"a": 1, "b": "x"}]
         with pytest.raises(SchemaMismatch, match=r"row 1: expected long as 'a', was given nothing"):
             enforced([{"a": 1, "b": "x"}, {"b": "y"}], *self.FIELDS, frame=False)
-        with pytest.raises(SchemaMismatch, match=r"row 0: expected \{a: long, b: string\}, was given long 3"):
+        split = {"dataframe_split": {"columns": ["b", "a"], "data": [["x", 1.0]]}}
+        assert enforced(split, *self.FIELDS, frame=False) == [{"a": 1, "b": "x"}]
+        assert enforced([[1, "x"]], *self.FIELDS, frame=False) == [{"a": 1, "b": "x"}]
+        with pytest.raises(SchemaMismatch, match=r"the data: expected 2 columns \(a, b\), was given 1 values in row 0"):
             enforced([3], *self.FIELDS, frame=False)
 
     def test_a_frame_of_polars_stays_one(self) -> None:
@@ -300,6 +313,14 @@ class TestWithoutNames:
         found = enforced(pd.Series([1, 2], dtype="int8"), column("long", None))
         assert (type(found), found.dtype) == (pd.Series, "int64")
         assert enforced(np.array([1, 2], "int8"), column("long", None)).dtype == "int64"
+
+    def test_what_looks_like_an_array_is_one(self) -> None:
+        """Guards arrays of other libraries, such as pandas' own or torch's."""
+        index, longs = pd.Index([1, 2]), pd.array([1, 2], "Int64")
+        assert infer_signature(index) == infer_signature(np.array([1, 2])) == infer_signature(longs)
+        assert infer_signature(index).enforce(index) is index
+        assert enforced(longs, column("double", None)).tolist() == [1.0, 2.0]
+        assert enforced([{"a": index}], {"name": "a"} | array("long"), frame=False)[0]["a"] is index
 
     def test_errors_say_which_row(self) -> None:
         """Guards the row."""

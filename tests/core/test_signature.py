@@ -70,6 +70,12 @@ class TestWritten:
         with pytest.raises((ValueError, TypeError, AttributeError, LookupError)):
             Signature.from_mlmodel({"inputs": text})
 
+    def test_a_file_that_is_nested_without_end_is_an_error_too(self) -> None:
+        """Guards whoever only looks at somebody else's model."""
+        for text in ("[" * 100_000, '[{"type": "map", "values": ' * 5_000):
+            with pytest.raises(ValueError, match=r"nested too deeply|Expecting"):
+                Signature.from_mlmodel({"inputs": text})
+
     def test_labels_that_are_no_names_are_told(self) -> None:
         """Guards frames with several levels of labels."""
         frame = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")]))

@@ -23,7 +23,7 @@ THE_PLACE = "core/src/mlcore/models/_trust.py"
 # Who may all the same, and why.
 ALLOWED = {
     ("core/src/mlcore/__init__.py", "import_module"): "names of mlcore's own, listed beside it",
-    ("core/src/mlcore/plugins/__init__.py", "import_module"): "plugins that are installed",
+    ("core/src/mlcore/plugins.py", "import_module"): "plugins that are installed",
     ("core/src/mlcore/models/_mlmodel.py", "yaml.load"): "with the safe loader, in C where there is one",
     ("plugins/mlcore-local/src/mlcore_local/__init__.py", "import_module"): "names of its own",
     ("plugins/mlcore-python/src/mlcore_python/loader.py", "pickle.load"): "copied into models for MLflow, not run here",
@@ -81,4 +81,4 @@ def test_nothing_else_imports_or_unpickles_what_a_model_names() -> None:
         if path != ROOT / THE_PLACE
     }
     assert found == ALLOWED.keys()
-    assert set(running(Path(ROOT / THE_PLACE).read_text())) >= {"pickle.load", "import_module", "exec_module"}
+    assert set(running(Path(ROOT / THE_PLACE).read_text())) >= {"pickle.load", "import_module", "exec"}

@@ -334,24 +334,25 @@ def test_an_example_is_never_unpickled(place: Path) -> None:
     assert marker.exists()
 
 
-@pytest.mark.parametrize("name", ["sitecustomize", "sklearn", "numpy", "mlflow", "yaml"])
-def test_code_beside_plain_data_is_not_even_found(name: str, place: Path) -> None:
+def test_code_beside_plain_data_is_not_even_found(place: Path) -> None:
     """Guards a model that is data, and so loads without trust: what lies in its `code/` is not imported on the way."""
-    marker = place / "marker"
+    marker, folder = place / "marker", place / "theirs"
     mlcore.save_model(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), "ours")
-    folder = place / "theirs"
     shutil.copytree("ours", folder)
     (folder / "code").mkdir(exist_ok=True)
-    (folder / "code" / f"{name}.py").write_text(code(marker))
+    for name in ("sitecustomize", "sklearn", "numpy", "mlflow", "yaml", "skops", "json", "mlcore_sklearn"):
+        (folder / "code" / f"{name}.py").write_text(code(marker))
     about = yaml.safe_load((folder / "MLmodel").read_text())
     del about["mlcore"]
     for flavor in about["flavors"].values():
         flavor["code"] = "code"
     (folder / "MLmodel").write_text(yaml.safe_dump(about))
-    script = f"import mlcore; print(mlcore.load_model({str(folder)!r}).predict([[1.0]]))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    script = f"import mlcore, sys; print(mlcore.load_model({str(folder)!r}, trust=eval(sys.argv[1])).predict([[1.0]]))"
+    done = subprocess.run([sys.executable, "-c", script, "None"], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[1]", done.stderr
     assert not marker.exists()
+    subprocess.run([sys.executable, "-c", script, "True"], capture_output=True, text=True, check=False)
+    assert marker.exists()  # with trust in everything the model's own modules come first
 
 
 def test_requirements_are_not_installed_without_trust(place: Path) -> None:

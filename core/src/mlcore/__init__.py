@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlcore import errors as errors, plugins as plugins
+    from mlcore import artifacts as artifacts, errors as errors, plugins as plugins
     from mlcore.hookspecs import Provider as Provider, hookimpl as hookimpl
     from mlcore.models._infer import infer_signature as infer_signature
     from mlcore.models._load import Model as Model
@@ -43,7 +43,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - the names stand above, once
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "plugins"):
+    if name in ("artifacts", "errors", "plugins"):
         return import_module(f"mlcore.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mlcore' has no attribute {name!r}")

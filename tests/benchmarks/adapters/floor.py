@@ -90,3 +90,33 @@ class Adapter:
             folder.mkdir()
             (folder / "run").write_bytes(bytes(1024))
         return perf_counter() - start
+
+    def log_models(self, count: int) -> float:
+        """Write a small model with joblib, each into a folder of its own."""
+        import joblib
+
+        model = _model()
+        start = perf_counter()
+        for _ in range(count):
+            folder = self.folder / os.urandom(16).hex()
+            folder.mkdir()
+            joblib.dump(model, folder / "model.joblib")
+        seconds = perf_counter() - start
+        joblib.dump(model, self.folder / "model.joblib")
+        return seconds
+
+    def load_models(self, count: int) -> float:
+        """Read it back."""
+        import joblib
+
+        start = perf_counter()
+        for _ in range(count):
+            joblib.load(self.folder / "model.joblib")
+        return perf_counter() - start
+
+
+def _model() -> Any:
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=2000).fit(*load_iris(return_X_y=True))

@@ -129,6 +129,27 @@ class Adapter:
         assert len(found) == len(again)
         return {"open": opened - start, "again": end - opened}
 
+    def log_models(self, count: int) -> float:
+        """Log a small model: files, digests, requirements and all."""
+        import mlcore
+
+        model = _model()
+        start = perf_counter()
+        with mlcore.start_run() as run:
+            for index in range(count):
+                run.log_model(model, f"model{index}")
+        self._run_id = run.id
+        return perf_counter() - start
+
+    def load_models(self, count: int) -> float:
+        """Load it from its run, digests checked."""
+        import mlcore
+
+        start = perf_counter()
+        for _ in range(count):
+            mlcore.load_model(f"runs:/{self._run_id}/model0")
+        return perf_counter() - start
+
 
 def _active() -> None:
     import mlcore
@@ -144,3 +165,10 @@ def _columns(rows: int, numpy: bool) -> tuple[Any, Any]:
     import numpy as np
 
     return np.array(steps), np.array(values)
+
+
+def _model() -> Any:
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=2000).fit(*load_iris(return_X_y=True))

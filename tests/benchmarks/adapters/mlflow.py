@@ -25,7 +25,7 @@ class Adapter:
 
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         mlflow.set_experiment("benchmark")
-        self._step, self._run_id = 0, ""
+        self._step, self._run_id, self._model = 0, "", ""
 
     def log_metric(self, count: int) -> float:
         """Log single points."""
@@ -97,6 +97,29 @@ class Adapter:
         end = perf_counter()
         assert found
         return {"open": end - start, "again": end - start}
+
+    def log_models(self, count: int) -> float:
+        """Log a small model with MLflow's defaults, which find its requirements by importing it elsewhere."""
+        import mlflow
+        import mlflow.sklearn
+        from sklearn.datasets import load_iris
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression(max_iter=2000).fit(*load_iris(return_X_y=True))
+        start = perf_counter()
+        with mlflow.start_run():
+            for index in range(count):
+                self._model = mlflow.sklearn.log_model(model, name=f"model{index}").model_uri
+        return perf_counter() - start
+
+    def load_models(self, count: int) -> float:
+        """Load it, as the estimator that it is."""
+        import mlflow.sklearn
+
+        start = perf_counter()
+        for _ in range(count):
+            mlflow.sklearn.load_model(self._model)
+        return perf_counter() - start
 
     def _batch(self, client: object, run_id: str, steps: range) -> None:
         from mlflow.entities import Metric

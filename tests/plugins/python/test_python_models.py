@@ -362,6 +362,17 @@ def test_a_loader_that_is_not_installed_is_named() -> None:
         mlcore.load_model("other", trust=True)
 
 
+def test_what_is_no_pickle_says_so() -> None:
+    """Guards the message: which model, and what is wrong with it; and a library that is missing is named."""
+    (by_loader("model", loader_module="mlcore_loader_0") / "model.pkl").write_bytes(b"none")
+    with pytest.raises(ModelError, match=r"cannot read model model: UnpicklingError"):
+        mlcore.load_model("model", trust=True)
+    path = by_loader("other", loader_module="mlcore_loader_0")
+    (path / "model.pkl").write_bytes(b"cno_such_library\nModel\n.")
+    with pytest.raises(NotInstalled, match="needs the module no_such_library"):
+        mlcore.load_model("other", trust=True)
+
+
 @pytest.mark.parametrize("loader", [None, 3, "", "../x", ["os"], "mlcore_loader_x"])
 def test_a_loader_that_is_no_module_is_refused(loader: Any) -> None:
     """Guards against whatever else an MLmodel file can say."""

@@ -8,14 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn import feature_selection
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
-from sklearn.datasets import make_classification
+from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
+from sklearn.datasets import load_iris, make_classification
+from sklearn.ensemble import (
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestRegressor,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_halving_search_cv, enable_iterative_imputer  # noqa: F401
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import SelectKBest
+from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier, TweedieRegressor
+from sklearn.metrics import make_scorer, r2_score
+from sklearn.model_selection import GridSearchCV, RepeatedKFold, ShuffleSplit, TimeSeriesSplit
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators, get_tags
 
@@ -159,6 +177,94 @@ def test_every_estimator_is_loaded_without_trust_and_predicts_the_same(name: str
     assert name in ONLY_FIT or asked in before
     for method in before if name not in RANDOM else ():
         np.testing.assert_allclose(plain(after[method]), plain(before[method]), rtol=1e-9, atol=1e-12, err_msg=method)
+
+
+ROWS, CLASSES = load_iris(return_X_y=True)
+HOUSES = pd.DataFrame({"size": ROWS[:, 0], "town": ["Ulm", "Jena", "Bonn"] * 50, "new": [True, False] * 75})
+HOUSES["kind"] = HOUSES["town"].astype("category")
+TEXTS = ["a fox", "the hen", "no bird"] * 50
+VARIANTS: dict[str, tuple[Any, Any]] = {
+    **{
+        f"boosting of {loss}": (GradientBoostingRegressor(n_estimators=3, loss=loss), ROWS)
+        for loss in ("absolute_error", "huber", "quantile")
+    },
+    **{
+        f"histograms of {loss}": (HistGradientBoostingRegressor(max_iter=3, loss=loss), ROWS)
+        for loss in ("absolute_error", "gamma", "poisson")
+    },
+    "histograms of categories": (
+        HistGradientBoostingClassifier(max_iter=3, categorical_features="from_dtype"),
+        HOUSES[["size", "kind"]],
+    ),
+    **{
+        f"neighbours by {metric}": (KNeighborsClassifier(algorithm="ball_tree", metric=metric, p=3), ROWS)
+        for metric in ("braycurtis", "canberra", "chebyshev", "hamming", "jaccard", "manhattan", "minkowski")
+    },
+    "neighbours in single precision": (KNeighborsClassifier(algorithm="kd_tree"), ROWS.astype(np.float32)),
+    **{
+        f"process of {type(kernel).__name__}": (GaussianProcessRegressor(kernel, optimizer=None, alpha=1), ROWS)
+        for kernel in (
+            kernels.Matern(),
+            kernels.DotProduct(),
+            kernels.RBF() + kernels.WhiteKernel(),
+            kernels.RBF() ** 2,
+        )
+    },
+    **{
+        f"descent of {loss}": (SGDClassifier(loss=loss, random_state=0), ROWS)
+        for loss in ("hinge", "log_loss", "modified_huber", "huber", "squared_epsilon_insensitive")
+    },
+    **{f"power {power}": (TweedieRegressor(power=power, link="log"), ROWS) for power in (0, 1, 1.5, 2)},
+    **{
+        f"best by {score.__name__}": (SelectKBest(score, k=2), ROWS)
+        for score in (feature_selection.chi2, feature_selection.f_regression, feature_selection.mutual_info_classif)
+    },
+    **{
+        f"search by {type(cv).__name__}": (
+            GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=cv, scoring="neg_mean_absolute_error"),
+            ROWS,
+        )
+        for cv in (ShuffleSplit(2), RepeatedKFold(n_splits=2, n_repeats=1), TimeSeriesSplit(2))
+    },
+    "search by a scorer": (GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2, scoring=make_scorer(r2_score)), ROWS),
+    **{
+        f"calibrated by {method}": (CalibratedClassifierCV(LogisticRegression(), method=method), ROWS)
+        for method in ("isotonic", "sigmoid")
+    },
+    "a ufunc": (FunctionTransformer(np.log1p), ROWS),
+    "a function of numpy's": (FunctionTransformer(np.clip, kw_args={"a_min": 0, "a_max": 1}), ROWS),
+    "a target of logarithms": (TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1), ROWS),
+    "columns by name": (
+        make_column_transformer((OneHotEncoder(), ["town", "new"]), (StandardScaler(), ["size"])),
+        HOUSES,
+    ),
+    "columns by type": (
+        make_column_transformer(
+            (OneHotEncoder(), make_column_selector(dtype_include=["category"])),
+            (StandardScaler(), make_column_selector(dtype_include="number")),
+        ),
+        HOUSES,
+    ),
+    "frames come out": (make_pipeline(StandardScaler()).set_output(transform="pandas"), HOUSES[["size", "new"]]),
+    "categories of strings": (OrdinalEncoder(), HOUSES[["town"]]),
+    "texts": (make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), Ridge()), TEXTS),
+    "many outputs": (MultiOutputRegressor(GradientBoostingRegressor(n_estimators=2)), ROWS),
+    "a generator of its own": (RandomForestRegressor(2, random_state=np.random.RandomState(0)), ROWS),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_estimators_can_be_given_is_harmless_too(name: str, tmp_path: Path) -> None:
+    """Losses, metrics, kernels, splits, scorers and columns: all that the list names because somebody may choose it."""
+    estimator, data = VARIANTS[name]
+    targets = ROWS[:, 1:3] + 1 if name == "many outputs" else CLASSES + 1
+    estimator.fit(data, targets)
+    saved = Sklearn().save(estimator, tmp_path)
+    assert (saved.config["serialization_format"], saved.needs_trust) == ("skops", ())
+    expected = getattr(estimator, saved.config["predict_fn"])(data)
+    found = Sklearn().predictor(Sklearn().load(tmp_path, saved.config, Trust()), saved.config)(data, {})
+    np.testing.assert_allclose(plain(found), plain(expected), rtol=1e-9)
 
 
 def test_parts_are_found_in_object_arrays_and_everywhere_else() -> None:

@@ -250,7 +250,7 @@ class Touch:
 
 
 @pytest.mark.parametrize("format_", [None, "pickle", "cloudpickle"])
-@pytest.mark.parametrize("tail", [b"", b"broken"])
+@pytest.mark.parametrize("tail", [b"", b"(((("])
 def test_no_pickle_runs_untrusted(format_: str | None, tail: bytes, tmp_path: Path, marker: Path) -> None:
     """Also where the format is not told, which means pickle to MLflow, and where its end is broken."""
     content = pickle.dumps([Touch(marker), LogisticRegression()])
@@ -261,7 +261,7 @@ def test_no_pickle_runs_untrusted(format_: str | None, tail: bytes, tmp_path: Pa
     assert not marker.exists()
     try:
         Sklearn().load(tmp_path, config, Trust.of(trust=True))
-    except ModelError:
+    except (EOFError, MemoryError, pickle.UnpicklingError):
         assert tail
     assert marker.exists()
 

@@ -18,6 +18,7 @@ __all__: list[str] = []
 _DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 _MISSING_IS_A_VALUE = ("any", "float", "double", "datetime")  # NaN and NaT
 _CODES = {"integer": "i", "long": "q", "float": "f", "double": "d"}  # for struct
+_PLAIN = ("map", "list", "value")
 _REQUESTS = {"dataframe_split", "dataframe_records", "instances", "inputs"}
 
 Fields = Sequence[Mapping[str, Any]]
@@ -48,8 +49,8 @@ def fit(fields: Fields, data: Any, frame: bool) -> Any:
     with noted(problems, "the data"):
         if "tensor-spec" in first:
             data = _fit_tensors(fields, data, problems) if names else _fit_tensor(data, first)
-        elif names and not frame and form in ("map", "list"):
-            data = _fit_records(fields, data, problems)
+        elif names and not frame and form in _PLAIN:
+            data = _fit_records(fields, names, data, problems)
         elif form == "frame" or names or len(fields) > 1:
             data = _fit_frame(fields, names, data, problems)
         elif form == "series":
@@ -74,6 +75,10 @@ def fit_value(value: Any, kind: Any, where: str = "") -> Any:
     given, form = type_of(value), form_of(value)
     if kind["type"] == "any" or given == {key: kind[key] for key in given if key in kind}:
         return value
+    if form == "array":
+        import numpy
+
+        value = numpy.asarray(value)
     wanted: Any = {"type": "array", "items": {"type": "double"}} if kind["type"] == "sparkml_vector" else kind
     match wanted:
         case {"type": "array", "items": {"type": name}} if form == "array" and value.ndim == 1 and name in _DTYPES:
@@ -178,77 +183,98 @@ def _fit_tensor(data: Any, field: Mapping[str, Any]) -> Any:
 # Frames.
 
 
-def _fit_records(fields: Fields, data: Any, problems: list[str]) -> Any:
-    properties, found = {str(each["name"]): each for each in fields}, []
-    for place, row in enumerate([data] if form_of(data) == "map" else data):
+def _rows(fields: Fields, names: list[Any], data: Any) -> list[Any]:
+    """Return rows of plain Python as dicts. Raises `SchemaMismatch` if one has more or fewer values than columns."""
+    form, nested = form_of(data), len(names) == 1 and fields[0]["type"] == "array"
+    if form == "map" and "data" in data and {*data} <= {"columns", "data", "index"} - {*names}:
+        names, data, form, nested = data.get("columns", names), data["data"], "list", False
+    found = []
+    for place, row in enumerate(data if form == "list" else [data]):
+        values = [row] if nested or form_of(row) == "value" else row
+        if form_of(row) != "map" and len(values) != len(names):
+            raise _refusal(_columns(names), f"{len(values)} values", f"row {place}")
+        found.append(row if form_of(row) == "map" else dict(zip(names, values, strict=True)))
+    return found
+
+
+def _columns(names: list[Any]) -> str:
+    return f"{len(names)} columns ({', '.join(map(str, names))})"
+
+
+def _fit_records(fields: Fields, names: list[Any], data: Any, problems: list[str]) -> Any:
+    kind, found = {"type": "object", "properties": dict(zip(names, fields, strict=True))}, list[Any]()
+    for place, row in enumerate(_rows(fields, names, data)):
         with noted(problems, f"row {place}"):
-            known = {name: row[name] for name in properties if name in row} if form_of(row) == "map" else row
-            found.append(fit_value(known, {"type": "object", "properties": properties}))
-    return found[0] if found and form_of(data) == "map" else found
+            found.append(fit_value({name: row[name] for name in names if name in row}, kind))
+    return found[0] if found and form_of(data) == "map" and "data" not in data else found
 
 
 def _fit_frame(fields: Fields, names: list[Any], data: Any, problems: list[str]) -> Any:
     """Return the columns of the schema, of data that hold them in whatever form."""
-    form, frame = form_of(data), _to_frame(fields, names, data)
-    labels, fitted = list(frame.columns), dict[int, Any]()
+    form, frame = form_of(data), _to_frame(fields, names or list(range(len(fields))), data)
+    labels, dtypes, fitted, plain = list(frame.columns), list(frame.dtypes), dict[int, Any](), form in _PLAIN
+    places = {label if names else at: at for at, label in enumerate(labels)}
     for place, field in enumerate(fields):
-        name = field.get("name", place)
-        found = [at for at, label in enumerate(labels) if label == name] if names else [place][: len(labels) - place]
+        name, dtype = field.get("name", place), _DTYPES.get(field["type"])
+        at = places.get(name)
         with noted(problems, f"column {name!r}"):
-            if len(found) == 1:
-                fitted[found[0]] = _fit_column(frame.iloc[:, found[0]], field, plain=form in ("list", "map", "value"))
-            elif found or field["required"]:
-                raise _refusal(field, f"{len(found) or 'none'} of that name, among {', '.join(map(str, labels))}")
+            if (at is None and field["required"]) or (names and len(places) < len(labels) and labels.count(name) > 1):
+                found = labels.count(name) or "none"
+                raise _refusal(field, f"{found} of that name, among {', '.join(map(str, labels))}")
+            if at is not None:  # what has its dtype costs nothing, and is the rule
+                fitted[at] = None if dtype and dtypes[at] == dtype else _fit_column(frame.iloc[:, at], field, plain)
     if form == "polars":
-        return data.select([labels[place] for place in fitted])
-    frame = frame.iloc[:, list(fitted)].copy(deep=False)
-    for place, column in enumerate(fitted.values()):
-        frame.isetitem(place, column)
+        return data.select([labels[at] for at in fitted])
+    frame = frame if list(fitted) == [*range(len(labels))] else frame.iloc[:, list(fitted)]
+    if changed := {place: column for place, column in enumerate(fitted.values()) if column is not None}:
+        frame = frame.copy(deep=False)
+        for place, column in changed.items():
+            frame.isetitem(place, column)
     return frame
 
 
 def _to_frame(fields: Fields, names: list[Any], data: Any) -> Any:
-    form, names = form_of(data), names or list(range(len(fields)))
+    form = form_of(data)
     if form in ("frame", "series"):
         return data if form == "frame" else data.to_frame(names[0] if len(names) == 1 else data.name)
-    lists = any(each["type"] == "array" for each in fields)
     try:
         import pandas
-
-        if form == "polars":
-            return pandas.DataFrame(data.to_dict(as_series=False))
-        if form == "map" and "data" in data and {*data} <= {"columns", "data", "index"} - {*names}:
-            return pandas.DataFrame(data["data"], data.get("index"), data.get("columns", names))
-        if form == "map" and not lists and all(form_of(each) in ("list", "array", "series") for each in data.values()):
-            return pandas.DataFrame(dict(data))
-        rows = data if form in ("list", "array") else [data]
-        if form_of(next(iter(rows), None)) == "map":
-            return pandas.DataFrame(list(rows))
-        return pandas.DataFrame([[row] for row in rows] if lists and len(names) == 1 else rows, columns=names)
-    except (ValueError, TypeError) as error:
-        expected = f"{len(names)} columns ({', '.join(map(str, names))})"
-        raise _refusal(expected, f"a {type(data).__name__}: {error}") from error
     except ImportError as error:
         raise NotInstalled("a signature with columns needs pandas: pip install pandas") from error
+    if form == "polars":
+        return pandas.DataFrame(data.to_dict(as_series=False))
+    if form == "array":
+        if data.shape[1:] != ((len(names),) if data.ndim > 1 or len(names) > 1 else ()):
+            raise _refusal(_columns(names), f"an array of shape {data.shape}")
+        return pandas.DataFrame(data, columns=names)
+    if form == "map" and {*names} & {*data} and "array" not in [each["type"] for each in fields]:
+        lengths = {len(each) if form_of(each) in ("list", "array", "series") else None for each in data.values()}
+        if len(lengths) == 1 and None not in lengths:
+            return pandas.DataFrame(dict(data))
+    return pandas.DataFrame(_rows(fields, names, data))
 
 
 def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> Any:
     """Return a pandas series as the column is specified."""
     kind, missing = field["type"], values.isna()
-    if field["required"] and kind not in _MISSING_IS_A_VALUE and missing.any():
+    dtype, holes = _DTYPES.get(kind), bool(missing.any())
+    if holes and field["required"] and kind not in _MISSING_IS_A_VALUE:
         raise _refusal(field, f"nothing in row {missing.to_numpy().argmax()}")
-    dtype, holes = _DTYPES.get(kind), bool(missing.any()) and kind not in ("float", "double")
-    numbers = values.infer_objects() if values.dtype.kind == "O" and not missing.any() else values
-    if dtype and numbers.dtype.kind in "biuf":
-        _cast(numbers[~missing].to_numpy(), dtype, field, plain or numbers is not values)
-        return numbers if holes or numbers.dtype == dtype else numbers.astype(dtype)
-    if kind in ("any", (type_of_dtype(values.dtype) or ANY)["type"]):
-        return values
+    better = values.infer_objects() if values.dtype.kind == "O" else values
+    keep = holes and kind not in ("float", "double")  # what is missing has no place in NumPy's integers and booleans
+    if dtype and better.dtype.kind in "biuf" and (better is values or not holes):
+        _cast(better[~missing].to_numpy(), dtype, field, plain or better is not values)
+        return better if keep or better.dtype == dtype else better.astype(dtype)
+    if kind in ("any", (type_of_dtype(better.dtype) or ANY)["type"]):
+        return better if kind == "datetime" else values
     old = list(values)
     new = [None if gone else fit_value(old[row], field, f"row {row}") for row, gone in enumerate(missing)]
     if kind != "datetime" and not dtype and all(map(operator.is_, old, new)):
         return values
     import pandas
 
-    found = pandas.Series(new, values.index, "object" if holes else dtype, values.name)
-    return pandas.to_datetime(found) if kind == "datetime" else found
+    found = pandas.Series(new, values.index, "object" if kind == "datetime" or (keep and dtype) else dtype, values.name)
+    try:
+        return pandas.to_datetime(found) if kind == "datetime" else found
+    except ValueError as error:  # some dates have a time zone, some have none
+        raise _refusal(field, error) from error

@@ -42,14 +42,13 @@ def _fields(data: Any) -> list[dict[str, Any]]:
             kind = type_of_all(rows)
             if kind["type"] != "object" or not all(isinstance(row, Mapping) for row in rows):
                 return [kind]
-            return [
-                {**kind["properties"][name], "name": name} for name in dict.fromkeys(key for row in rows for key in row)
-            ]
+            names = dict.fromkeys(name for row in rows for name in row)
+            return [{**kind["properties"][name], "name": name} for name in names]
     return [type_of(data)]
 
 
 def _column(values: Any, name: Any) -> dict[str, Any]:
-    missing = values.isna()
+    missing, values = values.isna(), values.infer_objects()
     kind = type_of_dtype(values.dtype) or type_of_all(values[~missing])
     return {**kind, "name": name, "required": name is None or not missing.any()}
 
@@ -60,7 +59,7 @@ def _tensor(data: Any) -> dict[str, Any]:
 
         data = numpy.asarray(data)
     dtype = {"U": "str", "T": "str", "S": "bytes"}.get(data.dtype.kind, data.dtype.name)  # without these values' width
-    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *data.shape[1:]]}}
+    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *data.shape[1:]][: data.ndim]}}
 
 
 def _param(name: str, value: Any) -> dict[str, Any]:

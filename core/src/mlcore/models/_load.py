@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcore import plugins
-from mlcore.errors import MlcoreError, ModelError
+from mlcore.errors import MlcoreError, ModelError, NotInstalled
 from mlcore.models._flavor import load_flavor
 from mlcore.models._mlmodel import ModelInfo, read_model
 from mlcore.models._trust import Trust
@@ -57,6 +57,8 @@ def load_folder(
         return Model(info, unwrapped, reader.predictor(unwrapped, config))
     except MlcoreError:
         raise
+    except ModuleNotFoundError as error:
+        raise NotInstalled(f"{what} needs the module {error.name}, which is not installed") from error
     except Exception as error:
         raise ModelError(f"flavor {name!r} cannot read {what}: {type(error).__name__}: {error}") from error
 

@@ -15,7 +15,7 @@ from mlcore.errors import DigestMismatch, NotAModel, NotFound, UnsafePath
 from mlcore.models._example import load_example
 from mlcore.models._signature import Signature
 
-__all__ = ["ModelInfo", "digest_of", "file_in", "read_model"]
+__all__ = ["ModelInfo", "digest_of", "file_inside", "read_model"]
 
 MLMODEL = "MLmodel"
 FORMAT = 1
@@ -74,7 +74,7 @@ class ModelInfo:
         about = self.raw.get("saved_input_example_info")
         if not about:
             raise NotFound(f"model {self.folder} has no example: save it with input_example=")
-        return load_example(self.folder, about)
+        return load_example(self.folder, about, self.signature)
 
     def verify(self) -> str:
         """Return the model's digest; see `digest_of`. Raises `DigestMismatch` if a file is not as it was saved."""
@@ -94,7 +94,7 @@ def digest_of(folder: Path) -> str:
     return _digest(_hashed(folder))
 
 
-def file_in(folder: Path, name: object) -> Path:
+def file_inside(folder: Path, name: object) -> Path:
     """Return the path of a file of the model in `folder`, by the name that its MLmodel file gives.
 
     Raises `UnsafePath` for what leads out of it or is not covered by its digest, `NotAModel` if there is none.

@@ -79,7 +79,8 @@ def save_model(
                 _log.warning("the model needs %s, of no installed distribution: give code=", ", ".join(lost))
         write_environment(folder, given)
         _write_mlmodel(folder, content, taker.name, saved)
-        remember(digest_of(folder), str(path))
+        logged = about and f"runs:/{about.get('run_id')}/{about.get('artifact_path')}"
+        remember(digest_of(folder), logged or str(path))
     return read_model(Path(path).absolute())
 
 

@@ -29,10 +29,8 @@ def _type(spec: Mapping[str, Any]) -> Type:
         case {"type": "map", "values": values}:
             return {"type": "map", "values": _type(values)}
         case {"type": "object", "properties": dict(inner)} if inner:
-            return {
-                "type": "object",
-                "properties": {name: _type(inner[name]) | _need(inner[name]) for name in sorted(inner)},
-            }
+            properties = {name: _type(inner[name]) | _need(inner[name]) for name in sorted(inner)}
+            return {"type": "object", "properties": properties}
         case {"type": "tensor", "tensor-spec": {"dtype": str(dtype), "shape": shape}}:
             return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [*map(int, shape)]}}
         case {"type": str(name)} if name in _NAMES:
@@ -90,7 +88,10 @@ class Signature:
 
         Raises `ValueError` (of which `InvalidValue` is one), `TypeError`, `AttributeError` or `LookupError`.
         """
-        return cls(**{key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)})
+        try:
+            return cls(**{key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)})
+        except RecursionError:
+            raise InvalidValue("the types of the signature are nested too deeply") from None
 
     def to_mlmodel(self) -> dict[str, str | None] | None:
         """Return what stands in an MLmodel file: None if inputs or outputs are not known, since readers need both."""

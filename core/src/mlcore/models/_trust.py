@@ -26,7 +26,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import InvalidValue, ModelError, NotInstalled, Untrusted
+from mlcore.errors import InvalidValue, ModelError, Untrusted
 from mlcore.models._trusted import DIGEST, trusted
 
 __all__ = ["Trust", "pickled_names"]
@@ -35,15 +35,10 @@ _log = logging.getLogger("mlcore")
 # What a pickle may always name: types that hold data, run nothing, and cannot be changed by a pickle, since they are
 # C's. No Python class is here (a pickle can set its attributes for the whole process), nor numpy's dtype (a forged one
 # makes numpy follow pointers that the file holds).
-_DATA = {
-    f"{module}.{name}"
-    for module, names in {
-        "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple",
-        "collections": "OrderedDict defaultdict deque",
-        "datetime": "date datetime time timedelta timezone",
-    }.items()
-    for name in names.split()
-}
+_DATA = {"collections.OrderedDict", "collections.defaultdict", "collections.deque"}
+_DATA |= {f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")}
+_DATA |= {f"builtins.{name}" for name in ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int")}
+_DATA |= {f"builtins.{name}" for name in ("list", "object", "range", "set", "slice", "str", "tuple")}
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _COMPRESSED |= {b"\xfd7zXZ": lzma.open, b"]\0\0": lzma.open}
 _importing = threading.RLock()
@@ -63,13 +58,14 @@ class Trust:
     _note: str = ""  # told once, when something first needs that trust
 
     @classmethod
-    def of(cls, trust: bool | str | Iterable[str] | None = None, *, digest: str | None = None, what: str = "") -> Trust:
+    def of(
+        cls, trust: bool | str | Iterable[str] | None = None, *, digest: str | None = None, what: str = "this model"
+    ) -> Trust:
         """Return what `trust` means for the model with that digest.
 
         None is the user's own list, False nothing but data, True everything, and names or digests come on top of the
         user's own. Raises `InvalidValue` for anything else, `ModelError` if the user's list cannot be read.
         """
-        what = what or cls().what
         if isinstance(trust, bool):
             return cls(what, everything=trust)
         given: list[Any] = [trust] if isinstance(trust, str) else list(trust or ())
@@ -82,9 +78,8 @@ class Trust:
 
     def allows(self, name: str) -> bool:
         """Tell whether a dotted name (a module, or something in one) may be imported."""
-        return self.everything or any(
-            fnmatchcase(name, pattern) or fnmatchcase(f"{name}.", pattern) for pattern in self.names
-        )
+        forms = (name, f"{name}.")  # of the module `mypkg`, so that ``mypkg.*`` covers it, too
+        return self.everything or any(fnmatchcase(form, pattern) for pattern in self.names for form in forms)
 
     def demand(self, what: str, *names: str) -> None:
         """Raise `Untrusted` unless all `names` are trusted, or everything if none is given. `what` says why."""
@@ -103,16 +98,13 @@ class Trust:
     def import_module(self, name: str, folder: Path | None = None) -> ModuleType:
         """Import a module that a model names, from `folder`, the model's ``code/``, if it is there.
 
-        Raises `Untrusted`, and `NotInstalled` if there is no such module.
+        Raises `Untrusted`, `ModelError` for what is no name, and what importing raises.
         """
         if type(name) is not str or not all(part.isidentifier() for part in name.split(".")):
             raise ModelError(f"{self.what} names a module {name!r}, which is no name of a module")
         self.demand("it imports", name)
         with self.code(folder) if folder else contextlib.nullcontext():
-            try:
-                return importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
+            return importlib.import_module(name)
 
     @contextlib.contextmanager
     def code(self, folder: Path) -> Iterator[None]:
@@ -144,12 +136,10 @@ class Trust:
     def run(self, path: Path) -> ModuleType:
         """Run a script that came with the model, as a module of a name of its own. Raises `Untrusted`."""
         self.demand(f"it runs {path.name}")
-        name = f"{path.stem}_{os.urandom(8).hex()}"
-        spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = ModuleType(f"{path.stem}_{os.urandom(8).hex()}")
+        module.__file__ = str(path)
+        sys.modules[module.__name__] = module  # dataclasses and pickles look there
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))  # noqa: S102
         return module
 
     def unpickle(self, path: Path) -> Any:
@@ -161,14 +151,7 @@ class Trust:
         if self.everything:
             self.demand("it unpickles", path.name)
         with _opened(path) as file:
-            try:
-                return pickle.load(file) if self.everything else _Restricted(file, self, path).load()  # noqa: S301
-            except ModelError:
-                raise
-            except ModuleNotFoundError as error:
-                raise NotInstalled(f"{self.what} needs the module {error.name}, which is not installed") from error
-            except Exception as error:
-                raise ModelError(f"{path} cannot be unpickled: {type(error).__name__}: {error}") from error
+            return pickle.load(file) if self.everything else _Restricted(file, self, path).load()  # noqa: S301
 
 
 class _Restricted(pickle.Unpickler):

@@ -35,13 +35,9 @@ def trusted() -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path}, your list of trusted models, cannot be read ({error}): repair or remove it"
-        ) from error
+        raise ModelError(f"{path}, your list of trust, cannot be read ({error}): repair or remove it") from error
     if os.name == "posix" and (about.st_uid not in (os.geteuid(), 0) or about.st_mode & 0o022):
-        raise ModelError(
-            f"{path} belongs to or can be written by others, so it says nothing of your trust: chmod 600 it"
-        )
+        raise ModelError(f"{path} says nothing of your trust, since others can write it: make it yours, and chmod 600")
     return found
 
 
@@ -85,13 +81,11 @@ def _changing() -> Iterator[dict[str, str]]:
 
             fcntl.flock(lock, fcntl.LOCK_EX)
         found = trusted()
-        before = dict(found)
         yield found
-        if found != before:
-            fresh = path.with_suffix(f".{os.urandom(8).hex()}.tmp")
-            with open(fresh, "x", encoding="utf-8", opener=_private) as file:
-                json.dump({"format": 1, "trusted": found}, file, indent=1)
-            os.replace(fresh, path)
+        fresh = path.with_suffix(f".{os.urandom(8).hex()}.tmp")
+        with open(fresh, "x", encoding="utf-8", opener=_private) as file:
+            file.write(json.dumps({"format": 1, "trusted": found}, indent=1))
+        os.replace(fresh, path)
 
 
 def _private(path: str, flags: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
-from functools import reduce
+from functools import lru_cache, reduce
 from math import isnan
 from typing import Any
 
@@ -19,20 +19,27 @@ Type = dict[str, Any]
 ANY: Type = {"type": "any"}
 MISSING: Type = {"type": "any", "missing": True}  # of None, beside which anything may stand
 SCALARS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
-_FORMS = {"pandas.DataFrame": "frame", "pandas.Series": "series", "polars.DataFrame": "polars"}
+_FRAMES = {"pandas.DataFrame": "frame", "pandas.Series": "series", "polars.DataFrame": "polars"}
+_FORMS = {**_FRAMES, "numpy.generic": "value"}
 _PLAIN = {bool: "boolean", float: "double", str: "string", bytes: "binary", bytearray: "binary", date: "datetime"}
 _KINDS = {"b": "boolean", "U": "string", "T": "string", "S": "binary", "M": "datetime"}  # of NumPy's dtypes
 
 
 def form_of(data: Any) -> str:
     """Say what holds the data: frame, series, polars, sparse, array, map or list; value is anything else."""
-    names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(data).__mro__]
+    return _form_of(type(data))  # type: ignore[arg-type] # a class is hashable
+
+
+@lru_cache(1000)
+def _form_of(kind: type) -> str:
+    names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in kind.__mro__]
     if found := [_FORMS[name] for name in names if name in _FORMS]:
         return found[0]
-    if hasattr(data, "__array__") and getattr(data, "ndim", None):  # torch, jax and others
+    if hasattr(kind, "tocsr"):
+        return "sparse"
+    if hasattr(kind, "__array__"):  # torch, jax and others
         return "array"
-    plain = "map" if isinstance(data, Mapping) else "list" if isinstance(data, list | tuple) else "value"
-    return "sparse" if hasattr(data, "tocsr") else plain
+    return "map" if issubclass(kind, Mapping) else "list" if issubclass(kind, list | tuple) else "value"
 
 
 def is_missing(value: Any) -> bool:
@@ -42,9 +49,13 @@ def is_missing(value: Any) -> bool:
 
 def type_of(value: Any) -> Type:
     """Return the type of one value: any if it is missing, or of a kind that signatures have no name for."""
+    if form_of(value) == "array":
+        import numpy
+
+        value = numpy.asarray(value)
     if hasattr(value, "dtype") and (kind := type_of_dtype(value.dtype)):
-        return reduce(lambda inner, _: {"type": "array", "items": inner}, getattr(value, "shape", ()), kind)
-    if isinstance(value, list | tuple) or (hasattr(value, "dtype") and hasattr(value, "__iter__")):
+        return reduce(lambda inner, _: {"type": "array", "items": inner}, value.shape, kind)
+    if isinstance(value, list | tuple) or getattr(value, "ndim", None):
         return {"type": "array", "items": type_of_all(value)}
     if isinstance(value, Mapping) and value and all(isinstance(key, str) for key in value):
         kinds = {key: type_of(value[key]) for key in sorted(value)}
@@ -96,9 +107,8 @@ def text(kind: Mapping[str, Any]) -> str:
     if inner := kind.get("items", kind.get("values")):
         return f"{kind['type']} of {text(inner)}"
     if inner := kind.get("properties"):
-        return (
-            "{" + ", ".join(f"{name}{'' if one['required'] else '?'}: {text(one)}" for name, one in inner.items()) + "}"
-        )
+        each = [f"{name}{'' if kind['required'] else '?'}: {text(kind)}" for name, kind in inner.items()]
+        return f"{{{', '.join(each)}}}"
     if inner := kind.get("tensor-spec"):
         return f"{inner['dtype']} {tuple(inner['shape'])}"
     return str(kind["type"])

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
-from mlcore import artifacts
-from mlcore.artifacts import File
+import mlcore  # its artifacts are imported when one is first asked for
 from mlcore.config import OFF, user_cache
 from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, InvalidValue, StoreError
 from mlcore.store import AttributesSet, Event, Updated, to_json
@@ -20,6 +19,7 @@ from mlcore.tracking._plain import as_json, portions
 from mlcore.tracking._thing import Listing, Thing, Viewed
 
 if TYPE_CHECKING:
+    from mlcore.artifacts import File
     from mlcore.tracking._run import Run
 
 _Path = str | os.PathLike[str]
@@ -73,14 +73,14 @@ class Artifacts:
         files = {path[start:]: file for path, file in found.items()}
         bases = {_base(*each) for each in files.items()}
         if dst is None and len(bases) == 1 and "" not in bases:
-            if wrong := artifacts.check(files):
+            if wrong := mlcore.artifacts.check(files):
                 told = "; ".join(f"{path} {problem}" for path, problem in wrong.items())
                 raise DigestMismatch(f"run {self._run.id}: {told}")
             return Path(bases.pop(), name[start:])
         folder = cached(files) if dst is None else Path(dst)
         if single and dst is not None and not folder.is_dir():
             files, folder = {folder.name: found[name]}, folder.parent
-        artifacts.get(files, folder)
+        mlcore.artifacts.get(files, folder)
         return folder / next(iter(files)) if single else folder
 
     def open(self, name: str) -> BinaryIO:
@@ -90,22 +90,22 @@ class Artifacts:
         found = self._files(name)
         if name not in found:
             raise ArtifactError(f"{name!r} of run {self._run.id} is a folder: open one of {', '.join(found)}")
-        return artifacts.open_file(found[name])
+        return mlcore.artifacts.open_file(found[name])
 
     def verify(self) -> Listing[Artifact]:
         """Read every file, and return those that are missing or not what was stored, each with its `problem`."""
-        wrong = artifacts.check(self._files(""))
+        wrong = mlcore.artifacts.check(self._files(""))
         return Listing(attrs.evolve(each, problem=wrong[each.path]) for each in self.list() if each.path in wrong)
 
     def _files(self, name: str) -> dict[str, File]:
         found, own, files = self.list(name), None, {}
         for each in found:
             if each.uri is not None:
-                place = artifacts.open_backend(each.uri)
+                place = mlcore.artifacts.open_backend(each.uri)
             else:
-                own = own or artifacts.open_backend(self._run._place())
-                place = own[0], artifacts.path_in(*own, each.path)
-            files[each.path] = File(*place, each.size, each.sha256)
+                own = own or mlcore.artifacts.open_backend(self._run._place())
+                place = own[0], mlcore.artifacts.path_in(*own, each.path)
+            files[each.path] = mlcore.artifacts.File(*place, each.size, each.sha256)
         if name and not found:
             others = [each.path for each in self.list()]
             told = ", ".join([*others[:10], *["..."] * (len(others) > 10)]) or "none"
@@ -136,7 +136,8 @@ class Keeping(Thing):
         root = self._backend.root
         if root is not None and root.resolve().is_relative_to(Path(folder).resolve()):
             raise ArtifactError(f"{folder} holds the store itself: log a folder inside it that does not")
-        self._keep({f"{prefix}/{name}" if prefix else name: path for name, path in artifacts.files_in(folder).items()})
+        found = mlcore.artifacts.files_in(folder)
+        self._keep({f"{prefix}/{name}" if prefix else name: path for name, path in found.items()})
 
     def log_bytes(self, data: Any, name: str) -> None:
         """Keep bytes, or what has a buffer of them, as a file."""
@@ -176,14 +177,15 @@ class Keeping(Thing):
         """Record where a file, or every file of a folder, lies, with size and sha256, and copy nothing."""
         if self._backend.uri == OFF:
             return
-        filesystem, path = artifacts.open_backend(uri)
+        filesystem, path = mlcore.artifacts.open_backend(uri)
         text, path = os.fspath(uri).rstrip("/"), path.rstrip("/")
         head, *rest = (text if "://" in text else path).split("::")
         name = head.rpartition("/")[2] if name is None else name
-        found, records = artifacts.hash_files(artifacts.list_files(filesystem, path)), {}
+        found, records = mlcore.artifacts.hash_files(mlcore.artifacts.list_files(filesystem, path)), {}
         for short, file in found.items():
             inner = "" if file.path.rstrip("/") == path else f"/{short}"
-            records[artifacts.safe_path(name + inner)] = _record(file) | {"uri": "::".join([head + inner, *rest])}
+            whole = {**_record(file), "uri": "::".join([head + inner, *rest])}
+            records[mlcore.artifacts.safe_path(name + inner)] = whole
         if not found:
             raise ArtifactNotFound(f"there is no file {uri}")
         self._note(records)
@@ -191,10 +193,10 @@ class Keeping(Thing):
     def _keep(self, sources: Mapping[str, Any]) -> None:
         if self._backend.uri == OFF:
             for name in sources:
-                artifacts.safe_path(name)
+                mlcore.artifacts.safe_path(name)
             return
         place = self._place()
-        stored = artifacts.put(*artifacts.open_backend(place), sources)
+        stored = mlcore.artifacts.put(*mlcore.artifacts.open_backend(place), sources)
         self._note({name: _record(file) for name, file in stored.items()}, place)
 
     def _note(self, records: Mapping[str, Any], place: str = "") -> None:
@@ -210,9 +212,11 @@ class Keeping(Thing):
         """Return where the run's files are, or go."""
         if not self._kept_in:
             entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
+            # a store may make up ids
+            inner = mlcore.artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")
             place = entity.fields.get("artifacts")
             if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
-                place = f"{chosen.value.rstrip('/')}/{entity.parent}/{self.id}/artifacts"
+                place = f"{chosen.value.rstrip('/')}/{inner}"
             self._kept_in = str(place or own)
         if not self._kept_in:
             remedy = "say where they go, as a path or URI, in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from mlcore import artifacts
+import mlcore  # its artifacts are imported when one is first asked for
 from mlcore.config import OFF
 from mlcore.errors import InvalidValue, NotAModel
 from mlcore.store import AttributesSet
@@ -68,7 +68,7 @@ class Modelling(Keeping):
         options |= {"flavor": flavor, "requirements": requirements, "code": code, "metadata": metadata}
         options |= {"input_example": input_example, "signature": signature}
         id, now = f"m-{uuid.uuid4().hex}", int(time.time() * 1000)
-        about = {"run_id": self.id, "artifact_path": artifacts.safe_path(name), "model_id": id}
+        about = {"run_id": self.id, "artifact_path": mlcore.artifacts.safe_path(name), "model_id": id}
         if self._backend.uri == OFF:
             return LoggedModel(name, self.id, id, flavor or "", "", now)
         with tempfile.TemporaryDirectory(prefix="mlcore-") as place:
@@ -94,12 +94,12 @@ def model_folder(client: Client, uri: str | os.PathLike[str]) -> Path:
         if not name:
             raise InvalidValue(f"{text!r} names no model: give runs:/RUN/NAME")
         return client.get_run(id).artifacts.get(name)
-    filesystem, path = artifacts.open_backend(text)
+    filesystem, path = mlcore.artifacts.open_backend(text)
     if getattr(filesystem, "local_file", False):
         return Path(path)
-    found = artifacts.hash_files(artifacts.list_files(filesystem, path))
+    found = mlcore.artifacts.hash_files(mlcore.artifacts.list_files(filesystem, path))
     if not found:
         raise NotAModel(f"there is nothing at {text}")
     folder = cached(found)
-    artifacts.get(found, folder)
+    mlcore.artifacts.get(found, folder)
     return folder

@@ -67,7 +67,7 @@ def _entry(text: str) -> str:
     if re.fullmatch(r"[0-9A-Fa-f]{64}", text):
         return text.lower()
     if "/" in text or os.sep in text or Path(text, "MLmodel").exists():
-        return mlcore.client().get_model(text).verify()
+        return mlcore.Client().get_model(text).verify()
     return text
 
 

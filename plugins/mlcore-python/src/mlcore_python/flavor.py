@@ -17,7 +17,7 @@ import cloudpickle
 
 from mlcore import PythonModel
 from mlcore.errors import InvalidValue, ModelError
-from mlcore.models import Flavor, Saved, Trust, file_in, pickled_names
+from mlcore.models import Flavor, Saved, Trust, file_inside, pickled_names
 from mlcore_python import loader, standin
 from mlcore_python.hints import signature_of
 
@@ -82,13 +82,13 @@ class PythonFunction(Flavor):
         if not name.startswith(LOADER):
             return _load_by(name, folder, config, trust)
         if "model_code_path" in config:
-            module = trust.run(file_in(folder, config["model_code_path"]))
+            module = trust.run(file_inside(folder, config["model_code_path"]))
             model = module.model if hasattr(module, "model") else module.predict
         else:
-            model = trust.unpickle(file_in(folder, config.get("python_model", PICKLE)))
+            model = trust.unpickle(file_inside(folder, config.get("python_model", PICKLE)))
         if hasattr(model, "load"):
             files = config.get("artifacts", {}).items()
-            model.load({key: file_in(folder, about["path"]) for key, about in files})
+            model.load({key: file_inside(folder, about["path"]) for key, about in files})
         return model
 
     def predictor(self, model: Any, config: Mapping[str, Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
@@ -203,5 +203,5 @@ def _load_by(name: str, folder: Path, config: Mapping[str, Any], trust: Trust) -
     load = getattr(trust.import_module(name), "_load_pyfunc", None)
     if load is None:
         raise ModelError(f"the model is to be loaded by {name}, which has no _load_pyfunc")
-    path = str(file_in(folder, config["data"]) if config.get("data") else folder)
+    path = str(file_inside(folder, config["data"]) if config.get("data") else folder)
     return load(path, config["config"]) if config.get("config") else load(path)

@@ -26,15 +26,15 @@ __all__ = ["Unreadable", "Written", "read", "write"]
 SMALL = 4_000_000
 
 
-class Unreadable(Exception):
+class Unreadable(ModelError):
     """Say why a reader could not load this model from a skops archive."""
 
 
 @attrs.frozen
 class Written:
-    """Tell of an archive what skops and we do not trust unasked, and the top-level modules it names."""
+    """Tell of an archive the names that some version of skops distrusts, those that we do, and the modules of all."""
 
-    untrusted: tuple[str, ...]
+    distrusted: tuple[str, ...]
     needs_trust: tuple[str, ...]
     modules: tuple[str, ...]
 
@@ -57,7 +57,8 @@ def write(model: object, path: Path, code: Path) -> Written:
             raise
         raise Unreadable(f"skops fails with {type(error).__name__}: {error}") from error
     modules = {str(node["__module__"]).partition(".")[0] for node in nodes if node.get("__module__")} - {"builtins"}
-    return Written(tuple(untrusted), needs_trust, tuple(sorted(modules)))
+    distrusted = {*untrusted, *({_name(node) for node in nodes} & HARMLESS.keys())}
+    return Written(tuple(sorted(distrusted)), needs_trust, tuple(sorted(modules)))
 
 
 def _can_be_imported(model: object, nodes: list[dict[str, Any]], code: Path) -> None:
@@ -99,10 +100,10 @@ def read(path: Path, trust: Trust, code: Path) -> Any:
                 _demand_what_they_are(nodes, {*names}, trust)
                 model = skops.io.load(path, trusted=[*harmless, *names])
         soundness.examine(model)
-    except (MlcoreError, Warning):  # a warning that is an error to somebody, such as scikit-learn's of its version
-        raise
     except soundness.Unsound as error:
         raise ModelError(f"{path} was damaged or forged, and using it could crash the process: {error}") from error
+    except (MlcoreError, Warning):  # a warning that is an error to somebody, such as scikit-learn's of its version
+        raise
     except ModuleNotFoundError as error:
         where = "in the model's own code/, which takes trust=True" if error.name in _own(code) else "not installed"
         raise NotInstalled(f"{path} needs the module {error.name}, which is {where}") from error

@@ -11,10 +11,10 @@ from typing import Any
 import attrs
 
 from mlcore.errors import InvalidValue, ModelError
-from mlcore.models import Flavor, Saved, Trust, file_in, read_model
+from mlcore.models import Flavor, Saved, Trust, file_inside, read_model
 from mlcore_sklearn import archives, inputs, pickles
 
-__all__ = ["Sklearn"]
+__all__ = ["Sklearn", "method_of"]
 
 _log = logging.getLogger("mlcore")
 # What a prediction may be, in the order in which a model is asked for it when nobody says.
@@ -83,7 +83,7 @@ class Sklearn(Flavor):
         """Read the archive against the reader's trust, or the pickle through it."""
         if "predict_fn" not in config:
             self._generic = read_model(folder).flavors.get("python_function", {}).get("predict_fn")
-        path = file_in(folder, config.get("pickled_model", "model.pkl"))
+        path = file_inside(folder, config.get("pickled_model", "model.pkl"))
         kind = config.get("serialization_format") or "pickle"  # what MLflow wrote before it wrote this
         if kind == "skops":
             return archives.read(path, trust, folder / "code")
@@ -131,7 +131,8 @@ def _as_archive(model: object, folder: Path, code: Path) -> Saved:
     config = {
         "pickled_model": "model.skops",
         "serialization_format": "skops",
-        "skops_trusted_types": list(written.untrusted) or None,  # MLflow trusts what the model says, and asks nobody
+        # MLflow trusts what the model says, and asks nobody; what its skops distrusts depends on the version.
+        "skops_trusted_types": list(written.distrusted) or None,
     }
     return Saved(config, None, written.modules, ("scikit-learn", "skops"), written.needs_trust)
 

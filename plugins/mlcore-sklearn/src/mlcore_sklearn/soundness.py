@@ -8,16 +8,18 @@ first prediction. An honest model passes all that is asked here by how it was bu
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
+
+from mlcore.errors import ModelError
 
 __all__ = ["Unsound", "examine", "parts_of"]
 
 _WHOLE = (str, bytes, bytearray, int, float, complex, type(None), type, ModuleType, FunctionType, BuiltinFunctionType)
 
 
-class Unsound(ValueError):
+class Unsound(ModelError):
     """Say what in a model no fitted estimator could hold."""
 
 
@@ -46,55 +48,75 @@ def parts_of(root: object) -> Iterator[Any]:
 
 def examine(model: object) -> None:
     """Raise `Unsound` unless every tree, neighbour index, spline and sparse matrix in `model` stays in its bounds."""
-    probes = []
+    looks = _looks()
+    known: dict[type, list[Callable[[Any], None]]] = {}
     for part in parts_of(model):
-        if isinstance(part, type | FunctionType):
-            continue
-        try:
-            probes += [part] if _look_at(part) else []
-        except Unsound:
-            raise
-        except Exception as error:
-            raise Unsound(f"a {type(part).__qualname__} that does not hold together: {error}") from error
-    for part in probes:  # after all else is sound, since asking one runs what it is made of
-        _probe_boosting(part)
+        kind = type(part)
+        if kind not in known:
+            known[kind] = [look for kinds, look in looks.items() if issubclass(kind, kinds)]
+        for look in known[kind]:
+            _look(look, part)
+    for part in parts_of(model):  # after all else is sound, since asking runs what a model is made of
+        if known.get(type(part)) and _is_boosting(part):
+            _look(_probe_boosting, part)
 
 
-def _look_at(part: Any) -> bool:
-    """Look at one part; return whether it must be asked for a prediction too, once all parts are known to be sound."""
+def _look(look: Callable[[Any], None], part: Any) -> None:
+    try:
+        look(part)
+    except (Unsound, Warning):
+        raise
+    except Exception as error:
+        raise Unsound(f"a {type(part).__qualname__} that does not hold together: {error}") from error
+
+
+def _looks() -> dict[type | tuple[type, ...], Callable[[Any], None]]:
+    """Return what is asked of the parts of each type."""
     from scipy import sparse
     from scipy.interpolate import BSpline
     from sklearn.base import BaseEstimator
-    from sklearn.ensemble._gb import BaseGradientBoosting
-    from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
     from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+    from sklearn.tree._tree import Tree
+
+    return {
+        Tree: _look_at_tree,
+        TreePredictor: _look_at_predictor,
+        _neighbour_indexes(): _look_at_index,
+        BSpline: _look_at_spline,
+        (sparse.spmatrix, sparse.sparray): _look_at_matrix,
+        BaseEstimator: _look_at_estimator,
+    }
+
+
+def _look_at_estimator(model: Any) -> None:
+    """Compare what an estimator lets through to its trees with what they take."""
+    from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
     from sklearn.tree import BaseDecisionTree
     from sklearn.tree._tree import Tree
 
-    if isinstance(part, Tree):
-        _look_at_tree(part)
-    elif isinstance(part, TreePredictor):
-        _look_at_predictor(part)
-    elif isinstance(part, _neighbour_indexes()):
-        _look_at_index(part)
-    elif isinstance(part, BSpline):
-        BSpline(part.t, part.c, part.k, extrapolate=part.extrapolate, axis=part.axis)  # refuses what does not fit
-    elif sparse.issparse(part):
-        if hasattr(part, "check_format"):
-            part.check_format(full_check=True)
-        else:
-            part.tocsr().check_format(full_check=True)
-    elif isinstance(part, BaseEstimator) and type(part).__module__.startswith("sklearn."):
-        _no_method_is_replaced(part)
-        if isinstance(part, BaseDecisionTree) and "tree_" in vars(part):
-            _need(isinstance(part.tree_, Tree), part, "its tree is none")
-            _need(_features_of(part) == part.tree_.n_features, part, "its tree counts other features")
-        elif isinstance(part, BaseGradientBoosting) and "estimators_" in vars(part):
-            _look_at_boosting(part)
-            return True
-        elif isinstance(part, BaseHistGradientBoosting) and "_predictors" in vars(part):
-            _look_at_histograms(part)
-    return False
+    if type(model).__module__.startswith("sklearn."):
+        _no_method_is_replaced(model)
+    if isinstance(model, BaseDecisionTree) and "tree_" in vars(model):
+        _need(isinstance(model.tree_, Tree), model, "its tree is none")
+        _need(_features_of(model) == model.tree_.n_features, model, "its tree counts other features")
+    elif _is_boosting(model):
+        _look_at_boosting(model)
+    elif isinstance(model, BaseHistGradientBoosting) and "_predictors" in vars(model):
+        _look_at_histograms(model)
+
+
+def _is_boosting(part: Any) -> bool:
+    from sklearn.ensemble._gb import BaseGradientBoosting
+
+    return isinstance(part, BaseGradientBoosting) and "estimators_" in vars(part)
+
+
+def _look_at_spline(spline: Any) -> None:
+    type(spline)(spline.t, spline.c, spline.k, extrapolate=spline.extrapolate, axis=spline.axis)  # it checks these
+
+
+def _look_at_matrix(matrix: Any) -> None:
+    (matrix if hasattr(matrix, "check_format") else matrix.tocsr()).check_format(full_check=True)
 
 
 def _need(sound: object, part: object, otherwise: str) -> None:

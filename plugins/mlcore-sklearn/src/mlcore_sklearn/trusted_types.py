@@ -28,6 +28,7 @@ _HOLDERS = (
     _names("sklearn.calibration", "_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
     | _names("sklearn.cluster._bisect_k_means", "_BisectingTree")
     | _names("sklearn.compose._column_transformer", "make_column_selector")
+    | _names("sklearn.ensemble._hist_gradient_boosting.binning", "_BinMapper")
     | _names("sklearn.gaussian_process._gpc", "_BinaryGaussianProcessClassifierLaplace")
     | _names("sklearn.impute._iterative", "_ImputerTriplet", node="TupleNode")
     | _names("sklearn.multiclass", "_ConstantPredictor")
@@ -86,8 +87,15 @@ _FUNCTIONS = {
     ),
 }
 
-# Loss functions: which formula, and its parameters. skops knows those whose state is a class and arguments.
-_LOSSES = _names("sklearn._loss.loss", "HalfTweedieLoss", "HalfTweedieLossIdentity")
+# Loss functions: which formula, and its parameters. Newer skops trusts most of them itself.
+_LOSSES = _names(
+    "sklearn._loss.loss",
+    *("AbsoluteError", "ExponentialLoss", "HalfBinomialLoss", "HalfGammaLoss", "HalfMultinomialLoss"),
+    *("HalfPoissonLoss", "HalfSquaredError", "HalfTweedieLoss", "HalfTweedieLossIdentity", "HuberLoss"),
+    "PinballLoss",
+) | _names(
+    "sklearn._loss.link", *("HalfLogitLink", "IdentityLink", "Interval", "LogLink", "LogitLink", "MultinomialLogit")
+)
 
 # The type of an array's items. Only as the node that reads it from numpy's own file: given any state, a dtype makes
 # numpy follow pointers that the file holds.

@@ -3,7 +3,7 @@
 import json
 
 import centroids
-from mlcore.models import Flavor, Saved, file_in
+from mlcore.models import Flavor, Saved, file_inside
 
 LOADER = '''"""Load a model for whoever reads MLmodel folders without mlcore."""
 
@@ -33,7 +33,7 @@ class CentroidsFlavor(Flavor):
 
     def load(self, folder, config, trust):
         """Read the means; they are data, so there is nothing to ask `trust` for."""
-        return centroids.Centroids(json.loads(file_in(folder, config["means"]).read_bytes()))
+        return centroids.Centroids(json.loads(file_inside(folder, config["means"]).read_bytes()))
 
     def predictor(self, model, config):
         """Predict without parameters."""

@@ -1,8 +1,10 @@
-"""Put files into a filesystem and get them back: whole or not at all, several at once, with what they weigh."""
+"""Artifacts: files under names that stay within their root, put and got whole, each with its sha256."""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,16 +14,147 @@ from typing import IO, Any, BinaryIO, TypeVar
 
 import attrs
 
-from mlcore.artifacts._names import check_file, files_in, hash_file, is_temporary, safe_path, saying, temporary_beside
-from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, UnsafePath
+from mlcore import plugins
+from mlcore.errors import (
+    ArtifactError,
+    ArtifactNotFound,
+    DigestMismatch,
+    InvalidValue,
+    MlcoreError,
+    NotInstalled,
+    UnsafePath,
+)
+from mlcore.journal import check_key
 
-__all__ = ["File", "check", "get", "hash_files", "list_files", "open_file", "path_in", "put"]
-
+_TEMPORARY = re.compile(r"(^|/)\.mlcore-[0-9a-f]{16}\.tmp(/|$)")
+_UNSAFE = re.compile(r"\\|^[A-Za-z]:|^/|//|/$|[. ](/|$)")
 _CHUNK = 1 << 20
 _THREADS = 8
 _LONG = (100 << 20, 200)  # bytes or files from which on a terminal shows how far it is
 _R = TypeVar("_R")
 Tick = Callable[[int], object]
+
+
+# Where files are
+
+
+def open_backend(uri: str | os.PathLike[str]) -> tuple[Any, str]:
+    """Return an fsspec filesystem, and the path in it that `uri` means; a URI without scheme is a path.
+
+    Plugins win, then whatever fsspec knows. Raises `NotInstalled` with what would bring it, and `ArtifactError`.
+    """
+    text = os.fspath(uri)
+    scheme, separator, _ = text.partition("://")
+    scheme = scheme.partition("::")[0] if separator else "file"
+    if scheme in plugins.provided("artifact_backends") or scheme == "file" or not _fsspec_has(scheme):
+        return plugins.load("artifact_backends", scheme)(text)  # type: ignore[no-any-return]
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(text)  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise NotInstalled(f"{text} needs a package that is not installed: {error}") from error
+    except Exception as error:  # its library may raise anything
+        raise ArtifactError(f"cannot open {text}: {error}") from error
+
+
+def _fsspec_has(scheme: str) -> bool:
+    from fsspec.registry import known_implementations, registry
+
+    return scheme in known_implementations or scheme in registry
+
+
+# Names, and what the files of a folder are
+
+
+def safe_path(name: str | os.PathLike[str]) -> str:
+    """Return a name that stays below any root, on any system: posix, relative, at most 250 characters.
+
+    Raises `UnsafePath` for what is absolute, has a drive letter, a backslash, control characters, or a part that is
+    empty, ``.``, ``..`` or ends with a dot or a space.
+    """
+    try:
+        text = check_key(os.fspath(name))
+    except (InvalidValue, TypeError) as error:
+        raise UnsafePath(f"{name!r:.80} cannot name a file: {error}") from None
+    if _UNSAFE.search(text) or is_temporary(text):
+        raise UnsafePath(f"{text!r} cannot name a file: give a relative path like 'plots/loss.png', without '..'")
+    return text
+
+
+def temporary_beside(path: str) -> str:
+    """Return a new hidden name in the folder of `path`, for what is not whole yet."""
+    return f"{path.rpartition('/')[0]}/.mlcore-{os.urandom(8).hex()}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file is one that was being written, or was left half written by a process that died."""
+    return _TEMPORARY.search(name) is not None
+
+
+@contextmanager
+def _saying(what: str, path: object) -> Iterator[None]:
+    """Turn what a filesystem raises, which may be anything, into what mlcore does."""
+    try:
+        yield
+    except MlcoreError:
+        raise
+    except FileNotFoundError as error:
+        raise ArtifactNotFound(f"{what} {path}: there is no file {error.filename or path}") from error
+    except Exception as error:
+        raise ArtifactError(f"{what} {path}: {getattr(error, 'strerror', None) or repr(error)}") from error
+
+
+def _size(path: Path) -> int:
+    """Return the size of a regular file. Raises `ArtifactNotFound`, or `UnsafePath` for a device, pipe or folder."""
+    with _saying("cannot read", path):
+        status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafePath(f"{path} is no regular file")
+    return status.st_size
+
+
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of a regular file in hexadecimal digits. Raises `ArtifactError`."""
+    import hashlib
+
+    _size(Path(path))
+    with _saying("cannot read", path), open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the sha256 of every file below a folder, by its name; see `files_in`."""
+    return {name: hash_file(path) for name, path in files_in(folder).items()}
+
+
+def files_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return every file below a folder by its name: relative, posix, sorted.
+
+    A link to what is inside the folder counts as what it leads to. Raises `UnsafePath` for one that leads out,
+    nowhere or in circles, for devices and pipes, and for names that `safe_path` refuses.
+    """
+    with _saying("cannot read folder", folder):
+        return dict(sorted(_walk(Path(folder), "", (Path(os.path.realpath(folder)),))))
+
+
+def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+    for entry in list(os.scandir(folder)):
+        name, real = prefix + entry.name, folder / entry.name
+        if entry.is_symlink():
+            real = Path(os.path.realpath(real))
+            if not real.is_relative_to(above[0]) or real in above or not real.exists():
+                raise UnsafePath(f"link {folder / entry.name} leads to {real}, which is no file inside {above[0]}")
+        if is_temporary(name):
+            continue
+        if entry.is_dir():
+            yield from _walk(real, f"{name}/", (*above, Path(os.path.realpath(real))))
+        else:
+            _size(real)
+            yield safe_path(name), real
+
+
+# In and out
 
 
 @attrs.frozen
@@ -54,13 +187,13 @@ def put(filesystem: Any, root: str, sources: Mapping[str, Path | bytes | IO[byte
     None appears under its name before it is whole. Raises `UnsafePath`, `ArtifactNotFound` or `ArtifactError`.
     """
     paths = {name: path_in(filesystem, root, name) for name in sources}
-    sizes = {name: check_file(each) if isinstance(each, Path) else 0 for name, each in sources.items()}
+    sizes = {name: _size(each) if isinstance(each, Path) else 0 for name, each in sources.items()}
     for folder in sorted({path.rpartition("/")[0] for path in paths.values()}):
-        with saying("cannot make folder", folder):
+        with _saying("cannot make folder", folder):
             filesystem.makedirs(folder, exist_ok=True)
 
     def one(name: str, tick: Tick) -> File:
-        with saying("cannot store", paths[name]):
+        with _saying("cannot store", paths[name]):
             return File(filesystem, paths[name], *_put(filesystem, paths[name], sources[name], tick))
 
     return _each(one, sizes, "storing")
@@ -121,7 +254,7 @@ def list_files(filesystem: Any, root: str) -> dict[str, File]:
     root = root.rstrip("/")
     if getattr(filesystem, "local_file", False) and os.path.isdir(root):
         return {name: File(filesystem, str(path), path.stat().st_size) for name, path in files_in(root).items()}
-    with saying("cannot list", root):
+    with _saying("cannot list", root):
         filesystem.invalidate_cache()
         found = filesystem.find(root, detail=True)
     names = {root.rpartition("/")[2] if path == root else path.removeprefix(f"{root}/"): path for path in sorted(found)}
@@ -134,12 +267,12 @@ def list_files(filesystem: Any, root: str) -> dict[str, File]:
 
 def open_file(file: File) -> BinaryIO:
     """Open a file to read its bytes where it is. Raises `ArtifactNotFound` or `ArtifactError`."""
-    with saying("cannot open", file.path):
+    with _saying("cannot open", file.path):
         return file.filesystem.open(file.path, "rb")  # type: ignore[no-any-return]
 
 
 def _weighed(file: File, tick: Tick) -> File:
-    with saying("cannot read", file.path), open_file(file) as data:
+    with _saying("cannot read", file.path), open_file(file) as data:
         return File(file.filesystem, file.path, *_digest(data, tick))
 
 
@@ -167,7 +300,7 @@ def get(files: Mapping[str, File], folder: Path) -> None:
 
     Raises `DigestMismatch`, `UnsafePath`, `ArtifactNotFound` or `ArtifactError`.
     """
-    with saying("cannot make folder", folder):
+    with _saying("cannot make folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
 
     def one(name: str, tick: Tick) -> None:
@@ -177,7 +310,7 @@ def get(files: Mapping[str, File], folder: Path) -> None:
             return
         part = Path(temporary_beside(str(target)))
         try:
-            with saying("cannot get", file.path):
+            with _saying("cannot get", file.path):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with open_file(file) as data, open(part, "wb") as written:
                     _, digest = _digest(data, tick, written.write)
@@ -234,3 +367,8 @@ def _progress(sizes: Mapping[str, int], label: str) -> Iterator[Tick]:
                 bar.update(count)
 
         yield advance
+
+
+# What has no underscore is public.
+_OWN = {name for name, each in globals().items() if getattr(each, "__module__", "") == __name__}
+__all__ = sorted(name for name in _OWN if not name.startswith("_"))  # noqa: PLE0605 - each stands above, once
