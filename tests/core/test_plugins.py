@@ -371,6 +371,19 @@ def test_a_marked_hook_may_have_a_name_of_its_own(door: None) -> None:
     assert plugins.load("stores", "ram") is len
 
 
+def test_a_misspelt_mark_is_as_wrong_as_a_misspelt_name(door: None) -> None:
+    """A mark that names no hook is told of, and taken for nothing else."""
+
+    class Hooks:
+        @hookimpl(specname="mlcore_store")
+        def our_stores(self) -> list[Provider]:
+            return [Provider("ram", len)]
+
+    with pytest.raises(PluginError, match=r"unknown hook mlcore_store; did you mean mlcore_stores\?"):
+        plugins.register(Hooks(), "mine")
+    assert plugins.installed() == ()
+
+
 def test_a_missing_provider_says_what_to_install_or_what_there_is(door: None) -> None:
     """What mlcore's own packages bring is one line away; of the rest the existing names are shown."""
     plugins.register(stores(ram=len, disk=len), "mine")

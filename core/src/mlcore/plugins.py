@@ -250,8 +250,7 @@ def _read(folder: str, name: str) -> str:
     try:
         with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
             return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
     except OSError as error:
-        logging.getLogger("mlcore").warning("the metadata of %s cannot be read: %s", folder, error)
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            logging.getLogger("mlcore").warning("the metadata of %s cannot be read: %s", folder, error)
         return ""
