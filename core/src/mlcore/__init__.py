@@ -3,8 +3,6 @@
 Everything is imported when it is first used: ``import mlcore`` costs next to nothing.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

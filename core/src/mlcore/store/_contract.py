@@ -1,7 +1,5 @@
 """The store contract: queries, what a store answers to them, and what the simplest one has to write itself."""
 
-from __future__ import annotations
-
 import base64
 import re
 import threading
@@ -56,21 +54,21 @@ class Compare:
 class And:
     """Hold where all parts hold."""
 
-    parts: tuple[Where, ...]
+    parts: tuple["Where", ...]
 
 
 @attrs.frozen
 class Or:
     """Hold where any part holds."""
 
-    parts: tuple[Where, ...]
+    parts: tuple["Where", ...]
 
 
 @attrs.frozen
 class Not:
     """Hold where the part does not, missing values included."""
 
-    part: Where
+    part: "Where"
 
 
 Where = Compare | And | Or | Not
@@ -117,8 +115,7 @@ def value_of(entity: Entity, term: Term) -> Any:
     if term.family == "metrics":
         summary = entity.metrics.get((term.name, term.context))
         return None if summary is None else getattr(summary, FUNCTIONS[term.function])
-    values = entity.fields if term.family == "fields" else entity.attributes.get(term.family, {})
-    return values.get(term.name)
+    return (entity.fields if term.family == "fields" else entity.attributes.get(term.family, {})).get(term.name)
 
 
 def holds(where: Where | None, entity: Entity) -> bool:
@@ -246,12 +243,11 @@ class Stored:
 
 
 Names = Sequence[str] | None
+Kinds = Iterable[str] | None
 SeriesKey = tuple[str, str, str]
 
 
-def selected(
-    stored: Stored, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
-) -> Stored | None:
+def selected(stored: Stored, of: str | None = None, kinds: Kinds = None, rows: bool = True) -> Stored | None:
     """Return what `events` asks for of a stored batch, None if that is nothing."""
     if of is not None and stored.batch.home != of:
         return None

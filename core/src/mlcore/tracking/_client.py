@@ -24,6 +24,7 @@ from mlcore.tracking._thing import Listing, Thing
 if TYPE_CHECKING:
     from mlcore.models import Model, ModelInfo
 
+_Uri = str | os.PathLike[str]
 _ID, _PARENT, _NAME = Term("", "id"), Term("", "parent"), Term("fields", "name")
 
 
@@ -50,9 +51,7 @@ class Client:
     Raises `NotInstalled` for an unknown scheme.
     """
 
-    def __init__(
-        self, uri: str | os.PathLike[str] | None = None, artifacts: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, uri: _Uri | None = None, artifacts: _Uri | None = None) -> None:
         self.setting = config.store_setting(uri)
         self._backend = Backend(self.setting.value, artifacts)
         self._experiment: str | None = None
@@ -159,14 +158,14 @@ class Client:
             where = [Not(Compare(_PARENT, "in", hidden))]
         return Run._find(self._backend, *where, deleted=include_deleted)
 
-    def get_model(self, uri: str | os.PathLike[str]) -> ModelInfo:
+    def get_model(self, uri: _Uri) -> ModelInfo:
         """Return what a model says of itself, and import nothing for it; see `load_model`. Raises `NotAModel`."""
         from mlcore.models import read_model
 
         return attrs.evolve(read_model(model_folder(self, uri)), uri=os.fspath(uri))
 
     def load_model(
-        self, uri: str | os.PathLike[str], *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
+        self, uri: _Uri, *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
     ) -> Model:
         """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
 
