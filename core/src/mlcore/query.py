@@ -260,9 +260,9 @@ class _Parser:
     def unknown(self, token: str) -> NoReturn:
         from difflib import get_close_matches
 
-        head, dot, key = token.partition(".")
-        known = [name.removesuffix(".") + dot + key if name.endswith(".") else name for name in self.names]
-        near = get_close_matches(token, known, 1) or get_close_matches(head, known, 1)
+        head, _, key = token.partition(".")
+        known = [name + (key or "KEY") if name.endswith(".") else name for name in self.names]
+        near = get_close_matches(token, known, 1) or get_close_matches(f"{head}.", self.names, 1)
         self.fail(f"unknown name {token}: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"))
 
 
