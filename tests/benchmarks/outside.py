@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,27 +41,23 @@ def start_up(bench: Bench) -> Rows:
         for what, name, limit in (("import", "IMPORT", 60), ("first run", "FIRST_RUN", 200)):
             for tool in tools:
                 code, ours = getattr(tool.adapter, name), tool.name == "mlcore"
-                for cache in ("cold", "warm") if ours else ("",):
-                    if cache == "cold":
-                        shutil.rmtree(homes[tool] / "cache", ignore_errors=True)
-                    try:
-                        found = modules(tool.python, code, homes[tool], env[tool])
-                    except ToolError as error:
-                        bench.report(tool, error)
-                        continue
-                    label = f"new modules, {what}{f', {cache} cache' if cache else ''}"
-                    yield Number(label, tool.adapter.TITLE, len(found), Limit(most=limit) if ours else NONE)
-                    if ours:
-                        heavy = FORBIDDEN & {each.partition(".")[0] for each in found}
-                        yield Number(f"forbidden modules, {what}, {cache} cache", "mlcore", len(heavy), Limit(most=0))
+                try:
+                    found = modules(tool.python, code, homes[tool], env[tool])
+                except ToolError as error:
+                    bench.report(tool, error)
+                    continue
+                yield Number(
+                    f"new modules, {what}", tool.adapter.TITLE, len(found), Limit(most=limit) if ours else NONE
+                )
+                if ours:
+                    heavy = FORBIDDEN & {each.partition(".")[0] for each in found}
+                    yield Number(f"forbidden modules, {what}", "mlcore", len(heavy), Limit(most=0))
             yield from _cpu(bench, what, name, homes, env)
 
 
 def _cpu(bench: Bench, what: str, name: str, homes: dict[Tool, Path], env: dict[Tool, dict[str, str]]) -> Rows:
-    def once(tool: Tool, cold: bool = False) -> Callable[[], float]:
+    def once(tool: Tool) -> Callable[[], float]:
         def run() -> float:
-            if cold:
-                shutil.rmtree(homes[tool] / "cache", ignore_errors=True)
             bare = cpu_seconds([str(tool.python), "-c", "pass"], homes[tool], env[tool])
             code = getattr(tool.adapter, name)
             return cpu_seconds([str(tool.python), "-c", code], homes[tool], env[tool]) - bare
@@ -70,20 +65,16 @@ def _cpu(bench: Bench, what: str, name: str, homes: dict[Tool, Path], env: dict[
         return run
 
     own = next(tool for tool in homes if tool.name == "mlcore")
-    cases = [("warm cache", False)] if name == "IMPORT" else [("warm cache", False), ("cold cache", True)]
-    for case, cold in cases:
-        parts = {tool: once(tool, cold and tool == own) for tool in homes}
-        found = bench.paired(parts, max(2, bench.rounds // 3))
-        bare = bench.paired({own: lambda: cpu_seconds([str(own.python), "-c", "pass"], homes[own], env[own])}, 5)
-        if own not in found:
-            return
-        label = f"{median(found[own]) * 1e3:.3g} ms CPU"
-        words = f"CPU of {what}" if name == "IMPORT" else f"CPU of {what}, {case}"
-        yield Ratios(words, "a bare Python", [each / median(bare[own]) for each in found[own]], NONE, label)
-        for tool, values in found.items():
-            if tool != own:
-                limit = LEAST if tool.name == "mlflow" and not cold else NONE  # cold is once an installation
-                yield Ratios(words, tool.adapter.TITLE, ratios(values, found[own]), limit, label)
+    found = bench.paired({tool: once(tool) for tool in homes}, max(2, bench.rounds // 3))
+    bare = bench.paired({own: lambda: cpu_seconds([str(own.python), "-c", "pass"], homes[own], env[own])}, 5)
+    if own not in found:
+        return
+    label, words = f"{median(found[own]) * 1e3:.3g} ms CPU", f"CPU of {what}"
+    yield Ratios(words, "a bare Python", [each / median(bare[own]) for each in found[own]], NONE, label)
+    for tool, values in found.items():
+        if tool != own:
+            limit = LEAST if tool.name == "mlflow" else NONE
+            yield Ratios(words, tool.adapter.TITLE, ratios(values, found[own]), limit, label)
 
 
 def help_page(bench: Bench, plugins: int) -> Rows:

@@ -226,8 +226,11 @@ class TestKeeping:
         assert [each.path for each in run.artifacts.list("renamed/it")] == ["renamed/it"]
         assert run.artifacts.list("MLmod") == []
 
-    def test_the_functions_of_the_module_keep_files_with_the_active_run(self, tmp_path: Path) -> None:
+    def test_the_functions_of_the_module_keep_files_with_the_active_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Guards the short way: no run at hand, and one is started."""
+        monkeypatch.setattr("mlcore.tracking._module._default", None)  # and as it was in the end
         client = mlcore.set_store(tmp_path / "store")
         (tmp_path / "file").write_text("x")
         mlcore.log_artifact(tmp_path / "file")
@@ -239,7 +242,6 @@ class TestKeeping:
         mlcore.end_run()
         names = [each.path for each in client.list_runs()[0].artifacts.list()]
         assert names == ["bytes", "dict.json", "file", "folder/file", "reference", "text"]
-        mlcore.set_store("off")
 
     def test_text_and_values_are_kept_as_files(self, run: mlcore.Run) -> None:
         """Guards the formats: UTF-8, JSON that people can read, YAML by the name's end."""

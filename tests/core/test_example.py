@@ -44,6 +44,7 @@ class TestForms:
             ),
             (np.array([[1.5, np.nan]]), {"type": "ndarray"}, [[1.5, None]]),
             ({"a": np.array([1])}, {"type": "ndarray"}, {"a": [1]}),
+            (np.array(5), {"type": "ndarray"}, 5),
             (
                 sp.csr_matrix(np.eye(2)),
                 {"type": "sparse_matrix_csr"},
@@ -135,7 +136,7 @@ class TestSizes:
     @pytest.mark.parametrize(
         ("example", "said"),
         [
-            (["x" * 1_000_000] * 3, "it has 3,000,044 characters as JSON, where a few rows would do"),
+            (["x" * 1_000_000] * 20, "it has 20,000,092 characters as JSON, where a few rows would do"),
             ({"image": object()}, "JSON has no place for a object"),
             ([1, {2}], "JSON has no place for a set"),
             ([lambda: 1], "JSON has no place for a function"),

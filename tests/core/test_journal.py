@@ -727,8 +727,8 @@ def test_processes_of_multiprocessing_log(method: str, tmp_path: Path) -> None:
 
 def test_the_keeper_syncs_and_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards life signs: the journal of a silent process shows a new time of change, and the same content."""
-    monkeypatch.setattr("mlcore.journal._keeper.SYNC_SECONDS", 0.01)
-    monkeypatch.setattr("mlcore.journal._keeper.SIGN_SECONDS", 0.05)
+    monkeypatch.setattr("mlcore.journal._writer.SYNC_SECONDS", 0.01)
+    monkeypatch.setattr("mlcore.journal._writer.SIGN_SECONDS", 0.05)
     log = writer(tmp_path)
     log.point("m", 1)
     (path,) = files(tmp_path)
@@ -744,14 +744,14 @@ def test_the_keeper_syncs_and_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_keeper_outlives_journals_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the one thread: journals made and dropped while it looks at them all do not end it."""
-    from mlcore.journal import _keeper
+    from mlcore.journal import _writer
 
-    monkeypatch.setattr("mlcore.journal._keeper.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("mlcore.journal._writer.SYNC_SECONDS", 0.0)
     kept = [writer(tmp_path / "kept") for _ in range(200)]
     for number in range(3_000):
         writer(tmp_path / str(number))
     kept[0].point("m", 1)
-    assert _keeper._thread is not None and _keeper._thread.is_alive()
+    assert _writer._thread is not None and _writer._thread.is_alive()
 
 
 def test_what_the_disk_refuses_is_counted_by_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -140,3 +140,14 @@ def test_a_forked_worker_joins_the_run_by_its_id(tmp_path: Path) -> None:
         child.join()
         run.log_metric("ours", 1)
     assert (child.exitcode, mlcore.Client(tmp_path).get_run(run.id).metrics) == (0, {"theirs": 1.0, "ours": 1.0})
+
+
+@pytest.mark.parametrize("key", ["", None, 3, ["a"], "a\nb"], ids=repr)
+def test_what_cannot_be_a_key_is_refused_by_name(key: object, register: Callable[..., None]) -> None:
+    """Guards the same error in every store, for keys that no dict can hold as well."""
+    shelf = Shelf()
+    register(lambda uri: MemoryStore(shelf))
+    client = mlcore.Client("other://x")
+    with client.start_run() as run, pytest.raises(InvalidValue, match="key"):
+        run.log_metric(key, 1)  # type: ignore[arg-type]
+    assert client.get_run(run.id).metrics == {}

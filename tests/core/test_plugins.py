@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mlcore import plugins, plugins as _manager
+from mlcore import plugins
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider, hookimpl
 
@@ -26,7 +28,6 @@ def open_store(uri):
 """
 LIST = "from mlcore import plugins; show({each.name: [str(each), each.error] for each in plugins.installed()})"
 PROVIDE = "from mlcore.hookspecs import Provider\ndef mlcore_stores(): return "
-LONG_AGO = 1_600_000_000
 
 
 class Site:
@@ -54,11 +55,6 @@ class Site:
             file.unlink()
         info.rmdir()
         (self.folder / f"{name}_hooks.py").unlink()
-
-    def settle(self) -> None:
-        """Let the distributions have been installed long ago."""
-        for info in self.folder.glob("*.dist-info"):
-            os.utime(info, (LONG_AGO, LONG_AGO))
 
     def run(self, code: str, **environment: str) -> Any:
         """Return what `code` shows, run by a new interpreter that has the folder on its path."""
@@ -91,8 +87,8 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the test a door of its own, with nothing installed."""
-    monkeypatch.setattr(_manager, "_door", _manager._Door())
-    monkeypatch.setattr(_manager, "_declared", list)
+    monkeypatch.setattr(plugins, "_door", plugins._Door())
+    monkeypatch.setattr(plugins, "_declared", list)
 
 
 def test_an_installed_plugin_is_found_and_loaded(site: Site) -> None:
@@ -228,21 +224,67 @@ def test_the_first_of_two_installations_counts(site: Site, tmp_path: Path) -> No
     assert site.run(LIST, PYTHONPATH=f"{site.folder}{os.pathsep}{other.folder}")["alpha"] == ["mlcore-alpha 2.0", ""]
 
 
-WITHOUT_SCAN = "from mlcore import plugins\nplugins._scan = lambda: []\n" + LIST
-
-
-def test_entry_points_are_read_once(site: Site) -> None:
-    """The second start asks the cache, not the metadata of every distribution."""
+def test_finding_plugins_is_cheap(site: Site) -> None:
+    """The metadata are read without `importlib.metadata`, which alone takes longer to import than all of mlcore."""
     site.install("alpha")
-    site.settle()
-    assert "alpha" in site.run(LIST)
-    assert "alpha" in site.run(WITHOUT_SCAN)
+    code = "from mlcore import plugins; plugins.installed(); show('importlib.metadata' in sys.modules)"
+    assert site.run(code) is False
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        "[mlcore]\nalpha = alpha_hooks\n",
+        "[gui_scripts]\nmlcore = x:main\n\n[mlcore]\n# alpha = no_hooks\nalpha=alpha_hooks\n\n[other]\nbeta = x\n",
+        "[mlcore]\n  alpha   =   alpha_hooks:hooks  \nb.c-d = alpha_hooks:a.b\n",
+        "[mlcore.plugins]\nalpha = alpha_hooks\n",
+        "[other]\nalpha = alpha_hooks\n",
+        "[mlcore]",
+        "",
+    ],
+)
+def test_entry_points_are_what_the_standard_library_reads(
+    points: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever an installer may write, names, modules and distributions are those of `importlib.metadata`."""
+    site.install("alpha")
+    (site.folder / "mlcore_alpha-1.0.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(site.folder)
+    expected = {
+        (point.name, point.value, each.name, each.version)
+        for each in distributions()
+        for point in each.entry_points.select(group="mlcore")
+    }
+    assert {(each.name, each.module, each.distribution, each.version) for each in plugins._declared()} == expected
+
+
+def test_plugins_in_an_archive_and_of_old_installers_are_found(site: Site, tmp_path: Path) -> None:
+    """A zip on the path and an egg's folder declare plugins, too."""
+    site.install("alpha")
+    site.install("beta")
+    old = site.folder / "mlcore_beta.egg-info"
+    (site.folder / "mlcore_beta-1.0.dist-info").rename(old)
+    (old / "METADATA").rename(old / "PKG-INFO")
+    archive = shutil.make_archive(str(tmp_path / "app"), "zip", site.folder)
+    for path in (str(site.folder), archive):
+        listed = site.run(LIST, PYTHONPATH=path)
+        assert (listed["alpha"], listed["beta"]) == (["mlcore-alpha 1.0", ""], ["mlcore-beta 1.0", ""])
+
+
+def test_metadata_that_cannot_be_read_are_told_of(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A distribution whose files are not to be read is named in the log, and the others are found."""
+    site.install("alpha")
+    (site.folder / "mlcore_beta-1.0.dist-info" / "entry_points.txt").mkdir(parents=True)
+    monkeypatch.syspath_prepend(site.folder)
+    assert "alpha" in [each.name for each in plugins._declared()]
+    assert "mlcore_beta-1.0.dist-info cannot be read" in caplog.text
 
 
 def test_a_distribution_that_comes_or_goes_is_noticed(site: Site) -> None:
-    """Installing, upgrading or removing renews the cache."""
+    """Installing, upgrading or removing counts from the next start on."""
     site.install("alpha")
-    site.settle()
     assert "alpha" in site.run(LIST)
     site.install("beta")
     assert {"alpha", "beta"} <= site.run(LIST).keys()
@@ -254,43 +296,9 @@ def test_a_distribution_that_comes_or_goes_is_noticed(site: Site) -> None:
     assert site.run(LIST)["beta"] == ["mlcore-beta 2.0", ""]
 
 
-def test_other_files_beside_distributions_do_not_count(site: Site) -> None:
-    """A training that writes into the folder of its script does not make the next start slow."""
-    site.install("alpha")
-    site.settle()
-    assert "alpha" in site.run(LIST)
-    (site.folder / "checkpoint").touch()
-    assert "alpha" in site.run(WITHOUT_SCAN)
-
-
-def test_a_distribution_that_changed_just_now_is_not_trusted(site: Site) -> None:
-    """What changes twice within a tick of the file system's clock is not remembered half."""
-    site.install("alpha")
-    future = 4_000_000_000
-    for info in site.folder.glob("*.dist-info"):
-        os.utime(info, (future, future))
-    assert "alpha" in site.run(LIST)
-    assert not list(site.cache.glob("mlcore/plugins-*"))
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b"\xff", b'{"key": 1}', b"KEY5}", b'KEY["x", ["a"]]}', b"KEY[[1,2,3,4,5]]}"]
-)
-def test_a_corrupt_cache_is_ignored(site: Site, content: bytes) -> None:
-    """The cache is only a cache: whatever is in it, the plugins are found."""
-    site.install("alpha")
-    site.settle()
-    site.run(LIST)
-    (file,) = site.cache.glob("mlcore/plugins-*.json")
-    key = b'{"key": ' + json.dumps(json.loads(file.read_bytes())["key"]).encode() + b', "plugins": '
-    file.write_bytes(content.replace(b"KEY", key))
-    assert site.run(LIST)["alpha"] == ["mlcore-alpha 1.0", ""]
-
-
 def test_a_home_that_cannot_be_written_or_found_costs_nothing_but_time(site: Site) -> None:
     """Read-only homes and users without one still have their plugins."""
     site.install("alpha")
-    site.settle()
     assert "alpha" in site.run(LIST, XDG_CACHE_HOME="/dev/null/cache")
     homeless = "import pathlib\ndef home(): raise RuntimeError('no home')\npathlib.Path.home = home\n"
     assert "alpha" in site.run(homeless + LIST, XDG_CACHE_HOME="")
@@ -300,10 +308,8 @@ def test_fifty_plugins_are_all_found(site: Site) -> None:
     """Many small plugins are the normal case: each is listed, none hides another."""
     for number in range(50):
         site.install(f"p{number}")
-    site.settle()
-    for code in (LIST, WITHOUT_SCAN):
-        working = {name for name, (_, error) in site.run(code).items() if not error}
-        assert {f"p{number}" for number in range(50)} <= working
+    working = {name for name, (_, error) in site.run(LIST).items() if not error}
+    assert {f"p{number}" for number in range(50)} <= working
 
 
 def stores(**named: Any) -> SimpleNamespace:
@@ -363,6 +369,19 @@ def test_a_marked_hook_may_have_a_name_of_its_own(door: None) -> None:
 
     plugins.register(Hooks(), "mine")
     assert plugins.load("stores", "ram") is len
+
+
+def test_a_misspelt_mark_is_as_wrong_as_a_misspelt_name(door: None) -> None:
+    """A mark that names no hook is told of, and taken for nothing else."""
+
+    class Hooks:
+        @hookimpl(specname="mlcore_store")
+        def our_stores(self) -> list[Provider]:
+            return [Provider("ram", len)]
+
+    with pytest.raises(PluginError, match=r"unknown hook mlcore_store; did you mean mlcore_stores\?"):
+        plugins.register(Hooks(), "mine")
+    assert plugins.installed() == ()
 
 
 def test_a_missing_provider_says_what_to_install_or_what_there_is(door: None) -> None:

@@ -210,13 +210,16 @@ class TestFrames:
             "  column 'c': expected long, was given 2 of that name, among a, c, c",
         ]
 
-    @pytest.mark.parametrize(
-        "data", [[[1]], np.zeros((2, 3)), np.zeros((2, 2, 2)), 5, {"a": [1], "b": ["x", "y"]}, "x"]
-    )
+    @pytest.mark.parametrize("data", [[[1]], np.zeros((2, 3)), np.zeros((2, 2, 2)), 5, {"data": [[1, 2, 3]]}, "x"])
     def test_what_is_no_table_of_that_width_is_refused(self, data: Any) -> None:
         """Guards against values under the wrong name."""
         with pytest.raises(SchemaMismatch, match=r"the data: expected 2 columns \(a, b\), was given"):
             enforced(data, *self.FIELDS)
+
+    def test_columns_of_different_lengths_are_no_table(self) -> None:
+        """Guards against a dict that is neither columns nor a row."""
+        with pytest.raises(SchemaMismatch, match=r"column 'a': expected long, was given array of long \[1\] in row 0"):
+            enforced({"a": [1], "b": ["x", "y"]}, *self.FIELDS)
 
     def test_columns_without_names_go_by_place(self) -> None:
         """Guards signatures of old MLflow, whose columns had no names."""
@@ -237,7 +240,10 @@ class TestFrames:
         assert enforced([{"a": 1, "b": "x"}], *self.FIELDS, frame=False) == [{"a": 1, "b": "x"}]
         with pytest.raises(SchemaMismatch, match=r"row 1: expected long as 'a', was given nothing"):
             enforced([{"a": 1, "b": "x"}, {"b": "y"}], *self.FIELDS, frame=False)
-        with pytest.raises(SchemaMismatch, match=r"row 0: expected \{a: long, b: string\}, was given long 3"):
+        split = {"dataframe_split": {"columns": ["b", "a"], "data": [["x", 1.0]]}}
+        assert enforced(split, *self.FIELDS, frame=False) == [{"a": 1, "b": "x"}]
+        assert enforced([[1, "x"]], *self.FIELDS, frame=False) == [{"a": 1, "b": "x"}]
+        with pytest.raises(SchemaMismatch, match=r"the data: expected 2 columns \(a, b\), was given 1 values in row 0"):
             enforced([3], *self.FIELDS, frame=False)
 
     def test_a_frame_of_polars_stays_one(self) -> None:

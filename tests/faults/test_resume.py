@@ -150,3 +150,13 @@ def test_an_invalid_run_id_is_told_of(id: str, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InvalidValue, match="is not 32 lower-case hex digits"):
         mlcore.Client(tmp_path / "store").start_run()
     assert not (tmp_path / "store").exists()
+
+
+def test_an_empty_run_id_in_the_environment_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards job scripts that export MLCORE_RUN_ID="": a new run, without asking the store or claiming anything."""
+    monkeypatch.setenv("MLCORE_RUN_ID", "")
+    with mlcore.Client(tmp_path / "store").start_run() as active:
+        assert active._opener
+    assert list((tmp_path / "store" / "claims").iterdir()) == []
+    with pytest.raises(InvalidValue, match="is not 32 lower-case hex digits"):
+        mlcore.Client(tmp_path / "store").start_run(run_id="")

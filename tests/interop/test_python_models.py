@@ -40,7 +40,8 @@ def hinted(data: list[str]) -> list[str]:
     return [text.upper() for text in data]
 
 shift = 5
-mlcore.save_model(Vocabulary(), "models/class", artifacts={"vocabulary": "words.txt"}, input_example=(["a"], {"times": 1}))
+example = (["a"], {"times": 1})
+mlcore.save_model(Vocabulary(), "models/class", artifacts={"vocabulary": "words.txt"}, input_example=example)
 mlcore.save_model(plain, "models/function", code=["helper.py"], input_example=[1])
 mlcore.save_model(with_params, "models/params", input_example=([1], {"more": 1}))
 mlcore.save_model(named, "models/named", input_example=([1], {"more": 1}))
@@ -98,7 +99,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_mlflow_loads_what_mlcore_saved_without_mlcore(saved: Path, mlflow_run: Run) -> None:
-    """Guards every kind of Python model in MLflow's generic reader, by local folders as a user would; in one process."""
+    """Guards every kind of Python model in MLflow's generic reader, all of them in one process."""
     said = json.loads(mlflow_run(READER, json.dumps(ASKED), cwd=saved).splitlines()[-1])
     assert said == {name: expected for name, (_, _, expected) in ASKED.items()}
 
@@ -144,7 +145,8 @@ keep = dict(pip_requirements=[])
 mlflow.pyfunc.save_model("class", python_model=Theirs(), artifacts={"vocabulary": "words.txt"}, **keep)
 mlflow.pyfunc.save_model("function", python_model=lambda model_input: [x + 1 for x in model_input], **keep)
 mlflow.pyfunc.save_model("script", python_model="theirs.py", **keep)
-mlflow.pyfunc.save_model("loader", loader_module="own_loader", data_path="n.txt", code_paths=["lib/own_loader.py"], **keep)
+code = ["lib/own_loader.py"]
+mlflow.pyfunc.save_model("loader", loader_module="own_loader", data_path="n.txt", code_paths=code, **keep)
 os.environ["MLFLOW_LOG_MODEL_COMPRESSION"] = "lzma"
 mlflow.pyfunc.save_model("compressed", python_model=Theirs(), artifacts={"vocabulary": "words.txt"}, **keep)
 """
@@ -152,17 +154,19 @@ mlflow.pyfunc.save_model("compressed", python_model=Theirs(), artifacts={"vocabu
 MLCORE_READS = """
 import json, sys
 sys.path[:0] = sys.argv[1:]
-import mlcore
-from mlcore import plugins
+import mlcore, mlcore_local.hooks, mlcore_python.hooks
+mlcore.plugins.register(mlcore_python.hooks)
+mlcore.plugins.register(mlcore_local.hooks)
 said = {}
-for name, data in {"class": ["a", "z"], "function": [1], "script": [1], "loader": [2], "compressed": ["b", "z"]}.items():
+asked = {"class": ["a", "z"], "function": [1], "script": [1], "loader": [2], "compressed": ["b", "z"]}
+for name, data in asked.items():
     said[name] = mlcore.load_model(name, trust=True).predict(data)
 print(json.dumps(said))
 """
 
 
 def test_mlcore_loads_what_mlflow_saved(tmp_path: Path, mlflow_run: Run) -> None:
-    """Guards MLflow's own Python models, compressed and from code, where both are installed; and the error elsewhere."""
+    """Guards MLflow's own Python models, compressed and from code, where both are there; and the error elsewhere."""
     import attrs
     import fsspec
     import pluggy
@@ -186,9 +190,5 @@ def test_mlcore_loads_what_mlflow_saved(tmp_path: Path, mlflow_run: Run) -> None
 
     (places / "attr").symlink_to(Path(attr.__file__ or "").parent)
     sources = [CORE / "src", ROOT / "plugins/mlcore-python/src", ROOT / "plugins/mlcore-local/src", places]
-    reads = MLCORE_READS.replace(
-        "said = {}",
-        "import mlcore_python.hooks, mlcore_local.hooks\nplugins.register(mlcore_python.hooks)\nplugins.register(mlcore_local.hooks)\nsaid = {}",
-    )
-    said = json.loads(mlflow_run(reads, *sources, cwd=tmp_path).splitlines()[-1])
+    said = json.loads(mlflow_run(MLCORE_READS, *sources, cwd=tmp_path).splitlines()[-1])
     assert said == {"class": [True, False], "function": [2], "script": [2], "loader": [14], "compressed": [True, False]}

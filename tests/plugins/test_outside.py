@@ -84,8 +84,8 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder, before = tmp_path_factory.mktemp("outside"), digests(CORE)
     shutil.copytree(PLUGIN, folder / "plugin", ignore=shutil.ignore_patterns("__pycache__"))
     plugin = build(folder / "plugin", folder / "plugin-wheel")
-    core = build(CORE, folder / "core-wheel")
-    environment(folder / "venv", core, plugin, beside="mlcore[testing]")
+    ours = [build(each, folder / f"{each.name}-wheel") for each in (CORE, ROOT / "plugins" / "mlcore-local")]
+    environment(folder / "venv", *ours, plugin, beside="mlcore[testing]")
     yield folder
     (installed,) = folder.glob("venv/lib/python*/site-packages/mlcore")
     assert digests(CORE) == before
@@ -112,7 +112,8 @@ def test_the_program_lists_the_plugin_with_its_distribution(outside: Path) -> No
     """Guards that an installed plugin is found by its entry point, and is named after who brings it."""
     listed = json.loads(run(outside, "mlcore", "plugins", "list", "--json"))
     assert listed["conflicts"] == []
-    (found,) = listed["plugins"]
+    local, found = listed["plugins"]
+    assert local["distribution"] == "mlcore-local"
     assert (found["name"], found["distribution"], found["version"]) == ("onefile", "mlcore-onefile", "0.1.0")
     assert [each["name"] for each in found["provides"]["stores"]] == ["onefile"]
     assert found["error"] == ""

@@ -3,8 +3,6 @@
 Everything is imported when it is first used: ``import mlcore`` costs next to nothing.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from mlcore.tracking._models import LoggedModel as LoggedModel
     from mlcore.tracking._module import *
     from mlcore.tracking._run import Run as Run
-    from mlcore.tracking._views import Listing as Listing, Series as Series
+    from mlcore.tracking._thing import Listing as Listing, Series as Series
 
 __version__ = "0.1.0"
 _PLACES = {
@@ -38,7 +36,7 @@ _PLACES = {
     "log_param log_params log_points log_reference log_text remove_tag set_experiment set_note set_store set_tag "
     "set_tags start_run",
     "mlcore.tracking._run": "Run",
-    "mlcore.tracking._views": "Listing Series",
+    "mlcore.tracking._thing": "Listing Series",
 }
 _HOME = {name: module for module, names in _PLACES.items() for name in names.split()}
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the names stand above, once

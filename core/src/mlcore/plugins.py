@@ -1,36 +1,36 @@
 """Find, load and ask plugins: the door through which everything that is not core comes in."""
 
-import contextlib
 import importlib
-import json
 import logging
 import os
+import re
 import sys
 import threading
-import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import attrs
 import pluggy
 
-from mlcore import config, hookspecs
+from mlcore import hookspecs
 from mlcore.errors import NotInstalled, PluginError
 from mlcore.hookspecs import Provider
 
 __all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", "provided", "register", "unregister"]
 
 PREFIX = "mlcore_"
-_METADATA = (".dist-info", ".egg-info")
-_SETTLED_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
 # What a missing scheme, command or flavor most likely wants, for the one line that tells how to get it.
 FIRST_PARTY = {
-    "stores": {"file": "local", "http": "remote", "https": "remote", "sqlite": "sql", "mysql": "sql"}
-    | {"mariadb": "sql", "postgresql": "sql", "postgres": "sql", "mlflow": "mlflow"},
+    "stores": {"file": "local", "http": "remote", "https": "remote", "mlflow": "mlflow"}
+    | dict.fromkeys(("sqlite", "mysql", "mariadb", "postgresql", "postgres"), "sql"),
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
-    "commands": dict.fromkeys(("artifacts", "fsck", "init", "journal", "models", "reindex", "trust", "where"), "local"),
+    "commands": dict.fromkeys(
+        ("artifacts", "fsck", "init", "journal", "models", "plugins", "reindex", "trust", "where"), "local"
+    ),
 }
 
 
@@ -219,47 +219,40 @@ def notify(event: str, **arguments: Any) -> None:
 def _declared() -> list[Plugin]:
     """Return the plugins that the distributions on `sys.path` declare, sorted by name.
 
-    Asking `importlib.metadata` opens a file a distribution, which costs more than the rest of ``mlcore --help``.
-    So the answer is kept in the user's cache, under the names and times of the folders of metadata on `sys.path`:
-    installing or removing a distribution changes them, and what a training writes beside its script does not.
+    Their metadata are read here: to import `importlib.metadata` takes longer than all the rest of ``mlcore --help``.
     """
-    changes = [_metadata(path) for path in sys.path]
-    key = json.dumps([sys.path, changes])
-    file = config.user_cache() / f"plugins-{zlib.crc32(json.dumps([sys.prefix, sys.path]).encode()):08x}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not ours: it is only a cache
-        cached = json.loads(file.read_bytes())
-        if cached["key"] == key:
-            return [Plugin(name, module, where, version) for name, module, where, version in cached["plugins"]]
-    found = _scan()
-    if all(time.time_ns() - changed > _SETTLED_NS for names in changes for _, changed in names):
-        content = json.dumps({"key": key, "plugins": [attrs.astuple(each)[:4] for each in found]})
-        with contextlib.suppress(OSError):  # a read-only home costs time, nothing else
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(file)
-    return found
-
-
-def _metadata(path: str) -> list[tuple[str, int]]:
-    """Return name and time of change of what describes distributions in a folder of `sys.path`, or of an archive."""
-    try:
-        with os.scandir(path or ".") as entries:
-            return sorted((each.name, each.stat().st_mtime_ns) for each in entries if each.name.endswith(_METADATA))
-    except OSError:
-        return [(path, os.stat(path).st_mtime_ns)] if os.path.isfile(path) else []
-
-
-def _scan() -> list[Plugin]:
-    from importlib.metadata import distributions
-
     found: dict[tuple[str, str], Plugin] = {}
-    for distribution in distributions():
-        try:
-            for point in distribution.entry_points.select(group="mlcore"):
-                plugin = Plugin(point.name, point.value, distribution.name or "", distribution.version or "")
-                # the first on sys.path is the one that is imported
-                found.setdefault((plugin.name, plugin.distribution), plugin)
-        except Exception:
-            logging.getLogger("mlcore").warning("the metadata of %s cannot be read", distribution, exc_info=True)
+    for points, about in chain.from_iterable(map(_metadata, sys.path)):
+        told = dict(re.findall(r"^(Name|Version): *(.*?) *$", about.partition("\n\n")[0], re.MULTILINE))
+        section = re.split(r"^\[", points.partition("[mlcore]")[2], maxsplit=1, flags=re.MULTILINE)[0]
+        for name, module in re.findall(r"^ *([^#;=\s][^=]*?) *= *(.+?) *$", section, re.MULTILINE):
+            plugin = Plugin(name, module, told.get("Name", ""), told.get("Version", ""))
+            # the first on sys.path is the one that is imported
+            found.setdefault((plugin.name, plugin.distribution), plugin)
     return sorted(found.values(), key=lambda each: (each.name, each.distribution))
+
+
+def _metadata(path: str) -> Iterator[tuple[str, str]]:
+    """Yield entry points and description of the distributions in a folder or archive that have points of ours."""
+    readers: list[Callable[[str], str | None]] = []
+    if os.path.isfile(path):
+        from importlib.metadata import distributions
+
+        readers = [each.read_text for each in distributions(path=[path])]
+    with suppress(OSError):  # not there, no folder, or not for us to read
+        names = [name for name in os.listdir(path or ".") if name.endswith((".dist-info", ".egg-info", "EGG-INFO"))]
+        readers = [partial(_read, os.path.join(path, name)) for name in sorted(names)]
+    for read in readers:
+        points = read("entry_points.txt") or ""
+        if "[mlcore]" in points:
+            yield points, read("METADATA") or read("PKG-INFO") or ""
+
+
+def _read(folder: str, name: str) -> str:
+    try:
+        with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            logging.getLogger("mlcore").warning("the metadata of %s cannot be read: %s", folder, error)
+        return ""

@@ -100,3 +100,13 @@ def test_a_model_that_was_changed_is_not_added(place: Path) -> None:
     Path("changed/model.pkl").write_bytes(b"changed")
     assert isinstance(call("add", "changed").exception, DigestMismatch)
     assert mlcore.trusted() == {}
+
+
+def test_models_saved_here_are_counted_and_listed_when_asked(tmp_path: Path) -> None:
+    """Guards that hundreds of models of one's own do not hide the few names that were trusted on purpose."""
+    info = mlcore.save_model(lambda data: data, tmp_path / "model")
+    mlcore.trust("mylab.*")
+    assert call("list").output == "mylab.*\nmodels that you saved yourself: 1; --all lists them\n"
+    assert info.verify() in call("list", "--all").output
+    assert json.loads(call("list", "--json").output) == {"mylab.*": ""}
+    assert json.loads(call("list", "--json", "--all").output) == mlcore.trusted()

@@ -1,7 +1,5 @@
 """Check keys, and turn what people log into int64 and float64, or say which key cannot be."""
 
-from __future__ import annotations
-
 import operator
 import re
 from array import array
@@ -46,7 +44,7 @@ def as_int(name: str, value: Any) -> int:
         raise InvalidValue(f"{name} {value!r:.80} is no whole number of 64 bits") from error
 
 
-def metric_columns(key: str, steps: Any, values: Any, times: Any = None) -> dict[str, array[Any]]:
+def metric_columns(key: str, steps: Any, values: Any, times: Any = None) -> dict[str, "array[Any]"]:
     """Return columns ``step``, ``value`` and, where times (ms) are given, ``time``, from buffers or sequences.
 
     Raises `InvalidValue` if one is no number, their lengths differ, or the key cannot be one.
@@ -61,7 +59,7 @@ def metric_columns(key: str, steps: Any, values: Any, times: Any = None) -> dict
     return columns
 
 
-def _column(code: str, key: str, values: Any) -> array[Any]:
+def _column(code: str, key: str, values: Any) -> "array[Any]":
     with suppress(TypeError, ValueError):  # no buffer, or one of things that are no numbers
         view = memoryview(values)
         if view.ndim == 1 and view.format in _FORMATS[code] and view.itemsize == 8:

@@ -55,8 +55,7 @@ class Header:
 def pack_header(header: Header) -> bytes:
     """Return the first bytes of a journal: the header, twice."""
     source = bytes.fromhex(header.source)
-    body = HEADER.pack(MAGIC, VERSION, HEADER_SIZE, 0, source, header.home.encode(), b"")
-    return sealed(body) * 2
+    return sealed(HEADER.pack(MAGIC, VERSION, HEADER_SIZE, 0, source, header.home.encode(), b"")) * 2
 
 
 def sealed(body: bytes, seed: int = 0) -> bytes:

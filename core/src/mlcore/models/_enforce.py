@@ -18,6 +18,7 @@ __all__: list[str] = []
 _DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 _MISSING_IS_A_VALUE = ("any", "float", "double", "datetime")  # NaN and NaT
 _CODES = {"integer": "i", "long": "q", "float": "f", "double": "d"}  # for struct
+_PLAIN = ("map", "list", "value")
 _REQUESTS = {"dataframe_split", "dataframe_records", "instances", "inputs"}
 
 Fields = Sequence[Mapping[str, Any]]
@@ -48,8 +49,8 @@ def fit(fields: Fields, data: Any, frame: bool) -> Any:
     with noted(problems, "the data"):
         if "tensor-spec" in first:
             data = _fit_tensors(fields, data, problems) if names else _fit_tensor(data, first)
-        elif names and not frame and form in ("map", "list"):
-            data = _fit_records(fields, data, problems)
+        elif names and not frame and form in _PLAIN:
+            data = _fit_records(fields, names, data, problems)
         elif form == "frame" or names or len(fields) > 1:
             data = _fit_frame(fields, names, data, problems)
         elif form == "series":
@@ -182,66 +183,75 @@ def _fit_tensor(data: Any, field: Mapping[str, Any]) -> Any:
 # Frames.
 
 
-def _fit_records(fields: Fields, data: Any, problems: list[str]) -> Any:
-    properties, found = {str(each["name"]): each for each in fields}, []
-    for place, row in enumerate([data] if form_of(data) == "map" else data):
+def _rows(fields: Fields, names: list[Any], data: Any) -> list[Any]:
+    """Return rows of plain Python as dicts. Raises `SchemaMismatch` if one has more or fewer values than columns."""
+    form, nested = form_of(data), len(names) == 1 and fields[0]["type"] == "array"
+    if form == "map" and "data" in data and {*data} <= {"columns", "data", "index"} - {*names}:
+        names, data, form, nested = data.get("columns", names), data["data"], "list", False
+    found = []
+    for place, row in enumerate(data if form == "list" else [data]):
+        values = [row] if nested or form_of(row) == "value" else row
+        if form_of(row) != "map" and len(values) != len(names):
+            raise _refusal(_columns(names), f"{len(values)} values", f"row {place}")
+        found.append(row if form_of(row) == "map" else dict(zip(names, values, strict=True)))
+    return found
+
+
+def _columns(names: list[Any]) -> str:
+    return f"{len(names)} columns ({', '.join(map(str, names))})"
+
+
+def _fit_records(fields: Fields, names: list[Any], data: Any, problems: list[str]) -> Any:
+    kind, found = {"type": "object", "properties": dict(zip(names, fields, strict=True))}, list[Any]()
+    for place, row in enumerate(_rows(fields, names, data)):
         with noted(problems, f"row {place}"):
-            known = {name: row[name] for name in properties if name in row} if form_of(row) == "map" else row
-            found.append(fit_value(known, {"type": "object", "properties": properties}))
-    return found[0] if found and form_of(data) == "map" else found
+            found.append(fit_value({name: row[name] for name in names if name in row}, kind))
+    return found[0] if found and form_of(data) == "map" and "data" not in data else found
 
 
 def _fit_frame(fields: Fields, names: list[Any], data: Any, problems: list[str]) -> Any:
     """Return the columns of the schema, of data that hold them in whatever form."""
-    form, frame = form_of(data), _to_frame(fields, names, data)
-    labels, dtypes, fitted = list(frame.columns), list(frame.dtypes), dict[int, Any]()
+    form, frame = form_of(data), _to_frame(fields, names or list(range(len(fields))), data)
+    labels, dtypes, fitted, plain = list(frame.columns), list(frame.dtypes), dict[int, Any](), form in _PLAIN
     places = {label if names else at: at for at, label in enumerate(labels)}
     for place, field in enumerate(fields):
-        at, name, dtype = places.get(field.get("name", place)), field.get("name", place), _DTYPES.get(field["type"])
+        name, dtype = field.get("name", place), _DTYPES.get(field["type"])
+        at = places.get(name)
         with noted(problems, f"column {name!r}"):
             if (at is None and field["required"]) or (names and len(places) < len(labels) and labels.count(name) > 1):
-                raise _refusal(
-                    field, f"{labels.count(name) or 'none'} of that name, among {', '.join(map(str, labels))}"
-                )
-            if at is not None:
-                as_it_is = dtype and dtypes[at] == dtype  # which costs nothing, and is the rule
-                fitted[at] = (
-                    None if as_it_is else _fit_column(frame.iloc[:, at], field, form in ("list", "map", "value"))
-                )
+                found = labels.count(name) or "none"
+                raise _refusal(field, f"{found} of that name, among {', '.join(map(str, labels))}")
+            if at is not None:  # what has its dtype costs nothing, and is the rule
+                fitted[at] = None if dtype and dtypes[at] == dtype else _fit_column(frame.iloc[:, at], field, plain)
     if form == "polars":
         return data.select([labels[at] for at in fitted])
     frame = frame if list(fitted) == [*range(len(labels))] else frame.iloc[:, list(fitted)]
-    if any(column is not None for column in fitted.values()):
+    if changed := {place: column for place, column in enumerate(fitted.values()) if column is not None}:
         frame = frame.copy(deep=False)
-    for place, column in enumerate(fitted.values()):
-        if column is not None:
+        for place, column in changed.items():
             frame.isetitem(place, column)
     return frame
 
 
 def _to_frame(fields: Fields, names: list[Any], data: Any) -> Any:
-    form, names = form_of(data), names or list(range(len(fields)))
+    form = form_of(data)
     if form in ("frame", "series"):
         return data if form == "frame" else data.to_frame(names[0] if len(names) == 1 else data.name)
-    lists = any(each["type"] == "array" for each in fields)
     try:
         import pandas
-
-        if form == "polars":
-            return pandas.DataFrame(data.to_dict(as_series=False))
-        if form == "map" and "data" in data and {*data} <= {"columns", "data", "index"} - {*names}:
-            return pandas.DataFrame(data["data"], data.get("index"), data.get("columns", names))
-        if form == "map" and not lists and all(form_of(each) in ("list", "array", "series") for each in data.values()):
-            return pandas.DataFrame(dict(data))
-        rows = data if form in ("list", "array") else [data]
-        if form_of(next(iter(rows), None)) == "map":
-            return pandas.DataFrame(list(rows))
-        return pandas.DataFrame([[row] for row in rows] if lists and len(names) == 1 else rows, columns=names)
-    except (ValueError, TypeError) as error:
-        expected = f"{len(names)} columns ({', '.join(map(str, names))})"
-        raise _refusal(expected, f"a {type(data).__name__}: {error}") from error
     except ImportError as error:
         raise NotInstalled("a signature with columns needs pandas: pip install pandas") from error
+    if form == "polars":
+        return pandas.DataFrame(data.to_dict(as_series=False))
+    if form == "array":
+        if data.shape[1:] != ((len(names),) if data.ndim > 1 or len(names) > 1 else ()):
+            raise _refusal(_columns(names), f"an array of shape {data.shape}")
+        return pandas.DataFrame(data, columns=names)
+    if form == "map" and {*names} & {*data} and "array" not in [each["type"] for each in fields]:
+        lengths = {len(each) if form_of(each) in ("list", "array", "series") else None for each in data.values()}
+        if len(lengths) == 1 and None not in lengths:
+            return pandas.DataFrame(dict(data))
+    return pandas.DataFrame(_rows(fields, names, data))
 
 
 def _fit_column(values: Any, field: Mapping[str, Any], plain: bool = False) -> Any:

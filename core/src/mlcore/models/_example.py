@@ -18,17 +18,17 @@ __all__ = ["load_example", "save_example"]
 _log = logging.getLogger("mlcore")
 
 _ROWS = 5
-_LARGEST = 2_000_000  # characters: an example shows the form, and is read whenever somebody looks at the model
+_LARGEST = 20_000_000  # characters: five colour images of 224 x 224 fit, a data set does not
 _CHAT = {"messages", "prompt", "input"}  # a dict with one of these is what MLflow's server takes as it is
 
 
 def save_example(folder: Path, example: Any, params: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Write ``input_example.json`` and ``serving_input_example.json``; return what the MLmodel file says of them.
 
-    Of frames and arrays the first five rows are kept. What JSON has no place for, or is larger than 2 MB, is left out
+    Of frames and arrays the first five rows are kept. What JSON has no place for, or is larger than 20 MB, is left out
     with a warning, and nothing returned: a model is worth more than its example.
     """
-    if form_of(example) in ("frame", "series", "polars", "array", "sparse") and example.shape[0] > _ROWS:
+    if form_of(example) in ("frame", "series", "polars", "array", "sparse") and (*example.shape, 0)[0] > _ROWS:
         _log.info("of the input example the first %d of %d rows are kept", _ROWS, example.shape[0])
         example = (example.tocsr() if form_of(example) == "sparse" else example)[:_ROWS]
     try:
@@ -37,7 +37,7 @@ def save_example(folder: Path, example: Any, params: Mapping[str, Any] | None = 
             given = {"params": _plain(params)}
             request = request | (given["params"] if request is content else given)
             content, info["params"] = {"inputs": content, **given}, "true"
-        files = {"input_example.json": json.dumps(content), "serving_input_example.json": json.dumps(request, indent=2)}
+        files = {"input_example.json": json.dumps(content), "serving_input_example.json": json.dumps(request)}
         if (size := max(map(len, files.values()))) > _LARGEST:
             raise ValueError(f"it has {size:,} characters as JSON, where a few rows would do")
     except ValueError as error:
@@ -53,13 +53,12 @@ def _encoded(example: Any) -> tuple[dict[str, str], Any, Any]:
     form = form_of(example)
     if form in ("frame", "series", "polars"):
         frame = example.to_frame() if form == "series" else example
-        labels, rows = (
-            list(frame.columns),
-            frame.rows() if form == "polars" else frame.itertuples(index=False, name=None),
-        )
-        split = ({} if labels == [*range(len(labels))] else {"columns": labels}) | {"data": _plain([*rows])}
-        orient = "split" if "columns" in split else "values"
-        return {"type": "dataframe", "pandas_orient": orient}, split, {"dataframe_split": split}
+        rows = frame.rows() if form == "polars" else frame.itertuples(index=False, name=None)
+        labels, split = list(frame.columns), {"data": _plain([*rows])}
+        if labels == [*range(len(labels))]:  # pandas' own, which every reader makes anew
+            return {"type": "dataframe", "pandas_orient": "values"}, split, {"dataframe_split": split}
+        split = {"columns": labels, **split}
+        return {"type": "dataframe", "pandas_orient": "split"}, split, {"dataframe_split": split}
     if form == "sparse":
         matrix = example if example.format == "csc" else example.tocsr()
         content = {name: _plain(getattr(matrix, name)) for name in ("data", "indices", "indptr", "shape")}
@@ -88,9 +87,10 @@ def _plain(value: Any) -> Any:
     raise ValueError(f"JSON has no place for a {type(value).__qualname__}")
 
 
-def load_example(
-    folder: Path, info: Mapping[str, Any], signature: Signature | None = None
-) -> tuple[Any, dict[str, Any] | None]:
+Example = tuple[Any, dict[str, Any] | None]
+
+
+def load_example(folder: Path, info: Mapping[str, Any], signature: Signature | None = None) -> Example:
     """Return the example that a model was saved with, and its parameters: None if there are none.
 
     JSON knows neither widths nor dates: with the model's signature they are what they were. Raises `NotAModel` if

@@ -42,9 +42,8 @@ def _fields(data: Any) -> list[dict[str, Any]]:
             kind = type_of_all(rows)
             if kind["type"] != "object" or not all(isinstance(row, Mapping) for row in rows):
                 return [kind]
-            return [
-                {**kind["properties"][name], "name": name} for name in dict.fromkeys(key for row in rows for key in row)
-            ]
+            names = dict.fromkeys(name for row in rows for name in row)
+            return [{**kind["properties"][name], "name": name} for name in names]
     return [type_of(data)]
 
 

@@ -74,7 +74,7 @@ class ModelInfo:
         about = self.raw.get("saved_input_example_info")
         if not about:
             raise NotFound(f"model {self.folder} has no example: save it with input_example=")
-        return load_example(self.folder, about)
+        return load_example(self.folder, about, self.signature)
 
     def verify(self) -> str:
         """Return the model's digest; see `digest_of`. Raises `DigestMismatch` if a file is not as it was saved."""

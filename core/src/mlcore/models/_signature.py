@@ -29,10 +29,8 @@ def _type(spec: Mapping[str, Any]) -> Type:
         case {"type": "map", "values": values}:
             return {"type": "map", "values": _type(values)}
         case {"type": "object", "properties": dict(inner)} if inner:
-            return {
-                "type": "object",
-                "properties": {name: _type(inner[name]) | _need(inner[name]) for name in sorted(inner)},
-            }
+            properties = {name: _type(inner[name]) | _need(inner[name]) for name in sorted(inner)}
+            return {"type": "object", "properties": properties}
         case {"type": "tensor", "tensor-spec": {"dtype": str(dtype), "shape": shape}}:
             return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [*map(int, shape)]}}
         case {"type": str(name)} if name in _NAMES:

@@ -13,10 +13,10 @@ from pathlib import Path
 from mlcore.config import user_config
 from mlcore.errors import InvalidValue, ModelError, NotFound
 
-__all__ = ["distrust", "remember", "trust", "trusted"]
+__all__ = ["SAVED", "distrust", "remember", "trust", "trusted"]
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
-SAVED = "saved here"
+SAVED = "saved here"  # how the note of a model begins that this user saved
 _KEPT = 10_000  # digests of models saved here: the latest
 
 

@@ -19,19 +19,15 @@ Type = dict[str, Any]
 ANY: Type = {"type": "any"}
 MISSING: Type = {"type": "any", "missing": True}  # of None, beside which anything may stand
 SCALARS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
-_FORMS = {
-    "pandas.DataFrame": "frame",
-    "pandas.Series": "series",
-    "polars.DataFrame": "polars",
-    "numpy.generic": "value",
-}
+_FRAMES = {"pandas.DataFrame": "frame", "pandas.Series": "series", "polars.DataFrame": "polars"}
+_FORMS = {**_FRAMES, "numpy.generic": "value"}
 _PLAIN = {bool: "boolean", float: "double", str: "string", bytes: "binary", bytearray: "binary", date: "datetime"}
 _KINDS = {"b": "boolean", "U": "string", "T": "string", "S": "binary", "M": "datetime"}  # of NumPy's dtypes
 
 
 def form_of(data: Any) -> str:
     """Say what holds the data: frame, series, polars, sparse, array, map or list; value is anything else."""
-    return _form_of(type(data))
+    return _form_of(type(data))  # type: ignore[arg-type] # a class is hashable
 
 
 @lru_cache(1000)
@@ -111,9 +107,8 @@ def text(kind: Mapping[str, Any]) -> str:
     if inner := kind.get("items", kind.get("values")):
         return f"{kind['type']} of {text(inner)}"
     if inner := kind.get("properties"):
-        return (
-            "{" + ", ".join(f"{name}{'' if one['required'] else '?'}: {text(one)}" for name, one in inner.items()) + "}"
-        )
+        each = [f"{name}{'' if kind['required'] else '?'}: {text(kind)}" for name, kind in inner.items()]
+        return f"{{{', '.join(each)}}}"
     if inner := kind.get("tensor-spec"):
         return f"{inner['dtype']} {tuple(inner['shape'])}"
     return str(kind["type"])

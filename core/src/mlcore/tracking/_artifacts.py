@@ -16,8 +16,7 @@ from mlcore.config import OFF, user_cache
 from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, InvalidValue, StoreError
 from mlcore.store import AttributesSet, Event, Updated, to_json
 from mlcore.tracking._plain import as_json, portions
-from mlcore.tracking._thing import Thing
-from mlcore.tracking._views import Listing, Viewed
+from mlcore.tracking._thing import Listing, Thing, Viewed
 
 if TYPE_CHECKING:
     from mlcore.artifacts import File

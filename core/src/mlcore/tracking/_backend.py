@@ -1,7 +1,5 @@
 """Where a client writes and reads: a folder store through journals, any other through its two methods."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
@@ -26,17 +24,100 @@ _log = logging.getLogger("mlcore")
 def status_of(entity: Entity) -> str:
     """Return a run's status: LOST is a RUNNING run whose process is gone, or silent for over five minutes."""
     status = str(entity.fields.get("status", "RUNNING"))
-    if status != "RUNNING" or entity.alive:
-        return status
-    silent = entity.seen is not None and time.time() - entity.seen / 1000 > GRACE_SECONDS
-    return "LOST" if silent or entity.alive is False else status
+    lost = entity.alive is False or (entity.alive is None and _silent(entity, GRACE_SECONDS))
+    return "LOST" if lost and status == "RUNNING" else status
 
 
 def held(entity: Entity, taking_over: bool) -> bool:
     """Tell whether another process has a run open, so that one that arrives joins it; one that takes over asks less."""
-    if status_of(entity) != "RUNNING" or entity.alive is not None:
-        return status_of(entity) == "RUNNING"
-    return not taking_over and (entity.seen is None or time.time() - entity.seen / 1000 < SIGNS_SECONDS)
+    doubtful = entity.alive is None and (taking_over or _silent(entity, SIGNS_SECONDS))
+    return status_of(entity) == "RUNNING" and not doubtful
+
+
+def _silent(entity: Entity, seconds: float) -> bool:
+    return entity.seen is not None and time.time() - entity.seen / 1000 > seconds
+
+
+class StoreSink:
+    """Append every call to a store as a batch; what the store does not take is dropped and counted."""
+
+    def __init__(self, store: Callable[[], Store], home: str) -> None:
+        self.dropped, self.reason = 0, ""
+        self._store, self._home, self._pid, self._lock = store, home, os.getpid(), threading.RLock()
+        self._last: tuple[str, int, str] | None = None  # source, number and digest of the last record
+        self._steps: dict[str, int] = {}
+
+    def append(self, events: Sequence[Event], claim: str | None = None) -> None:
+        """Append one record. Raises what the store raises; what comes then is of a new source, as it may be stored."""
+        with self._turn():
+            (source, number, previous), self._last = self._last or (os.urandom(16).hex(), 0, ""), None
+            record = Record(number + 1, clock.tick(), tuple(events))
+            self._store().append(Batch(source, self._home, (record,), previous, claim))
+            self._last = source, record.number, digest((record,), previous)
+
+    def _turn(self) -> threading.RLock:
+        if self._pid != os.getpid():  # the child of a fork: another thread may have held the lock
+            self._pid, self._last, self._lock = os.getpid(), None, threading.RLock()
+        return self._lock
+
+    def events(self, events: Sequence[Event]) -> None:
+        """See `mlcore.journal.Writer.events`."""
+        try:
+            if events:
+                self.append(events)
+        except Exception as error:  # noqa: BLE001 - a store may raise whatever its library raises
+            self.dropped += 1
+            if not self.reason:
+                self.reason = str(error)
+                _log.warning("the store does not take what is logged: %s; training goes on", error)
+
+    def point(self, key: str, value: Any, step: Any = None, time: Any = None) -> None:
+        """See `mlcore.journal.Writer.point`."""
+        self.points({journal.check_key(key): value}, step, time)
+
+    def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
+        """See `mlcore.journal.Writer.points`."""
+        with self._turn():
+            steps = {key: self._steps.get(key, -1) + 1 if step is None else step for key in values}
+            times = None if time is None else [time]
+            rows = {key: journal.metric_columns(key, [steps[key]], [value], times) for key, value in values.items()}
+            self.events([self._rows(key, columns) for key, columns in rows.items()])
+
+    def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
+        """See `mlcore.journal.Writer.block`."""
+        columns = journal.metric_columns(key, steps, values, times)
+        with self._turn():
+            for part in (slice(start, start + _ROWS) for start in range(0, len(columns["step"]), _ROWS)):
+                self.events([self._rows(key, {name: column[part] for name, column in columns.items()})])
+
+    def _rows(self, key: str, columns: dict[str, "array[Any]"]) -> RowsLogged:
+        self._steps[key] = columns["step"][-1]
+        now = array("q", [time.time_ns() // 1_000_000]) * len(columns["step"])
+        return RowsLogged("run", self._home, key, {"time": now, **columns})
+
+    def continue_after(self, steps: Mapping[str, int]) -> None:
+        """See `mlcore.journal.Writer.continue_after`."""
+        self._steps.update(steps)
+
+    def close(self) -> None:
+        """See `mlcore.journal.Writer.close`."""
+
+
+class OffStore(SimpleStore):
+    """Keep names, parameters and tags while the process runs, and no rows, for ``MLCORE_STORE=off``."""
+
+    def append(self, batch: Batch) -> None:
+        """Take it in, but for its rows."""
+        with self._lock:
+            if batch.claim in self._fold.claims:
+                raise AlreadyExists(str(batch.claim), self._fold.claims[str(batch.claim)])
+            kept = selected(Stored("", 0, "", batch), rows=False)
+            if kept is not None:
+                self._fold.add(kept.batch)
+
+    def events(self, *_: Any, **__: Any) -> Any:
+        """Yield nothing: nothing is stored."""
+        return iter(())
 
 
 class Backend:
@@ -104,85 +185,3 @@ class Backend:
         """Close the store."""
         if self._store is not None:
             self._store.close()
-
-
-class StoreSink:
-    """Append every call to a store as a batch; what the store does not take is dropped and counted."""
-
-    def __init__(self, store: Callable[[], Store], home: str) -> None:
-        self.dropped, self.reason = 0, ""
-        self._store, self._home, self._pid, self._lock = store, home, os.getpid(), threading.RLock()
-        self._last: tuple[str, int, str] | None = None  # source, number and digest of the last record
-        self._steps: dict[str, int] = {}
-
-    def append(self, events: Sequence[Event], claim: str | None = None) -> None:
-        """Append one record. Raises what the store raises; what comes then is of a new source, as it may be stored."""
-        with self._turn():
-            (source, number, previous), self._last = self._last or (os.urandom(16).hex(), 0, ""), None
-            record = Record(number + 1, clock.tick(), tuple(events))
-            self._store().append(Batch(source, self._home, (record,), previous, claim))
-            self._last = source, record.number, digest((record,), previous)
-
-    def _turn(self) -> threading.RLock:
-        if self._pid != os.getpid():  # the child of a fork: another thread may have held the lock
-            self._pid, self._last, self._lock = os.getpid(), None, threading.RLock()
-        return self._lock
-
-    def events(self, events: Sequence[Event]) -> None:
-        """See `mlcore.journal.Writer.events`."""
-        try:
-            if events:
-                self.append(events)
-        except Exception as error:  # noqa: BLE001 - a store may raise whatever its library raises
-            self.dropped += 1
-            if not self.reason:
-                self.reason = str(error)
-                _log.warning("the store does not take what is logged: %s; training goes on", error)
-
-    def point(self, key: str, value: Any, step: Any = None, time: Any = None) -> None:
-        """See `mlcore.journal.Writer.point`."""
-        self.points({journal.check_key(key): value}, step, time)
-
-    def points(self, values: Mapping[str, Any], step: Any = None, time: Any = None) -> None:
-        """See `mlcore.journal.Writer.points`."""
-        with self._turn():
-            steps = {key: self._steps.get(key, -1) + 1 if step is None else step for key in values}
-            times = None if time is None else [time]
-            rows = {key: journal.metric_columns(key, [steps[key]], [value], times) for key, value in values.items()}
-            self.events([self._rows(key, columns) for key, columns in rows.items()])
-
-    def block(self, key: str, steps: Any, values: Any, times: Any = None) -> None:
-        """See `mlcore.journal.Writer.block`."""
-        columns = journal.metric_columns(key, steps, values, times)
-        with self._turn():
-            for part in (slice(start, start + _ROWS) for start in range(0, len(columns["step"]), _ROWS)):
-                self.events([self._rows(key, {name: column[part] for name, column in columns.items()})])
-
-    def _rows(self, key: str, columns: dict[str, array[Any]]) -> RowsLogged:
-        self._steps[key] = columns["step"][-1]
-        now = array("q", [time.time_ns() // 1_000_000]) * len(columns["step"])
-        return RowsLogged("run", self._home, key, {"time": now, **columns})
-
-    def continue_after(self, steps: Mapping[str, int]) -> None:
-        """See `mlcore.journal.Writer.continue_after`."""
-        self._steps.update(steps)
-
-    def close(self) -> None:
-        """See `mlcore.journal.Writer.close`."""
-
-
-class OffStore(SimpleStore):
-    """Keep names, parameters and tags while the process runs, and no rows, for ``MLCORE_STORE=off``."""
-
-    def append(self, batch: Batch) -> None:
-        """Take it in, but for its rows."""
-        with self._lock:
-            if batch.claim in self._fold.claims:
-                raise AlreadyExists(str(batch.claim), self._fold.claims[str(batch.claim)])
-            kept = selected(Stored("", 0, "", batch), rows=False)
-            if kept is not None:
-                self._fold.add(kept.batch)
-
-    def events(self, *_: Any, **__: Any) -> Any:
-        """Yield nothing: nothing is stored."""
-        return iter(())

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import Any
 
 from mlcore import config, journal
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
@@ -17,14 +15,11 @@ from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or
 from mlcore.tracking import _active
 from mlcore.tracking._backend import Backend, held
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
-from mlcore.tracking._models import model_folder
+from mlcore.tracking._models import Loading
 from mlcore.tracking._run import Run
-from mlcore.tracking._thing import Thing
-from mlcore.tracking._views import Listing
+from mlcore.tracking._thing import Listing, Thing
 
-if TYPE_CHECKING:
-    from mlcore.models import Model, ModelInfo
-
+_Uri = str | os.PathLike[str]
 _ID, _PARENT, _NAME = Term("", "id"), Term("", "parent"), Term("fields", "name")
 
 
@@ -43,7 +38,7 @@ class Experiment(Thing):
         return {"id": self.id, "name": self.name, **({"deleted": True} if self.deleted else {}), **tags}
 
 
-class Client:
+class Client(Loading):
     """Log into one store and read from it.
 
     `uri` is a path, a URI whose scheme a plugin provides, or ``"off"``; by default it is found as
@@ -51,9 +46,7 @@ class Client:
     Raises `NotInstalled` for an unknown scheme.
     """
 
-    def __init__(
-        self, uri: str | os.PathLike[str] | None = None, artifacts: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, uri: _Uri | None = None, artifacts: _Uri | None = None) -> None:
         self.setting = config.store_setting(uri)
         self._backend = Backend(self.setting.value, artifacts)
         self._experiment: str | None = None
@@ -159,25 +152,6 @@ class Client:
             hidden = tuple(each.id for each in self.list_experiments(include_deleted=True) if each.deleted)
             where = [Not(Compare(_PARENT, "in", hidden))]
         return Run._find(self._backend, *where, deleted=include_deleted)
-
-    def get_model(self, uri: str | os.PathLike[str]) -> ModelInfo:
-        """Return what a model says of itself, and import nothing for it; see `load_model`. Raises `NotAModel`."""
-        from mlcore.models import read_model
-
-        return attrs.evolve(read_model(model_folder(self, uri)), uri=os.fspath(uri))
-
-    def load_model(
-        self, uri: str | os.PathLike[str], *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
-    ) -> Model:
-        """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
-
-        What is only data is loaded always. Code is run if you saved the model yourself on this machine, or if `trust`
-        is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has.
-        Raises `NotAModel`, `Untrusted`, `DigestMismatch` or `NotInstalled`.
-        """
-        from mlcore.models import load_folder
-
-        return load_folder(self.get_model(uri), trust=trust, flavor=flavor)
 
     def set_experiment(self, name: str) -> None:
         """Make an experiment the one that runs are started in and listed from; the first run makes it."""

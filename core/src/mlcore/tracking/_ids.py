@@ -6,16 +6,14 @@ from time import time_ns
 from mlcore.errors import InvalidValue
 
 DEFAULT_EXPERIMENT = "Default"
-_FIRST = (
-    "amber bold brave bright calm clever cosmic crisp daring deft eager early fair fleet gentle glad golden "
-    "grand happy keen kind lively lucid lucky mellow mighty noble patient proud quick quiet rapid rare "
-    "sharp silent smart steady sunny swift tidy vivid warm wild wise witty young zesty"
-)
-_SECOND = (
-    "badger beaver bison condor crane dolphin eagle falcon ferret finch fox gecko hare heron ibex jaguar "
-    "kestrel koala lark lemur lynx marten moth newt ocelot orca osprey otter owl panda perch puffin quail "
-    "raven robin salmon seal shrew sparrow stork swan tapir tern toad trout viper walrus wolf wren yak"
-)
+_FIRST = """
+amber bold brave bright calm clever cosmic crisp daring deft eager early fair fleet gentle glad golden grand happy keen
+kind lively lucid lucky mellow mighty noble patient proud quick quiet rapid rare sharp silent smart steady sunny swift
+tidy vivid warm wild wise witty young zesty"""
+_SECOND = """
+badger beaver bison condor crane dolphin eagle falcon ferret finch fox gecko hare heron ibex jaguar kestrel koala lark
+lemur lynx marten moth newt ocelot orca osprey otter owl panda perch puffin quail raven robin salmon seal shrew sparrow
+stork swan tapir tern toad trout viper walrus wolf wren yak"""
 
 
 def new_run_id() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,11 @@ from mlcore.config import OFF
 from mlcore.errors import InvalidValue, NotAModel
 from mlcore.store import AttributesSet
 from mlcore.tracking._artifacts import Keeping, cached
-from mlcore.tracking._views import Listing, Viewed
+from mlcore.tracking._thing import Listing, Viewed
 
 if TYPE_CHECKING:
-    from mlcore.models import Signature
-    from mlcore.tracking._client import Client
+    from mlcore.models import Model, ModelInfo, Signature
+    from mlcore.tracking._run import Run
 
 
 @attrs.frozen(repr=False)
@@ -86,20 +86,45 @@ class Modelling(Keeping):
         return Listing(LoggedModel(name, self.id, **about) for name, about in sorted(kept.items()))
 
 
-def model_folder(client: Client, uri: str | os.PathLike[str]) -> Path:
-    """Return a folder on this machine with what `uri` names: a path, ``runs:/RUN/NAME``, or a URI of files."""
-    text = os.fspath(uri)
-    if text.startswith("runs:/"):
-        id, _, name = text.removeprefix("runs:/").strip("/").partition("/")
-        if not name:
-            raise InvalidValue(f"{text!r} names no model: give runs:/RUN/NAME")
-        return client.get_run(id).artifacts.get(name)
-    filesystem, path = mlcore.artifacts.open_backend(text)
-    if getattr(filesystem, "local_file", False):
-        return Path(path)
-    found = mlcore.artifacts.hash_files(mlcore.artifacts.list_files(filesystem, path))
-    if not found:
-        raise NotAModel(f"there is nothing at {text}")
-    folder = cached(found)
-    mlcore.artifacts.get(found, folder)
-    return folder
+class Loading:
+    """Find models by their URI, for a client."""
+
+    if TYPE_CHECKING:
+
+        def get_run(self, id: str) -> Run: ...
+
+    def get_model(self, uri: str | os.PathLike[str]) -> ModelInfo:
+        """Return what a model says of itself, and import nothing for it; see `load_model`. Raises `NotAModel`."""
+        from mlcore.models import read_model
+
+        return attrs.evolve(read_model(self._folder(os.fspath(uri))), uri=os.fspath(uri))
+
+    def load_model(
+        self, uri: str | os.PathLike[str], *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
+    ) -> Model:
+        """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
+
+        What is only data is loaded always. Code is run if you saved the model yourself on this machine, or if `trust`
+        is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has.
+        Raises `NotAModel`, `Untrusted`, `DigestMismatch` or `NotInstalled`.
+        """
+        from mlcore.models import load_folder
+
+        return load_folder(self.get_model(uri), trust=trust, flavor=flavor)
+
+    def _folder(self, uri: str) -> Path:
+        """Return a folder on this machine with what a URI names."""
+        if uri.startswith("runs:/"):
+            id, _, name = uri.removeprefix("runs:/").strip("/").partition("/")
+            if not name:
+                raise InvalidValue(f"{uri!r} names no model: give runs:/RUN/NAME")
+            return self.get_run(id).artifacts.get(name)
+        filesystem, path = mlcore.artifacts.open_backend(uri)
+        if getattr(filesystem, "local_file", False):
+            return Path(path)
+        found = mlcore.artifacts.hash_files(mlcore.artifacts.list_files(filesystem, path))
+        if not found:
+            raise NotAModel(f"there is nothing at {uri}")
+        folder = cached(found)
+        mlcore.artifacts.get(found, folder)
+        return folder

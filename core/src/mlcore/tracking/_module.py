@@ -1,7 +1,5 @@
 """The module-level functions: the methods of the default client and of the active run."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from functools import wraps

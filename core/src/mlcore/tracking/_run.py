@@ -14,8 +14,7 @@ from mlcore.tracking._artifacts import Artifacts
 from mlcore.tracking._backend import Backend, StoreSink, status_of
 from mlcore.tracking._models import Modelling
 from mlcore.tracking._plain import flat, portions
-from mlcore.tracking._thing import field, shown
-from mlcore.tracking._views import Series, frame
+from mlcore.tracking._thing import Series, field, frame, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -143,21 +142,15 @@ class Run(Modelling):
         root = self._backend.root
         return None if root is None else folder.Folder.open(root).run_folder(self.id)
 
-    status = shown(
-        status_of, "RUNNING, FINISHED, FAILED, KILLED, or LOST: its process is gone or silent for 5 minutes."
-    )
+    status = shown(status_of, "RUNNING, FINISHED, FAILED, KILLED, or LOST: its process is gone or silent for 5 min.")
     experiment_id = shown(lambda it: it.parent, "The id of the run's experiment.")
     parent_run_id = field("parent_run", "The id of the run that this one is nested in, or None.")
     start_time = field("start_time", "When the run started, in ms since 1970.")
     end_time = field("end_time", "When the run ended, in ms since 1970; None while it has not.")
 
     last_seen = shown(lambda it: it.seen or it.changed // 1_000_000, "When it was last heard of, in ms since 1970.")
-    params = shown(
-        lambda it: dict(it.attributes.get("params", {})), "The parameters, of the types they were logged with."
-    )
-    conflicts = shown(
-        lambda it: it.conflicts, "The parameters that several processes set to different values, and lost."
-    )
+    params = shown(lambda it: dict(it.attributes.get("params", {})), "The parameters, of the types they were given.")
+    conflicts = shown(lambda it: it.conflicts, "Parameters that several processes set to different values, and lost.")
 
     @property
     def metrics(self) -> dict[str, float]:

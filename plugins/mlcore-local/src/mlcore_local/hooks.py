@@ -29,6 +29,7 @@ def mlcore_commands() -> Iterable[Provider]:
         Provider("init", "mlcore_local.commands:init", "Make a store."),
         Provider("journal", "mlcore_local.commands:journal", "Look into journals."),
         Provider("models", "mlcore_local.model_commands:models", "Look at models, predict with them, and check them."),
+        Provider("plugins", "mlcore_local.plugin_commands:commands", "List what is installed and what it provides."),
         Provider("reindex", "mlcore_local.commands:reindex", "Make anew what speeds up reading."),
         Provider("trust", "mlcore_local.trust_commands:trust", "Decide what models may run when you load them."),
         Provider("where", "mlcore_local.commands:where", "Tell which store is used, and why."),

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import mlcore
+from mlcore.models import SAVED
 
 __all__ = ["add", "list", "remove", "trust"]
 
@@ -41,15 +42,21 @@ def add(entries: tuple[str, ...], note: str, as_json: bool) -> None:
     _tell("trusting", found, as_json)
 
 
-@trust.command(epilog="Example: mlcore trust list --json")
+@trust.command(epilog="Example: mlcore trust list --all")
+@click.option("--all", "everything", is_flag=True, help="Also the models that you saved yourself, one by one.")
 @_as_json
-def list(as_json: bool) -> None:  # noqa: A001 - the command's word
-    """List what you trust; digests of models that you saved yourself are among it."""
+def list(everything: bool, as_json: bool) -> None:  # noqa: A001 - the command's word
+    """List what you trust."""
     found = mlcore.trusted()
+    own = {} if everything else {entry: note for entry, note in found.items() if note.startswith(SAVED)}
+    shown = {entry: note for entry, note in found.items() if entry not in own}
     if as_json:
-        click.echo(json.dumps(found, indent=2))
-    for entry, note in {} if as_json else found.items():
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for entry, note in shown.items():
         click.echo(f"{entry}  {note}".rstrip())
+    if own:
+        click.echo(f"models that you saved yourself: {len(own)}; --all lists them")
 
 
 @trust.command(epilog="Example: mlcore trust remove 'mypkg.*'")
