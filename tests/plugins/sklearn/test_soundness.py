@@ -349,7 +349,6 @@ def test_a_part_that_lost_its_state_is_refused(tmp_path: Path) -> None:
         SVC(kernel=linear_kernel),
         OneVsRestClassifier(SVC()),
     ],
-    ids=repr,
 )
 def test_an_honest_model_is_sound_however_it_was_built(model: Any) -> None:
     """Guards users from an error about their own work."""
