@@ -91,6 +91,8 @@ EXPERIMENT: Mapping[str, Named] = {"tags.": Named()} | _table({
 
 def where(text: str, names: Mapping[str, Named], values: Sequence[Any] = ()) -> Where | None:
     """Return the tree of a filter, None of an empty one; each ``?`` is one of `values`. Raises `InvalidQuery`."""
+    if not isinstance(text, str):
+        raise InvalidQuery("", 0, f"a filter is text, not {text!r:.80}")
     parser = _Parser(text, names, values)
     found = None if parser.peek[0] == "end" else parser.either()
     return found if parser.peek[0] == "end" else parser.wanted("'and', 'or' or the end")
