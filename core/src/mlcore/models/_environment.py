@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mlcore.errors import InvalidValue
+from mlcore.models._flavor import Saved
 
 __all__ = ["distribution_of"]
 
-PYTHON_VERSION = ".".join(map(str, sys.version_info[:3]))  # of three parts: some readers insist
-ENVIRONMENT = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
+_log = logging.getLogger("mlcore")
+
+_PYTHON = ".".join(map(str, sys.version_info[:3]))  # of three parts: some readers insist
+_FILES = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
+ENVIRONMENT = {"env": _FILES, "python_version": _PYTHON}  # for generic readers
 
 
-def infer_requirements(modules: Collection[str], distributions: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return pinned requirements for top-level `modules` and named `distributions`, and the modules of no distribution.
+def infer_requirements(saved: Saved, code: Path, example: Any) -> list[str]:
+    """Return pinned requirements for what `saved` and the Python files in `code` name, and to read the example.
 
-    ``mlflow`` is always among them, since whatever serves MLmodel folders runs it.
+    ``mlflow`` is always among them, since whatever serves MLmodel folders runs it. A module of no distribution, and not
+    in `code`, is logged.
     """
-    wanted = sorted(each for each in modules if each not in sys.stdlib_module_names and each != "__main__")
+    own = {path.stem for path in code.glob("*")}
+    modules = {type(example).__module__.partition(".")[0], *saved.modules, *(_imported(code) - own)}
+    wanted = sorted(modules - sys.stdlib_module_names - {"__main__"})
     owners = {module: distribution_of(module) for module in wanted}
-    names = {*(owner for owner in owners.values() if owner), *distributions, "mlflow"}
-    return sorted(map(pinned, names), key=str.lower), [module for module, owner in owners.items() if not owner]
+    if lost := [module for module, owner in owners.items() if not owner and module not in own]:
+        _log.warning("the model needs %s, of no installed distribution: give code=", ", ".join(lost))
+    names = {*filter(None, owners.values()), *saved.requirements, "mlflow"}
+    return sorted(map(_pinned, names), key=str.lower)
 
 
 @cache
@@ -43,7 +53,7 @@ def distribution_of(module: str) -> str | None:
         return None
 
 
-def pinned(name: str) -> str:
+def _pinned(name: str) -> str:
     """Return a requirement for the very version that is installed, less its local label, which no index knows."""
     try:
         return f"{name}=={metadata.version(name).partition('+')[0]}"
@@ -51,17 +61,16 @@ def pinned(name: str) -> str:
         return name
 
 
-def imported(folder: Path) -> set[str]:
-    """Return the top-level modules that the Python files under `folder` import, their own left out."""
+def _imported(folder: Path) -> set[str]:
+    """Return the top-level modules that the Python files under `folder` import."""
     found: set[str] = set()
-    own = {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module or ""]
-            found.update(name.partition(".")[0] for name in names)
-    return found - own
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module)
+    return {name.partition(".")[0] for name in found}
 
 
 def given_requirements(given: str | Path | Sequence[str]) -> list[str]:
@@ -76,16 +85,12 @@ def given_requirements(given: str | Path | Sequence[str]) -> list[str]:
 
 def write_environment(folder: Path, requirements: Sequence[str]) -> None:
     """Write requirements.txt, conda.yaml and python_env.yaml as MLflow, Azure ML and others read them."""
-    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
-    pip = {"pip": list(requirements)}
-    conda = {"name": "mlflow-env", "channels": ["conda-forge"]}
-    _dump(folder / "conda.yaml", {**conda, "dependencies": [f"python={PYTHON_VERSION}", "pip", pip]})
-    build = [pinned(name) for name in ("pip", "setuptools", "wheel")]
-    about = {"python": PYTHON_VERSION, "build_dependencies": build, "dependencies": ["-r requirements.txt"]}
-    _dump(folder / "python_env.yaml", about)
-
-
-def _dump(path: Path, content: Mapping[str, Any]) -> None:
     import yaml
 
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    dependencies = [f"python={_PYTHON}", "pip", {"pip": list(requirements)}]
+    conda = {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": dependencies}
+    build = [_pinned(name) for name in ("pip", "setuptools", "wheel")]
+    python = {"python": _PYTHON, "build_dependencies": build, "dependencies": ["-r requirements.txt"]}
+    for name, content in zip(_FILES.values(), (conda, python), strict=True):
+        (folder / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -14,14 +14,7 @@ from typing import Any
 
 from mlcore.artifacts import hash_folder
 from mlcore.errors import InvalidValue, MlcoreError, ModelError
-from mlcore.models._environment import (
-    ENVIRONMENT,
-    PYTHON_VERSION,
-    given_requirements,
-    imported,
-    infer_requirements,
-    write_environment,
-)
+from mlcore.models._environment import ENVIRONMENT, given_requirements, infer_requirements, write_environment
 from mlcore.models._example import save_example
 from mlcore.models._flavor import PYTHON_FUNCTION, Flavor, Saved, flavor_for
 from mlcore.models._infer import infer_signature
@@ -57,26 +50,29 @@ def save_model(
     """
     taker = flavor_for(model, flavor)
     given = None if requirements is None else given_requirements(requirements)
+    shown = input_example is not None
+    pair = isinstance(input_example, tuple) and len(input_example) == 2 and isinstance(input_example[1], Mapping)
+    data, params = input_example if pair else (input_example, None)
     with _made_whole(Path(path).absolute()) as folder:
         _copy_code(code, folder)
         try:
-            saved = taker.save(model, folder, example=_data(input_example), **options)
+            saved = taker.save(model, folder, example=data, **options)
         except TypeError as error:
             if options and "unexpected keyword" in str(error):
                 raise InvalidValue(f"flavor {taker.name} takes no such option: {error}") from error
             raise
-        signature = signature or _predicted(taker, model, saved, input_example) or saved.signature
-        content = {"flavors": _flavors(taker.name, saved, folder), **(about or {}), "metadata": dict(metadata or {})}
-        if signature is not None:
-            content["signature"] = signature.to_mlmodel()
-        if input_example is not None:
-            content["saved_input_example_info"] = save_example(folder, *_parts(input_example))
+        if signature is None and shown:
+            signature = _predicted(taker, model, saved, data, params)
+        signature = signature or saved.signature
+        content = {
+            **(about or {}),
+            "flavors": _flavors(taker.name, saved, folder),
+            "metadata": dict(metadata or {}),
+            "signature": signature and signature.to_mlmodel(),
+            "saved_input_example_info": save_example(folder, data, params) if shown else None,
+        }
         if given is None:
-            data = type(_data(input_example)).__module__.partition(".")[0]  # reading the example takes its library
-            given, unknown = infer_requirements({data, *saved.modules, *imported(folder / "code")}, saved.requirements)
-            own = {each.stem for each in (folder / "code").glob("*")}
-            if lost := sorted(set(unknown) - own):
-                _log.warning("the model needs %s, of no installed distribution: give code=", ", ".join(lost))
+            given = infer_requirements(saved, folder / "code", data)
         write_environment(folder, given)
         _write_mlmodel(folder, content, taker.name, saved)
         logged = about and f"runs:/{about.get('run_id')}/{about.get('artifact_path')}"
@@ -84,21 +80,8 @@ def save_model(
     return read_model(Path(path).absolute())
 
 
-def _data(example: Any) -> Any:
-    return None if example is None else _parts(example)[0]
-
-
-def _parts(example: Any) -> tuple[Any, Mapping[str, Any] | None]:
-    if isinstance(example, tuple) and len(example) == 2 and isinstance(example[1], Mapping):
-        return example
-    return example, None
-
-
-def _predicted(taker: Flavor, model: Any, saved: Saved, example: Any) -> Signature | None:
-    """Return the signature that predicting the example shows, None where there is none or it fails."""
-    if example is None:
-        return None
-    data, params = _parts(example)
+def _predicted(taker: Flavor, model: Any, saved: Saved, data: Any, params: Any) -> Signature | None:
+    """Return the signature that predicting the example shows, None if it fails."""
     try:
         return infer_signature(data, taker.predictor(model, saved.config)(data, params or {}), params)
     except Exception as error:  # noqa: BLE001 - a model trained for hours is saved all the same
@@ -113,7 +96,7 @@ def _flavors(name: str, saved: Saved, folder: Path) -> dict[str, Any]:
     code = {"code": "code"} if (folder / "code").is_dir() else {}
     found = {} if name == PYTHON_FUNCTION else {name: {**saved.config, **code}}
     if generic is not None:
-        found[PYTHON_FUNCTION] = {**generic, **code, "env": ENVIRONMENT, "python_version": PYTHON_VERSION}
+        found[PYTHON_FUNCTION] = {**generic, **code, **ENVIRONMENT}
     return found
 
 
@@ -154,15 +137,11 @@ def _write_mlmodel(folder: Path, content: dict[str, Any], name: str, saved: Save
 @contextmanager
 def _made_whole(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path` to write in, which takes its place in the end; nothing is left of a failure."""
+    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ModelError(f"{path} is there already: choose another place, or remove it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        folder.mkdir()
-    except OSError as error:
-        raise ModelError(f"cannot save a model at {path}: {error.strerror or error}") from error
-    try:
+        folder.mkdir(parents=True)
         yield folder
         folder.rename(path)
     except OSError as error:
