@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlcore import artifacts as artifacts, errors as errors, plugins as plugins
     from mlcore.hookspecs import Provider as Provider, hookimpl as hookimpl
-    from mlcore.models._infer import infer_signature as infer_signature
-    from mlcore.models._load import Model as Model
+    from mlcore.models._flavor import Model as Model
     from mlcore.models._python import PythonModel as PythonModel
     from mlcore.models._save import save_model as save_model
-    from mlcore.models._signature import Signature as Signature
-    from mlcore.models._trusted import distrust as distrust, trust as trust, trusted as trusted
+    from mlcore.models._signature import Signature as Signature, infer_signature as infer_signature
+    from mlcore.models._trust import distrust as distrust, trust as trust, trusted as trusted
     from mlcore.tracking._active import active_run as active_run, last_run as last_run
     from mlcore.tracking._artifacts import Artifact as Artifact, Artifacts as Artifacts
     from mlcore.tracking._client import Client as Client, Experiment as Experiment

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlcore.errors import NotAModel, NotInstalled, UnsafePath
+from mlcore.models._schema import form_of, is_missing
 from mlcore.models._signature import Signature
-from mlcore.models._types import form_of, is_missing
 
 __all__ = ["load_example", "save_example"]
 

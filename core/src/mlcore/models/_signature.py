@@ -10,18 +10,17 @@ from typing import Any
 import attrs
 
 from mlcore.errors import InvalidValue
-from mlcore.models._enforce import fit, fit_value, noted, refuse
-from mlcore.models._types import SCALARS, Type, text
+from mlcore.models import _schema as schema
 
-__all__ = ["Signature"]
+__all__ = ["Signature", "infer_signature"]
 
 Fields = tuple[Mapping[str, Any], ...]
 
-_NAMES = (*SCALARS, "any", "sparkml_vector")
-_PARAMS = {*SCALARS, "object"} - {"binary"}
+_NAMES = (*schema.SCALARS, "any", "sparkml_vector")
+_PARAMS = {*schema.SCALARS, "object"} - {"binary"}
 
 
-def _type(spec: Mapping[str, Any]) -> Type:
+def _type(spec: Mapping[str, Any]) -> schema.Type:
     """Return a type with nothing in it that MLflow would not read. Raises `InvalidValue`."""
     match dict(spec):
         case {"type": "array", "items": items}:
@@ -106,7 +105,7 @@ class Signature:
         records, arrays as wide as the columns are many, or the body of a scoring request; with ``frame=False`` dicts
         and lists stay what they are. Columns come in the signature's order, others are left out.
         """
-        return data if self.inputs is None else fit(self.inputs, data, frame)
+        return data if self.inputs is None else schema.fit(self.inputs, data, frame)
 
     def enforce_params(self, params: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return `params` of the right types, and the defaults of all others. Raises `SchemaMismatch`."""
@@ -115,9 +114,9 @@ class Signature:
         problems = [f"parameter {name!r} is unknown: there is {there}" for name in params or () if name not in known]
         found = {name: deepcopy(each["default"]) for name, each in known.items()} | dict(params or {})
         for name, each in known.items():
-            with noted(problems, f"parameter {name!r}"):
-                found[name] = None if found[name] is None else fit_value(found[name], _whole(each))
-        refuse(problems, "parameters")
+            with schema.noted(problems, f"parameter {name!r}"):
+                found[name] = None if found[name] is None else schema.fit_value(found[name], _whole(each))
+        schema.refuse(problems, "parameters")
         return found
 
     def __str__(self) -> str:
@@ -125,7 +124,7 @@ class Signature:
 
     def _lines(self) -> Iterator[str]:
         for title, fields in attrs.asdict(self, recurse=False).items():
-            rows = [(str(each.get("name", "-")), text(_whole(each)), _rest(each)) for each in fields or ()]
+            rows = [(str(each.get("name", "-")), schema.text(_whole(each)), _rest(each)) for each in fields or ()]
             widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
             yield from [title] if rows else []
             for row in rows:
@@ -138,3 +137,64 @@ def _whole(param: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _rest(each: Mapping[str, Any]) -> str:
     return f"default {each['default']!r}" if "default" in each else "" if each.get("required", True) else "optional"
+
+
+# Found from what goes in and what comes out
+
+
+def infer_signature(input: Any, output: Any = None, params: Mapping[str, Any] | None = None) -> Signature:  # noqa: A002
+    """Return the signature of a model that takes `input` and `params`, and gave `output`, as MLflow infers it.
+
+    Frames, series, dicts and lists of dicts become columns; arrays, dicts of arrays and sparse matrices tensors, with
+    -1 as their first length; a list of anything else, or one value, is a column without a name. What has no type in a
+    signature is any. The values of `params` are the defaults. Raises `InvalidValue` for labels and parameters that
+    have no place in it.
+    """
+    inputs, outputs = (None if each is None else _found(each) for each in (input, output))
+    return Signature(inputs, outputs, [_default(str(name), value) for name, value in (params or {}).items()])
+
+
+def _found(data: Any) -> list[dict[str, Any]]:
+    match schema.form_of(data):
+        case "frame":
+            return [_column(data.iloc[:, place], label) for place, label in enumerate(data.columns)]
+        case "series":
+            return [_column(data, data.name)]
+        case "polars":
+            columns = data.to_dict(as_series=False).items()
+            return [{**schema.type_of_all(each), "name": name, "required": None not in each} for name, each in columns]
+        case "array" | "sparse":
+            return [_tensor(data)]
+        case "map" if data and all(schema.form_of(each) == "array" for each in data.values()):
+            return [{"name": name, **_tensor(each)} for name, each in data.items()]
+        case "map" | "list" as form:
+            rows = [data] if form == "map" else data
+            kind = schema.type_of_all(rows)
+            if kind["type"] != "object" or not all(isinstance(row, Mapping) for row in rows):
+                return [kind]
+            names = dict.fromkeys(name for row in rows for name in row)
+            return [{**kind["properties"][name], "name": name} for name in names]
+    return [schema.type_of(data)]
+
+
+def _column(values: Any, name: Any) -> dict[str, Any]:
+    missing, values = values.isna(), values.infer_objects()
+    kind = schema.type_of_dtype(values.dtype) or schema.type_of_all(values[~missing])
+    return {**kind, "name": name, "required": name is None or not missing.any()}
+
+
+def _tensor(data: Any) -> dict[str, Any]:
+    if schema.form_of(data) == "array":
+        import numpy
+
+        data = numpy.asarray(data)
+    dtype = {"U": "str", "T": "str", "S": "bytes"}.get(data.dtype.kind, data.dtype.name)  # without these values' width
+    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *data.shape[1:]][: data.ndim]}}
+
+
+def _default(name: str, value: Any) -> dict[str, Any]:
+    kind, default = schema.type_of(value), value.tolist() if hasattr(value, "tolist") else value
+    inner = kind.get("items", kind)
+    if inner["type"] == "any":
+        raise InvalidValue(f"parameter {name!r}: {value!r:.80} has no type that a signature could name")
+    return {"name": name, "default": default, "shape": None if inner is kind else [-1], **inner}
