@@ -14,16 +14,7 @@ from typing import IO, Any, BinaryIO, TypeVar
 
 import attrs
 
-from mlcore import plugins
-from mlcore.errors import (
-    ArtifactError,
-    ArtifactNotFound,
-    DigestMismatch,
-    InvalidValue,
-    MlcoreError,
-    NotInstalled,
-    UnsafePath,
-)
+from mlcore import errors, plugins
 from mlcore.journal import check_key
 
 _TEMPORARY = re.compile(r"(^|/)\.mlcore-[0-9a-f]{16}\.tmp(/|$)")
@@ -53,9 +44,9 @@ def open_backend(uri: str | os.PathLike[str]) -> tuple[Any, str]:
     try:
         return url_to_fs(text)  # type: ignore[no-any-return]
     except ImportError as error:
-        raise NotInstalled(f"{text} needs a package that is not installed: {error}") from error
+        raise errors.NotInstalled(f"{text} needs a package that is not installed: {error}") from error
     except Exception as error:  # its library may raise anything
-        raise ArtifactError(f"cannot open {text}: {error}") from error
+        raise errors.ArtifactError(f"cannot open {text}: {error}") from error
 
 
 def _fsspec_has(scheme: str) -> bool:
@@ -75,10 +66,12 @@ def safe_path(name: str | os.PathLike[str]) -> str:
     """
     try:
         text = check_key(os.fspath(name))
-    except (InvalidValue, TypeError) as error:
-        raise UnsafePath(f"{name!r:.80} cannot name a file: {error}") from None
+    except (errors.InvalidValue, TypeError) as error:
+        raise errors.UnsafePath(f"{name!r:.80} cannot name a file: {error}") from None
     if _UNSAFE.search(text) or is_temporary(text):
-        raise UnsafePath(f"{text!r} cannot name a file: give a relative path like 'plots/loss.png', without '..'")
+        raise errors.UnsafePath(
+            f"{text!r} cannot name a file: give a relative path like 'plots/loss.png', without '..'"
+        )
     return text
 
 
@@ -97,12 +90,12 @@ def _saying(what: str, path: object) -> Iterator[None]:
     """Turn what a filesystem raises, which may be anything, into what mlcore does."""
     try:
         yield
-    except MlcoreError:
+    except errors.MlcoreError:
         raise
     except FileNotFoundError as error:
-        raise ArtifactNotFound(f"{what} {path}: there is no file {error.filename or path}") from error
+        raise errors.ArtifactNotFound(f"{what} {path}: there is no file {error.filename or path}") from error
     except Exception as error:
-        raise ArtifactError(f"{what} {path}: {getattr(error, 'strerror', None) or repr(error)}") from error
+        raise errors.ArtifactError(f"{what} {path}: {getattr(error, 'strerror', None) or repr(error)}") from error
 
 
 def _size(path: Path) -> int:
@@ -110,7 +103,7 @@ def _size(path: Path) -> int:
     with _saying("cannot read", path):
         status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise UnsafePath(f"{path} is no regular file")
+        raise errors.UnsafePath(f"{path} is no regular file")
     return status.st_size
 
 
@@ -144,7 +137,7 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[
         if entry.is_symlink():
             real = Path(os.path.realpath(real))
             if not real.is_relative_to(above[0]) or real in above or not real.exists():
-                raise UnsafePath(f"link {folder / entry.name} leads to {real}, which is no file inside {above[0]}")
+                raise errors.UnsafePath(f"link {entry.path} leads to {real}, which is no file inside {above[0]}")
         if is_temporary(name):
             continue
         if entry.is_dir():
@@ -178,7 +171,7 @@ def path_in(filesystem: Any, root: str, name: str) -> str:
 def _inside(path: str, root: str | Path) -> None:
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(os.path.realpath(root)):
-        raise UnsafePath(f"{path} leads out of {root}, to {real}")
+        raise errors.UnsafePath(f"{path} leads out of {root}, to {real}")
 
 
 def put(filesystem: Any, root: str, sources: Mapping[str, Path | bytes | IO[bytes]]) -> dict[str, File]:
@@ -287,9 +280,9 @@ def check(files: Mapping[str, File]) -> dict[str, str]:
     def one(name: str, tick: Tick) -> str:
         try:
             return "" if _weighed(files[name], tick).sha256 == files[name].sha256 else "is not what was stored"
-        except ArtifactNotFound:
+        except errors.ArtifactNotFound:
             return "is missing"
-        except ArtifactError as error:
+        except errors.ArtifactError as error:
             return str(error)
 
     return {name: wrong for name, wrong in _each(one, _sizes(files), "checking").items() if wrong}
@@ -315,7 +308,7 @@ def get(files: Mapping[str, File], folder: Path) -> None:
                 with open_file(file) as data, open(part, "wb") as written:
                     _, digest = _digest(data, tick, written.write)
                 if digest != (file.sha256 or digest):
-                    raise DigestMismatch(f"{file.path} is not what was stored: its sha256 differs")
+                    raise errors.DigestMismatch(f"{file.path} is not what was stored: its sha256 differs")
                 os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
@@ -336,7 +329,7 @@ def _each(work: Callable[[str, Tick], _R], sizes: Mapping[str, int], label: str)
 
         def tick(count: int) -> None:
             if stopped:
-                raise ArtifactError(f"stopped {label}, as another file failed")
+                raise errors.ArtifactError(f"stopped {label}, as another file failed")
             advance(count)
 
         futures = {name: pool.submit(work, name, tick) for name in sizes}

@@ -3,7 +3,6 @@
 from mlcore.models._example import *
 from mlcore.models._flavor import *
 from mlcore.models._mlmodel import *
-from mlcore.models._python import *
 from mlcore.models._save import *
 from mlcore.models._signature import *
 from mlcore.models._trust import *

@@ -16,7 +16,7 @@ from mlcore.models._mlmodel import ModelInfo, read_model
 from mlcore.models._signature import Signature
 from mlcore.models._trust import Trust
 
-__all__ = ["Flavor", "Model", "Saved", "load_folder"]
+__all__ = ["Flavor", "Model", "PythonModel", "Saved", "load_folder"]
 
 PYTHON_FUNCTION = "python_function"
 
@@ -59,6 +59,29 @@ class Flavor:
 
     def predictor(self, model: Any, config: Mapping[str, Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
         """Return a function of data and parameters that predicts."""
+        raise NotImplementedError
+
+
+class PythonModel:
+    """Derive from this to save anything that predicts.
+
+    ::
+
+    class Counter(mlcore.PythonModel):
+        def load(self, artifacts):
+            self.words = set(artifacts["vocabulary"].read_text().split())
+
+        def predict(self, data, params=None):
+            return [len(self.words & set(text.split())) for text in data]
+
+    mlcore.save_model(Counter(), "counter", artifacts={"vocabulary": "words.txt"})
+    """
+
+    def load(self, artifacts: dict[str, Path]) -> None:
+        """Load the files that were saved as `artifacts`, by their names; called once, after the model was loaded."""
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        """Predict from `data`; `params` are those of the model's signature."""
         raise NotImplementedError
 
 

@@ -85,12 +85,10 @@ class Signature:
     def from_mlmodel(cls, content: Mapping[str, Any]) -> Signature:
         """Return the signature that stands in an MLmodel file, whoever wrote it.
 
-        Raises `ValueError` (of which `InvalidValue` is one), `TypeError`, `AttributeError` or `LookupError`.
+        Raises `ValueError` (of which `InvalidValue` is one), `TypeError`, `AttributeError`, `LookupError`, or
+        `RecursionError` for types that are nested too deeply.
         """
-        try:
-            return cls(**{key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)})
-        except RecursionError:
-            raise InvalidValue("the types of the signature are nested too deeply") from None
+        return cls(**{key: json.loads(content[key]) for key in ("inputs", "outputs", "params") if content.get(key)})
 
     def to_mlmodel(self) -> dict[str, str | None] | None:
         """Return what stands in an MLmodel file: None if inputs or outputs are not known, since readers need both."""

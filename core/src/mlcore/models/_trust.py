@@ -11,8 +11,6 @@ import bz2
 import contextlib
 import gzip
 import importlib
-import importlib.machinery
-import importlib.util
 import json
 import logging
 import lzma
@@ -23,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from importlib import machinery, util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -124,7 +123,7 @@ class Trust:
         names = frozenset(name for name in files if name.isidentifier() and not name.startswith("__"))
         finder = _Finder(folder, names)
         with _importing:
-            shared = {name for name in names if name in sys.modules or importlib.util.find_spec(name)}
+            shared = {name for name in names if name in sys.modules or util.find_spec(name)}
             aside = _take_out(shared)
             sys.meta_path.insert(0, finder)
             try:
@@ -212,7 +211,7 @@ def _opened(path: Path) -> Any:
     return next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)(path, "rb")
 
 
-class _Source(importlib.machinery.SourceFileLoader):
+class _Source(machinery.SourceFileLoader):
     """Load source only: bytecode beside it has no digest that says it is the source's, and would change the model."""
 
     def path_stats(self, path: Any) -> Any:
@@ -231,9 +230,9 @@ class _Finder:
         parts = name.split(".")
         if parts[0] not in self.names or "__pycache__" in parts or not place.is_relative_to(self.folder):
             return None
-        extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
-        sources = (_Source, importlib.machinery.SOURCE_SUFFIXES)
-        return importlib.machinery.FileFinder(str(place), extensions, sources).find_spec(name)
+        extensions = (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES)
+        sources = (_Source, machinery.SOURCE_SUFFIXES)
+        return machinery.FileFinder(str(place), extensions, sources).find_spec(name)
 
 
 def _take_out(names: set[str]) -> dict[str, ModuleType]:
