@@ -41,12 +41,8 @@ def open_backend(uri: str | os.PathLike[str]) -> tuple[Any, str]:
         return plugins.load("artifact_backends", scheme)(text)  # type: ignore[no-any-return]
     from fsspec.core import url_to_fs
 
-    try:
+    with _saying("cannot open", text):
         return url_to_fs(text)  # type: ignore[no-any-return]
-    except ImportError as error:
-        raise errors.NotInstalled(f"{text} needs a package that is not installed: {error}") from error
-    except Exception as error:  # its library may raise anything
-        raise errors.ArtifactError(f"cannot open {text}: {error}") from error
 
 
 def _fsspec_has(scheme: str) -> bool:
@@ -69,9 +65,7 @@ def safe_path(name: str | os.PathLike[str]) -> str:
     except (errors.InvalidValue, TypeError) as error:
         raise errors.UnsafePath(f"{name!r:.80} cannot name a file: {error}") from None
     if _UNSAFE.search(text) or is_temporary(text):
-        raise errors.UnsafePath(
-            f"{text!r} cannot name a file: give a relative path like 'plots/loss.png', without '..'"
-        )
+        raise errors.UnsafePath(f"{text!r} cannot name a file: give a relative path as in 'a/loss.png', without '..'")
     return text
 
 
@@ -92,6 +86,8 @@ def _saying(what: str, path: object) -> Iterator[None]:
         yield
     except errors.MlcoreError:
         raise
+    except ImportError as error:
+        raise errors.NotInstalled(f"{what} {path}: a package that it needs is not installed: {error}") from error
     except FileNotFoundError as error:
         raise errors.ArtifactNotFound(f"{what} {path}: there is no file {error.filename or path}") from error
     except Exception as error:

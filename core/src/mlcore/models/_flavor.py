@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mlcore.errors import MlcoreError, ModelError, NotInstalled, PluginError
 from mlcore.hookspecs import FlavorProvider
 from mlcore.models._mlmodel import ModelInfo, read_model
 from mlcore.models._signature import Signature
-from mlcore.models._trust import Trust
+from mlcore.models._trust import Trust, Trusting
 
 __all__ = ["Flavor", "Model", "PythonModel", "Saved", "load_folder"]
 
@@ -142,10 +142,7 @@ class Model:
 
 
 def load_folder(
-    folder: str | os.PathLike[str] | ModelInfo,
-    *,
-    trust: bool | str | Iterable[str] | None = None,
-    flavor: str | None = None,
+    folder: str | os.PathLike[str] | ModelInfo, *, trust: Trusting = None, flavor: str | None = None
 ) -> Model:
     """Load the model that a folder holds; see `mlcore.load_model`."""
     info = folder if isinstance(folder, ModelInfo) else read_model(Path(folder).absolute())

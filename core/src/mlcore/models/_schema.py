@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import operator
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from functools import lru_cache, reduce
@@ -26,8 +26,12 @@ Type = dict[str, Any]
 ANY: Type = {"type": "any"}
 MISSING: Type = {"type": "any", "missing": True}  # of None, beside which anything may stand
 SCALARS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
-_FRAMES = {"pandas.DataFrame": "frame", "pandas.Series": "series", "polars.DataFrame": "polars"}
-_FORMS = {**_FRAMES, "numpy.generic": "value"}
+_FORMS = {
+    "pandas.DataFrame": "frame",
+    "pandas.Series": "series",
+    "polars.DataFrame": "polars",
+    "numpy.generic": "value",
+}
 _PLAIN = {bool: "boolean", float: "double", str: "string", bytes: "binary", bytearray: "binary", date: "datetime"}
 _KINDS = {"b": "boolean", "U": "string", "T": "string", "S": "binary", "M": "datetime"}  # of NumPy's dtypes
 
@@ -129,7 +133,7 @@ _CODES = {"integer": "i", "long": "q", "float": "f", "double": "d"}  # for struc
 _PYTHON = ("map", "list", "value")
 _REQUESTS = {"dataframe_split", "dataframe_records", "instances", "inputs"}
 
-Fields = Sequence[Mapping[str, Any]]
+Fields = tuple[Mapping[str, Any], ...]
 
 
 @contextmanager

@@ -14,8 +14,6 @@ from mlcore.models import _schema as schema
 
 __all__ = ["Signature", "infer_signature"]
 
-Fields = tuple[Mapping[str, Any], ...]
-
 _NAMES = (*schema.SCALARS, "any", "sparkml_vector")
 _PARAMS = {*schema.SCALARS, "object"} - {"binary"}
 
@@ -41,7 +39,7 @@ def _need(spec: Mapping[str, Any]) -> dict[str, bool]:
     return {} if spec["type"] == "tensor" else {"required": bool(spec.get("required", True))}
 
 
-def _fields(given: Iterable[Mapping[str, Any]] | None) -> Fields | None:
+def _fields(given: Iterable[Mapping[str, Any]] | None) -> schema.Fields | None:
     if given is None:
         return None
     given = list(given)
@@ -56,7 +54,7 @@ def _fields(given: Iterable[Mapping[str, Any]] | None) -> Fields | None:
     return found
 
 
-def _params(given: Iterable[Mapping[str, Any]]) -> Fields:
+def _params(given: Iterable[Mapping[str, Any]]) -> schema.Fields:
     found = []
     for each in given:
         name, shape = each["name"], None if each.get("shape") is None else list(each["shape"])
@@ -77,9 +75,9 @@ class Signature:
     of such with ``"shape": [-1]``. Names may be left out, ``required`` too. Raises `InvalidValue` for anything else.
     """
 
-    inputs: Fields | None = attrs.field(default=None, converter=_fields)
-    outputs: Fields | None = attrs.field(default=None, converter=_fields)
-    params: Fields = attrs.field(default=(), converter=_params)
+    inputs: schema.Fields | None = attrs.field(default=None, converter=_fields)
+    outputs: schema.Fields | None = attrs.field(default=None, converter=_fields)
+    params: schema.Fields = attrs.field(default=(), converter=_params)
 
     @classmethod
     def from_mlmodel(cls, content: Mapping[str, Any]) -> Signature:

@@ -43,6 +43,7 @@ _DATA |= {f"builtins.{name}" for name in ("bool", "bytearray", "bytes", "complex
 _DATA |= {f"builtins.{name}" for name in ("list", "object", "range", "set", "slice", "str", "tuple")}
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _COMPRESSED |= {b"\xfd7zXZ": lzma.open, b"]\0\0": lzma.open}
+Trusting = bool | str | Iterable[str] | None
 _importing = threading.RLock()
 
 
@@ -60,9 +61,7 @@ class Trust:
     _note: str = ""  # told once, when something first needs that trust
 
     @classmethod
-    def of(
-        cls, trust: bool | str | Iterable[str] | None = None, *, digest: str | None = None, what: str = "this model"
-    ) -> Trust:
+    def of(cls, trust: Trusting = None, *, digest: str | None = None, what: str = "this model") -> Trust:
         """Return what `trust` means for the model with that digest.
 
         None is the user's own list, False nothing but data, True everything, and names or digests come on top of the

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -119,14 +120,11 @@ class Artifacts:
         return Listing(attrs.evolve(each, problem=wrong[each.path]) for each in self.list() if each.path in wrong)
 
     def _files(self, name: str) -> dict[str, mlcore.artifacts.File]:
-        found, own, files = self.list(name), None, {}
+        found, files, opened = self.list(name), {}, cache(mlcore.artifacts.open_backend)
         for each in found:
-            if each.uri is not None:
-                place = mlcore.artifacts.open_backend(each.uri)
-            else:
-                own = own or mlcore.artifacts.open_backend(self._run._place())
-                place = own[0], mlcore.artifacts.path_in(*own, each.path)
-            files[each.path] = mlcore.artifacts.File(*place, each.size, each.sha256)
+            filesystem, root = opened(each.uri or self._run._place())
+            path = root if each.uri else mlcore.artifacts.path_in(filesystem, root, each.path)
+            files[each.path] = mlcore.artifacts.File(filesystem, path, each.size, each.sha256)
         if name and not found:
             others = [each.path for each in self.list()]
             told = ", ".join([*others[:10], *["..."] * (len(others) > 10)]) or "none"
@@ -135,7 +133,7 @@ class Artifacts:
 
 
 class Keeping(Thing):
-    """Keep files, and models, of a run: first the file, then the record of it, so that no record is without its file."""
+    """Keep files and models of a run: first the file, then the record of it, so that none is without its file."""
 
     folder: Any
     _sink: Any
