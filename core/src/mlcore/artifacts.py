@@ -37,18 +37,14 @@ def open_backend(uri: str | os.PathLike[str]) -> tuple[Any, str]:
     text = os.fspath(uri)
     scheme, separator, _ = text.partition("://")
     scheme = scheme.partition("::")[0] if separator else "file"
-    if scheme in plugins.provided("artifact_backends") or scheme == "file" or not _fsspec_has(scheme):
-        return plugins.load("artifact_backends", scheme)(text)  # type: ignore[no-any-return]
-    from fsspec.core import url_to_fs
+    if scheme not in ("file", *plugins.provided("artifact_backends")):
+        from fsspec.core import url_to_fs
+        from fsspec.registry import known_implementations, registry
 
-    with _saying("cannot open", text):
-        return url_to_fs(text)  # type: ignore[no-any-return]
-
-
-def _fsspec_has(scheme: str) -> bool:
-    from fsspec.registry import known_implementations, registry
-
-    return scheme in known_implementations or scheme in registry
+        if scheme in known_implementations or scheme in registry:
+            with _saying("cannot open", text):
+                return url_to_fs(text)  # type: ignore[no-any-return]
+    return plugins.load("artifact_backends", scheme)(text)  # type: ignore[no-any-return]
 
 
 # Names, and what the files of a folder are

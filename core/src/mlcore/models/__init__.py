@@ -1,6 +1,5 @@
 """Models: their format on disk, what goes in and comes out, what saves and loads them, and whom the reader trusts."""
 
-from mlcore.models._example import *
 from mlcore.models._flavor import *
 from mlcore.models._mlmodel import *
 from mlcore.models._save import *

@@ -12,8 +12,7 @@ import attrs
 
 from mlcore.artifacts import hash_folder, safe_path
 from mlcore.errors import DigestMismatch, NotAModel, NotFound, UnsafePath
-from mlcore.models._example import load_example
-from mlcore.models._signature import Signature
+from mlcore.models._signature import Signature, load_example
 
 __all__ = ["ModelInfo", "digest_of", "file_inside", "read_model"]
 
@@ -46,7 +45,7 @@ class ModelInfo:
         """What goes in and comes out, None if that was not told. Raises `NotAModel`."""
         try:
             return Signature.from_mlmodel(self.raw["signature"]) if self.raw.get("signature") else None
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise NotAModel(f"the signature in {self.folder / MLMODEL} cannot be read: {error}") from error
 
     @property

@@ -22,10 +22,9 @@ from typing import Any
 
 from mlcore.artifacts import hash_folder
 from mlcore.errors import InvalidValue, MlcoreError, ModelError
-from mlcore.models._example import save_example
 from mlcore.models._flavor import PYTHON_FUNCTION, Flavor, Saved, flavor_for
 from mlcore.models._mlmodel import FORMAT, MLMODEL, ModelInfo, digest_of, read_model
-from mlcore.models._signature import Signature, infer_signature
+from mlcore.models._signature import Signature, infer_signature, save_example
 from mlcore.models._trust import remember
 
 __all__ = ["distribution_of", "save_model"]
@@ -147,7 +146,7 @@ def _write_mlmodel(folder: Path, content: dict[str, Any], name: str, saved: Save
 @contextmanager
 def _made_whole(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path` to write in, which takes its place in the end; nothing is left of a failure."""
-    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    folder = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ModelError(f"{path} is there already: choose another place, or remove it")

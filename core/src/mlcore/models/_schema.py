@@ -26,12 +26,8 @@ Type = dict[str, Any]
 ANY: Type = {"type": "any"}
 MISSING: Type = {"type": "any", "missing": True}  # of None, beside which anything may stand
 SCALARS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
-_FORMS = {
-    "pandas.DataFrame": "frame",
-    "pandas.Series": "series",
-    "polars.DataFrame": "polars",
-    "numpy.generic": "value",
-}
+_FORMS = {"pandas.DataFrame": "frame", "pandas.Series": "series", "polars.DataFrame": "polars"}
+_FORMS |= {"numpy.generic": "value"}
 _PLAIN = {bool: "boolean", float: "double", str: "string", bytes: "binary", bytearray: "binary", date: "datetime"}
 _KINDS = {"b": "boolean", "U": "string", "T": "string", "S": "binary", "M": "datetime"}  # of NumPy's dtypes
 

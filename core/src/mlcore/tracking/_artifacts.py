@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,10 +146,10 @@ class Keeping(Thing):
         What had the name before is replaced. Raises `UnsafePath`, `ArtifactNotFound` or another `ArtifactError`.
         """
         source = Path(path)
-        own = source.name or source.resolve().name
+        name = source.name or source.resolve().name if name is None else name
         if source.is_dir():
-            return self.log_artifacts(source, own if name is None else name)
-        return self._keep({own if name is None else name: source})
+            return self.log_artifacts(source, name)
+        return self._keep({name: source})
 
     def log_artifacts(self, folder: _Path, prefix: str = "") -> None:
         """Keep a copy of every file in a folder, under `prefix`; links in it must not lead out of it."""
@@ -174,8 +175,6 @@ class Keeping(Thing):
             import yaml
 
             return self.log_text(yaml.safe_dump(as_json(obj), sort_keys=False, allow_unicode=True), name)
-        import json
-
         return self.log_text(json.dumps(as_json(obj), indent=2, ensure_ascii=False) + "\n", name)
 
     def log_figure(self, figure: Any, name: str) -> None:
