@@ -7,9 +7,10 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, BinaryIO, TypeVar
 
 import attrs
@@ -316,13 +317,15 @@ def _each(work: Callable[[str, Tick], _R], sizes: Mapping[str, int], label: str)
     """Do the work for all names, some of them at once; a failure, or Ctrl-C, stops the others."""
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-    stopped = False
-    with _progress(sizes, label) as advance, ThreadPoolExecutor(_THREADS) as pool:
+    stopped, lock = False, Lock()
+    with _progress(sizes, label) as bar, ThreadPoolExecutor(_THREADS) as pool:
 
         def tick(count: int) -> None:
             if stopped:
                 raise errors.ArtifactError(f"stopped {label}, as another file failed")
-            advance(count)
+            if bar is not None:
+                with lock:
+                    bar.update(count)
 
         futures = {name: pool.submit(work, name, tick) for name in sizes}
         try:
@@ -335,23 +338,13 @@ def _each(work: Callable[[str, Tick], _R], sizes: Mapping[str, int], label: str)
             raise
 
 
-@contextmanager
-def _progress(sizes: Mapping[str, int], label: str) -> Iterator[Tick]:
+def _progress(sizes: Mapping[str, int], label: str) -> AbstractContextManager[Any]:
+    """Return the bar of what takes long and is watched, else a context of None."""
     if (sum(sizes.values()) < _LONG[0] and len(sizes) < _LONG[1]) or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    import threading
-
+        return nullcontext()
     import click
 
-    lock = threading.Lock()
-    with click.progressbar(length=sum(sizes.values()) or 1, label=label, file=sys.stderr) as bar:
-
-        def advance(count: int) -> None:
-            with lock:
-                bar.update(count)
-
-        yield advance
+    return click.progressbar(length=sum(sizes.values()) or 1, label=label, file=sys.stderr)
 
 
 # What has no underscore is public.

@@ -92,13 +92,12 @@ def flavor_for(model: Any, name: str | None = None) -> Flavor:
     """
     if name is not None:
         return load_flavor(name)
-    takes: dict[str, list[str]] = {}
-    for key, providers in plugins.provided("flavors").items():
-        for _, record in providers:
-            for type_name in record.types if isinstance(record, FlavorProvider) else ():
-                takes.setdefault(type_name, []).append(key)
+    takes = {
+        key: {each for _, record in providers if isinstance(record, FlavorProvider) for each in record.types}
+        for key, providers in plugins.provided("flavors").items()
+    }
     for base in type(model).__mro__:
-        found = sorted(set(takes.get(f"{base.__module__}.{base.__qualname__}", ())))
+        found = sorted(key for key, types in takes.items() if f"{base.__module__}.{base.__qualname__}" in types)
         if len(found) > 1:
             raise PluginError(f"{' and '.join(found)} both take {base.__qualname__}: choose one with flavor=")
         if found:
@@ -106,7 +105,7 @@ def flavor_for(model: Any, name: str | None = None) -> Flavor:
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     hint = plugins.FIRST_PARTY["flavors"].get(kind.partition(".")[0])
     brings = f"pip install mlcore-{hint}" if hint else "a plugin for it, or flavor= with one of those there are"
-    there = ", ".join(sorted(plugins.provided("flavors"))) or "none"
+    there = ", ".join(sorted(takes)) or "none"
     raise NotInstalled(f"no flavor takes a {kind}: it needs {brings}; there is: {there}")
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -123,7 +123,7 @@ class Artifacts:
     def _files(self, name: str) -> dict[str, mlcore.artifacts.File]:
         found, files, opened = self.list(name), {}, cache(mlcore.artifacts.open_backend)
         for each in found:
-            filesystem, root = opened(each.uri or self._run._place())
+            filesystem, root = opened(each.uri or self._run._place)
             path = root if each.uri else mlcore.artifacts.path_in(filesystem, root, each.path)
             files[each.path] = mlcore.artifacts.File(filesystem, path, each.size, each.sha256)
         if name and not found:
@@ -138,7 +138,6 @@ class Keeping(Thing):
 
     folder: Any
     _sink: Any
-    _kept_in = ""  # once that is known
 
     def log_artifact(self, path: _Path, name: str | None = None) -> None:
         """Keep a copy of a file, as `name` or under its own; of a folder, see `log_artifacts`, that is its prefix.
@@ -218,19 +217,18 @@ class Keeping(Thing):
         signature: Signature | None = None,
         flavor: str | None = None,
         requirements: str | Path | Sequence[str] | None = None,
-        code: Sequence[str | os.PathLike[str]] = (),
+        code: Sequence[_Path] = (),
         metadata: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LoggedModel:
         """Save a model and keep it with the run under `name`; everything else is as in `mlcore.save_model`."""
         import tempfile
-        import uuid
 
         from mlcore.models import save_model
 
         options |= {"flavor": flavor, "requirements": requirements, "code": code, "metadata": metadata}
         options |= {"input_example": input_example, "signature": signature}
-        id, now = f"m-{uuid.uuid4().hex}", int(time.time() * 1000)
+        id, now = f"m-{os.urandom(16).hex()}", int(time.time() * 1000)
         about = {"run_id": self.id, "artifact_path": mlcore.artifacts.safe_path(name), "model_id": id}
         if self._backend.uri == OFF:
             return LoggedModel(name, self.id, id, flavor or "", "", now)
@@ -253,7 +251,7 @@ class Keeping(Thing):
             for name in sources:
                 mlcore.artifacts.safe_path(name)
             return
-        place = self._place()
+        place = self._place
         stored = mlcore.artifacts.put(*mlcore.artifacts.open_backend(place), sources)
         self._note({name: _record(file) for name, file in stored.items()}, place)
 
@@ -266,20 +264,19 @@ class Keeping(Thing):
         if self._live and self._sink.dropped > before:
             raise StoreError(f"run {self.id}: files were stored, and not recorded: {self._sink.reason}")
 
+    @cached_property
     def _place(self) -> str:
-        """Return where the run's files are, or go."""
-        if not self._kept_in:
-            entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
-            # a store may make up ids
-            inner = mlcore.artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")
-            place = entity.fields.get("artifacts")
-            if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
-                place = f"{chosen.value.rstrip('/')}/{inner}"
-            self._kept_in = str(place or own)
-        if not self._kept_in:
+        """Where the run's files are, or go."""
+        entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
+        # a store may make up ids
+        inner = mlcore.artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")
+        place = entity.fields.get("artifacts")
+        if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
+            place = f"{chosen.value.rstrip('/')}/{inner}"
+        if not (place or own):
             remedy = "say where they go, as a path or URI, in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"
             raise ArtifactError(f"store {self._backend.uri} keeps no files: {remedy}")
-        return self._kept_in
+        return str(place or own)
 
     def _own_place(self) -> str:
         return "" if self.folder is None else str(self.folder / "artifacts")
