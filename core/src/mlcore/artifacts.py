@@ -275,7 +275,7 @@ def check(files: Mapping[str, File]) -> dict[str, str]:
             return "" if _weighed(files[name], tick).sha256 == files[name].sha256 else "is not what was stored"
         except errors.ArtifactNotFound:
             return "is missing"
-        except errors.ArtifactError as error:
+        except errors.MlcoreError as error:
             return str(error)
 
     return {name: wrong for name, wrong in _each(one, _sizes(files), "checking").items() if wrong}

@@ -71,7 +71,8 @@ def _params(given: Iterable[Mapping[str, Any]]) -> schema.Fields:
         name, shape = each["name"], None if each.get("shape") is None else list(each["shape"])
         kind = _type({"type": each.get("dtype"), **each})  # old MLflow says dtype
         if kind["type"] not in _PARAMS or shape not in (None, [-1]) or (shape and "properties" in kind):
-            raise InvalidValue(f"parameter {name!r} is no text, number, boolean, date, list of these, or object")
+            what = f"parameter {name!r}, {each.get('default')!r:.80},"
+            raise InvalidValue(f"{what} is no text, number, boolean, date, list of these, or object")
         default = json.loads(json.dumps(each["default"], default=lambda value: value.isoformat()))
         found.append({"name": str(name), "default": default, "shape": shape, **kind})
     return tuple(found)
@@ -202,8 +203,6 @@ def _tensor(data: Any) -> dict[str, Any]:
 def _default(name: str, value: Any) -> dict[str, Any]:
     kind, default = schema.type_of(value), value.tolist() if hasattr(value, "tolist") else value
     inner = kind.get("items", kind)
-    if inner["type"] == "any":
-        raise InvalidValue(f"parameter {name!r}: {value!r:.80} has no type that a signature could name")
     return {"name": name, "default": default, "shape": None if inner is kind else [-1], **inner}
 
 
