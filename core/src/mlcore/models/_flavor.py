@@ -77,6 +77,8 @@ class PythonModel:
     mlcore.save_model(Counter(), "counter", artifacts={"vocabulary": "words.txt"})
     """
 
+    __module__ = "mlcore"  # where users and pickles find it, whatever file it is in
+
     def load(self, artifacts: dict[str, Path]) -> None:
         """Load the files that were saved as `artifacts`, by their names; called once, after the model was loaded."""
 
