@@ -1,0 +1,168 @@
+"""What commands tell of runs: named values, in tables by default those in which runs differ."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mlcore import Client, Experiment, Run
+from mlcore.errors import Ambiguous, InvalidValue, NotFound
+
+__all__ = [
+    "FAMILIES",
+    "FIELDS",
+    "ago",
+    "chosen",
+    "clock",
+    "described",
+    "experiments_by_id",
+    "find_run",
+    "lasted",
+    "moment",
+]
+__all__ += ["duration", "family", "pair", "values_of", "worth"]
+
+_TIMES = ("start_time", "end_time", "duration", "last_seen")
+FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "deleted", "experiment_id", "parent_run_id")
+FAMILIES = ("metrics", "params", "tags")
+LAST = "@last"
+
+
+def find_run(client: Client, text: str) -> Run:
+    """Return the run that `text` means: an id, the beginning or end of one, a name, or ``@last``.
+
+    Raises `NotFound` or `Ambiguous`, which names those that fit.
+    """
+    if text == LAST:
+        runs = client.list_runs("*")
+        if not runs:
+            raise NotFound(f"there is no run yet in {client.setting.value}")
+        return runs[0]
+    try:
+        return client.get_run(text)
+    except Ambiguous:
+        raise
+    except NotFound:
+        named = [run for run in client.list_runs("*", include_deleted=True) if run.name == text]
+        fit = [run for run in named if not run.deleted] or named
+        if not fit:
+            where = f"in {client.setting.value} has this id, beginning or end of an id, or name"
+            raise NotFound(f"no run {where}: {text!r}; `mlcore runs list` shows them") from None
+        if len(fit) > 1:
+            raise Ambiguous(
+                f"{len(fit)} runs are named {text!r}: take an id, such as {', '.join(run.id[-8:] for run in fit[:5])}"
+            ) from None
+        return fit[0]
+
+
+def experiments_by_id(client: Client) -> dict[str, Experiment]:
+    """Return all experiments, deleted ones included."""
+    return {each.id: each for each in client.list_experiments(include_deleted=True)}
+
+
+def values_of(run: Run, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
+    """Return everything that a column can show of a run, by its name."""
+    home = experiments.get(run.experiment_id)
+    fields = {name: getattr(run, name) for name in FIELDS if name not in ("id", "experiment", "duration")}
+    found = {"id": run.id, "experiment": home.name if home else run.experiment_id, "duration": lasted(run), **fields}
+    for family in FAMILIES:
+        found |= {f"{family}.{key}": value for key, value in getattr(run, family).items()}
+    return found
+
+
+def described(run: Run, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
+    """Return a run as ``--json`` prints it."""
+    values = values_of(run, experiments)
+    return {name: values[name] for name in FIELDS} | {family: getattr(run, family) for family in FAMILIES}
+
+
+def lasted(run: Run) -> float | None:
+    """Return how many seconds a run took: until now while it runs, until its last sign of life if it is lost."""
+    end = run.end_time
+    if end is None:
+        end = run.last_seen if run.status == "LOST" else time.time() * 1000
+    return None if run.start_time is None else max(0.0, (end - run.start_time) / 1000)
+
+
+def moment(stamp: int | None, seconds: bool = False) -> str | None:
+    """Return a time in ms since 1970 as the clock on the wall shows it."""
+    if stamp is None:
+        return None
+    try:
+        shown = datetime.fromtimestamp(stamp / 1000).astimezone()
+        return shown.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):  # no year that a calendar has
+        return str(stamp)
+
+
+def clock(stamp: int) -> str:
+    """Return the time of the day of a time in ms since 1970."""
+    return (moment(stamp, seconds=True) or "").rpartition(" ")[2]
+
+
+def duration(seconds: float | None) -> str | None:
+    """Return a time span in two units at most, such as ``2h 5m``."""
+    if seconds is None:
+        return None
+    if seconds < 60:
+        return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"
+    whole = int(seconds)
+    for name, size, small, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{name} {whole % size // part}{small}"
+    return None
+
+
+def ago(stamp: int) -> str:
+    """Return how long ago a time in ms since 1970 is."""
+    return f"{duration(max(0.0, time.time() - stamp / 1000))} ago"
+
+
+def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]:
+    """Return the names of the columns that were asked for: whole, as a pattern, or without their family.
+
+    Raises `InvalidValue` with the nearest name there is.
+    """
+    known = dict.fromkeys([*FIELDS, *(name for row in rows for name in row)])
+    found = dict[str, None]()
+    for each in asked:
+        fit = [each] if each in known else [name for family in FAMILIES if (name := f"{family}.{each}") in known][:1]
+        fit = fit or [name for name in known if fnmatchcase(name, each)]
+        if not fit and rows:
+            near = get_close_matches(each, [*known, *(name.partition(".")[2] for name in known)], 1, 0.5)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FIELDS)}, metrics.*, params.*, tags.*"
+            )
+            raise InvalidValue(f"no run has a column {each!r}; {hint}")
+        found |= dict.fromkeys(fit or [each])
+    return list(found)
+
+
+def worth(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return the columns that tell most of these runs, and the rest: what is alike, or what few of them have."""
+    several = len({row["experiment"] for row in rows}) > 1
+    first = ["id", "name", "status", *(["experiment"] if several else []), "start_time", "duration"]
+    first += ["deleted"] if any(row["deleted"] for row in rows) else []
+    told, rest = first, list[str]()
+    for name in sorted(dict.fromkeys(name for row in rows for name in row if "." in name), key=family):
+        known = [repr(row[name]) for row in rows if name in row]
+        tells = family(name) == 0 or len(rows) == 1 or len(set(known)) > 1 or len(known) < len(rows)
+        (told if tells and 2 * len(known) > len(rows) else rest).append(name)
+    return told, rest
+
+
+def family(name: str) -> int:
+    """Return a number to sort columns by: metrics, params, tags."""
+    return FAMILIES.index(name.partition(".")[0])
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Return key and value of ``KEY=VALUE``. Raises `InvalidValue`."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise InvalidValue(f"{text!r} is not KEY=VALUE")
+    return key, value
