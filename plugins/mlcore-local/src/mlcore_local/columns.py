@@ -24,7 +24,7 @@ __all__ = [
     "lasted",
     "moment",
 ]
-__all__ += ["duration", "family", "pair", "values_of", "worth"]
+__all__ += ["duration", "keys", "pair", "values_of", "worth"]
 
 _TIMES = ("start_time", "end_time", "duration", "last_seen")
 FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "deleted", "experiment_id", "parent_run_id")
@@ -118,8 +118,8 @@ def duration(seconds: float | None) -> str | None:
 
 
 def ago(stamp: int) -> str:
-    """Return how long ago a time in ms since 1970 is."""
-    return f"{duration(max(0.0, time.time() - stamp / 1000))} ago"
+    """Return how long ago a time in ms since 1970 is, in one unit."""
+    return f"{(duration(max(0.0, time.time() - stamp / 1000)) or '').split()[0]} ago"
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]:
@@ -132,6 +132,7 @@ def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]
     for each in asked:
         fit = [each] if each in known else [name for family in FAMILIES if (name := f"{family}.{each}") in known][:1]
         fit = fit or [name for name in known if fnmatchcase(name, each)]
+        fit = fit or [name for name in known if fnmatchcase(name.partition(".")[2], each)]
         if not fit and rows:
             near = get_close_matches(each, [*known, *(name.partition(".")[2] for name in known)], 1, 0.5)
             hint = (
@@ -145,19 +146,21 @@ def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]
 def worth(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """Return the columns that tell most of these runs, and the rest: what is alike, or what few of them have."""
     several = len({row["experiment"] for row in rows}) > 1
-    first = ["id", "name", "status", *(["experiment"] if several else []), "start_time", "duration"]
-    first += ["deleted"] if any(row["deleted"] for row in rows) else []
-    told, rest = first, list[str]()
-    for name in sorted(dict.fromkeys(name for row in rows for name in row if "." in name), key=family):
+    told = ["id", "name", "status", *(["experiment"] if several else []), "start_time"]
+    told += ["deleted"] if any(row["deleted"] for row in rows) else []
+    rest = list[str]()
+    names = {family: [name for name in keys(rows) if name.startswith(f"{family}.")] for family in FAMILIES}
+    for name in [*names["metrics"], "duration", *names["tags"], *names["params"]]:
         known = [repr(row[name]) for row in rows if name in row]
-        tells = family(name) == 0 or len(rows) == 1 or len(set(known)) > 1 or len(known) < len(rows)
-        (told if tells and 2 * len(known) > len(rows) else rest).append(name)
+        differ = len(set(known)) > 1 or len(known) < len(rows) or len(rows) == 1
+        (told if (differ or name in names["metrics"]) and 2 * len(known) > len(rows) else rest).append(name)
     return told, rest
 
 
-def family(name: str) -> int:
-    """Return a number to sort columns by: metrics, params, tags."""
-    return FAMILIES.index(name.partition(".")[0])
+def keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of all metrics, params and tags, in this order, each family in the order of its first use."""
+    names = dict.fromkeys(name for row in rows for name in row if name.partition(".")[0] in FAMILIES)
+    return sorted(names, key=lambda name: FAMILIES.index(name.partition(".")[0]))
 
 
 def pair(text: str) -> tuple[str, str]:

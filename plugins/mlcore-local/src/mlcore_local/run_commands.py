@@ -77,11 +77,7 @@ def list_runs(
         name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
     ]
     if as_csv:
-        every = [
-            *c.FIELDS,
-            *sorted({name for row in rows for name in row} - {*c.FIELDS}, key=lambda it: (c.family(it), it)),
-        ]
-        names = c.chosen(rows, asked) if asked else every
+        names = c.chosen(rows, asked) if asked else [*c.FIELDS, *sorted(c.keys(rows))]
         return terminal.show(terminal.as_csv(names, ([row.get(name) for name in names] for row in rows)))
     if not rows:
         return click.echo(
@@ -110,7 +106,7 @@ def _cell(name: str, value: Any) -> Any:
     if name == "id":
         return value[-_LAST_DIGITS:] if terminal.interactive() else value
     if name in ("start_time", "end_time", "last_seen"):
-        return c.moment(value)
+        return c.ago(value) if terminal.interactive() and value is not None else c.moment(value)
     return c.duration(value) if name == "duration" else value
 
 
@@ -196,8 +192,7 @@ def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | Non
         raise click.UsageError("comparing takes two runs or more")
     homes = c.experiments_by_id(client)
     rows = [c.values_of(each, homes) for each in found]
-    names = dict.fromkeys(["name", "status", "experiment", "start_time", "duration", "parent_run_id", "note"])
-    names |= dict.fromkeys(sorted({name for row in rows for name in row if "." in name}, key=c.family))
+    names = ["name", "status", "experiment", "start_time", "duration", "parent_run_id", "note", *c.keys(rows)]
     alike = {name for name in names if len({repr(row.get(name)) for row in rows}) == 1}
     kept = [name for name in names if everything or name not in alike]
     if as_json:
@@ -206,16 +201,22 @@ def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | Non
     if as_csv:
         lines = ([name, *(row.get(name) for row in rows)] for name in kept)
         return terminal.show(terminal.as_csv(["", *(each.id for each in found)], lines))
-    most = 40 if (limit := terminal.room()) is None else max(12, (limit - 24) // len(found) - 2)
-    heads = [_cell("id", each.id) for each in found]
-    table = terminal.Table(
-        ["", *heads], ([name, *(_cell(name, row.get(name)) for row in rows)] for name in kept), most=most
-    )
+    cells = [[name, *(_cell(name, row.get(name)) for row in rows)] for name in kept]
+    table = terminal.Table(["", *(_cell("id", each.id) for each in found)], cells, most=_shares(kept, len(found)))
     terminal.show(table.lines())
-    hidden = len(names) - len(kept)
-    if hidden and terminal.interactive():
-        click.echo(terminal.styled(f"alike in {hidden} more; --all shows them", dim=True), err=True)
+    more = [f"alike in {len(alike)} more: --all shows them"] if alike and not everything else []
+    more += [f"no room for {len(table.left_out)} more runs: --csv has all"] if table.left_out else []
+    if more and terminal.interactive():
+        click.echo(terminal.styled("; ".join(more), dim=True), err=True)
     return None
+
+
+def _shares(names: Iterable[str], runs: int) -> list[int]:
+    """Return how wide the columns of a comparison may be: the names whole if they leave some room for the runs."""
+    whole = max(map(terminal.width, names), default=0)
+    limit = terminal.room() or 200
+    first = min(whole, max(20, limit - 14 * runs))
+    return [first, *[max(12, (limit - first) // runs - 2)] * runs]
 
 
 @_command("tag @last verdict=good --remove draft")

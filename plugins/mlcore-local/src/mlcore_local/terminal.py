@@ -130,10 +130,10 @@ class Table:
     """Rows under names: whole in a pipe, as wide as the terminal on one.
 
     Columns that have no room are left out, from the right, and named in `left_out`. Text of more than `most` cells
-    is cut. Numbers stand to the right.
+    is cut, `most` being one for all columns, or one each. Numbers stand to the right.
     """
 
-    def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], *, most: int = 40) -> None:
+    def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], *, most: int | Sequence[int] = 40) -> None:
         found, limit = list(rows), room()
         self._numbers = [_numeric([row[at] for row in found]) for at in range(len(names))]
         cells = [
@@ -141,7 +141,8 @@ class Table:
             *(["" if it is None else printable(it) for it in row] for row in found),
         ]
         if limit is not None:
-            cells = [[cut(cell, min(most, limit)) for cell in row] for row in cells]
+            widest = [most] * len(names) if isinstance(most, int) else most
+            cells = [[cut(cell, min(each, limit)) for cell, each in zip(row, widest, strict=True)] for row in cells]
         self._widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
         self._fit = _fitting(self._widths, limit)
         self.left_out = [printable(name) for name in names[self._fit :]]
