@@ -33,8 +33,8 @@ _PLACES = {
     "mlcore.tracking._models": "LoggedModel",
     "mlcore.tracking._module": "client create_experiment end_run get_experiment get_model get_run list_experiments "
     "list_runs load_model log_artifact log_artifacts log_bytes log_dict log_figure log_metric log_metrics log_model "
-    "log_param log_params log_points log_reference log_text remove_tag set_experiment set_note set_store set_tag "
-    "set_tags start_run",
+    "log_param log_params log_points log_reference log_text remove_tag search_experiments search_runs set_experiment "
+    "set_note set_store set_tag set_tags start_run",
     "mlcore.tracking._run": "Run",
     "mlcore.tracking._thing": "Listing Series",
 }

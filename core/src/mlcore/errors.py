@@ -27,6 +27,7 @@
     │   ├── Untrusted            loading it would run code that nobody trusted
     │   └── SchemaMismatch       data do not fit the model's signature
     ├── InvalidValue             a key or value cannot be logged
+    │   ├── InvalidQuery         a filter or an order is not of the query language
     │   └── ParamConflict        a parameter has another value already
     └── RunStateError            the run's state forbids the call
 """
@@ -142,6 +143,16 @@ class SchemaMismatch(ModelError, ValueError):
 
 class InvalidValue(MlcoreError, ValueError):
     """Say which key or value cannot be logged, and why."""
+
+
+class InvalidQuery(InvalidValue):
+    """Say where a query is wrong, what was expected there and what was found: `query`, `position` and `problem`."""
+
+    def __init__(self, query: str, position: int, problem: str) -> None:
+        before, line = query[:position].rpartition("\n")[2], query[position:].partition("\n")[0]
+        shown = "".join(char if char.isprintable() else " " for char in before + line)
+        super().__init__(f"{problem}\n  {shown}\n  {' ' * len(before)}^")
+        self.query, self.position, self.problem = query, position, problem
 
 
 class ParamConflict(InvalidValue):

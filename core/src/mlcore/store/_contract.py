@@ -15,7 +15,7 @@ from mlcore.store._events import Batch, Event, RowsLogged, from_json, to_json
 from mlcore.store._fold import Columns, Entity, Fold
 
 __all__ = ["START", "And", "Capabilities", "Compare", "Not", "Or", "Page", "Query", "SeriesKey", "SimpleStore", "Sort"]
-__all__ += ["Store", "Stored", "Term", "Where", "find", "selected", "shaped"]
+__all__ += ["Store", "Stored", "Term", "Where", "find", "holds", "selected", "shaped", "value_of"]
 
 START = ""
 FUNCTIONS = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
@@ -28,6 +28,8 @@ class Term:
 
     `family` is ``""`` for the entity's own ``id``, ``parent``, ``created`` and ``changed``; ``"fields"``,
     ``"metrics"``, or a family of attributes. For metrics `function` is one of `FUNCTIONS` and `context` may be given.
+    Elsewhere ``"text"`` is the value as Python's `str` writes it, and ``"any"`` asks all of a family, whose values are
+    objects, for what they have under `name`, which by default is their own: one that compares is enough.
     """
 
     family: str
@@ -40,9 +42,9 @@ class Term:
 class Compare:
     """Hold where `term` compares to `value`; what is missing holds only for ``is null``.
 
-    `op` is ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``like``, ``ilike``, ``in`` or ``is null``. Strings compare
-    by code point, ``like`` is case-sensitive and ``ilike`` is not, ``in`` takes a tuple; values of different types
-    are unequal and in no order.
+    `op` is ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``like``, ``ilike``, ``in`` or ``is null``, or one of the words
+    after ``not``. Strings compare by code point, ``like`` is case-sensitive and ``ilike`` is not, ``in`` takes a
+    tuple; values of different types are unequal and in no order.
     """
 
     term: Term
@@ -115,7 +117,10 @@ def value_of(entity: Entity, term: Term) -> Any:
     if term.family == "metrics":
         summary = entity.metrics.get((term.name, term.context))
         return None if summary is None else getattr(summary, FUNCTIONS[term.function])
-    return (entity.fields if term.family == "fields" else entity.attributes.get(term.family, {})).get(term.name)
+    values = entity.fields if term.family == "fields" else entity.attributes.get(term.family, {})
+    if term.function == "text" and term.name in values:
+        return str(values[term.name])
+    return values.get(term.name)
 
 
 def holds(where: Where | None, entity: Entity) -> bool:
@@ -125,12 +130,18 @@ def holds(where: Where | None, entity: Entity) -> bool:
         return all(each) if isinstance(where, And) else any(each)
     if isinstance(where, Not):
         return not holds(where.part, entity)
+    if where is not None and where.term.function == "any":
+        kept, name = entity.attributes.get(where.term.family, {}), where.term.name
+        values = [{"name": key, **each}.get(name) for key, each in kept.items() if isinstance(each, Mapping)]
+        return any(_compare(value, where.op, where.value) for value in values or [None])
     return where is None or _compare(value_of(entity, where.term), where.op, where.value)
 
 
 def _compare(value: Any, op: str, other: Any) -> bool:
     if op == "is null" or value is None:
         return op == "is null" and value is None
+    if op.startswith("not "):
+        return not _compare(value, op[4:], other)
     if op == "in":
         return any(_compare(value, "=", each) for each in other)
     if op in ("like", "ilike"):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import Any
 
 from mlcore import config, journal
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
-from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Store, Term, Updated, Where
+from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Store, Term, Updated
 from mlcore.tracking import _active
 from mlcore.tracking._backend import Backend, held
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
@@ -140,18 +140,39 @@ class Client(Loading):
         return runs[0]
 
     def list_runs(self, experiment: str | None = None, *, include_deleted: bool = False) -> Listing[Run]:
-        """Return the runs of an experiment, newest first: by default the active one, ``"*"`` for all.
+        """Return the runs of an experiment, newest first; see `search_runs`."""
+        return self.search_runs(experiment=experiment, include_deleted=include_deleted)
 
-        Raises `NotFound` if there is no such experiment.
+    def search_runs(
+        self,
+        filter: str | None = None,
+        *params: Any,
+        experiment: str | None = None,
+        order_by: str | Iterable[str] | None = None,
+        limit: int | None = None,
+        select: str | Iterable[str] | None = None,
+        include_deleted: bool = False,
+    ) -> Listing[Run]:
+        """Return the runs of an experiment that fit a filter: by default the active one, ``"*"`` for all.
+
+        Each ``?`` in the filter stands for one of `params`. Without `order_by` the newest come first. `select` names
+        the columns to read. Raises `InvalidQuery`, or `NotFound` if there is no such experiment.
         """
-        name, where = self._title(experiment), list[Where]()
+        from mlcore import query
+        from mlcore.tracking._search import run_names
+
+        names = run_names(self._backend)
+        asked = query.where("" if filter is None else filter, names, params)
+        where = [] if asked is None else [asked]
+        order, chosen = query.order(order_by or (), names), None if select is None else query.terms(select, names)
+        name = self._title(experiment)
         if name != "*":
             id = self._experiment_id(name) if experiment is None else self.get_experiment(name).id
-            where = [Compare(_PARENT, "=", id)]
+            where.append(Compare(_PARENT, "=", id))
         elif not include_deleted:
             hidden = tuple(each.id for each in self.list_experiments(include_deleted=True) if each.deleted)
-            where = [Not(Compare(_PARENT, "in", hidden))]
-        return Run._find(self._backend, *where, deleted=include_deleted)
+            where.append(Not(Compare(_PARENT, "in", hidden)))
+        return Run._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order, chosen=chosen)
 
     def set_experiment(self, name: str) -> None:
         """Make an experiment the one that runs are started in and listed from; the first run makes it."""
@@ -173,7 +194,22 @@ class Client(Loading):
 
     def list_experiments(self, *, include_deleted: bool = False) -> Listing[Experiment]:
         """Return the experiments, newest first."""
-        return Experiment._find(self._backend, deleted=include_deleted)
+        return self.search_experiments(include_deleted=include_deleted)
+
+    def search_experiments(
+        self,
+        filter: str | None = None,
+        *params: Any,
+        order_by: str | Iterable[str] | None = None,
+        limit: int | None = None,
+        include_deleted: bool = False,
+    ) -> Listing[Experiment]:
+        """Return the experiments that fit a filter, newest first; see `search_runs`. Raises `InvalidQuery`."""
+        from mlcore import query
+
+        asked = query.where("" if filter is None else filter, query.EXPERIMENT, params)
+        order, where = query.order(order_by or (), query.EXPERIMENT), [] if asked is None else [asked]
+        return Experiment._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order)
 
     def _title(self, experiment: str | None) -> str:
         return self._experiment or config.experiment_setting().value if experiment is None else experiment

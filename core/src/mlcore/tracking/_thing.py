@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, chain
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _V = TypeVar("_V", bound="Viewed")
 _T = TypeVar("_T")
+Columns = Mapping[str, tuple[store.Term, ...]] | None
 _LIVE = store.Compare(store.Term("fields", "deleted"), "is null")
-_ALL = store.Or((_LIVE, store.Not(_LIVE)))  # naming the field asks for deleted ones, too
+ALL = store.Or((_LIVE, store.Not(_LIVE)))  # naming the field asks for deleted ones, too
 
 
 def shown(read: Callable[[store.Entity], _T], doc: str) -> _T:
@@ -48,6 +49,9 @@ class Viewed:
     def _view(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    def _now(self) -> store.Entity:
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         view = {name: _cell(name, value, whole=True) for name, value in self._view().items()}
         width = max(map(len, view))
@@ -60,11 +64,26 @@ class Viewed:
 class Listing(list[_V]):
     """A list that shows itself as a table, as wide as the terminal: what has no room is named below it."""
 
+    def __init__(self, items: Iterable[_V] = (), chosen: Columns = None) -> None:
+        super().__init__(items)
+        self._chosen = chosen  # of a search, by the names that they were selected by
+
     def _columns(self) -> dict[str, list[Any]]:
         views = [each._view() for each in self]
         names = dict.fromkeys(chain.from_iterable(views))  # of all of them, in the order of families
         ordered = sorted(names, key=lambda name: name.partition(".")[0] if "." in name else "")
-        return {name: [view.get(name) for view in views] for name in ordered}
+        found = {name: [view.get(name) for view in views] for name in ordered}
+        if self._chosen is None:
+            return found
+        columns = dict[str, list[Any]]()
+        for name, terms in self._chosen.items():
+            whole = {
+                each: values for each, values in found.items() if not terms[0].name and each.startswith(f"{name}.")
+            }
+            values = [(store.value_of(each._now(), term) for term in terms) for each in self if terms[0].name]
+            first = [next((value for value in each if value is not None), None) for each in values]
+            columns |= whole if not terms[0].name else {name: found.get(name, first)}
+        return columns
 
     def _rows(self) -> list[tuple[str, ...]]:
         cells = ([_cell(name, value) for value in values] for name, values in self._columns().items())
@@ -86,8 +105,13 @@ class Listing(list[_V]):
         return _table(self._rows(), tuple(self._columns()))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a DataFrame with a row each."""
+        """Return a DataFrame with a row each, and columns named as in queries. Raises `NotInstalled`."""
         return frame(self._columns())
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return a dict each, all with the same keys, named as in queries; what is missing is None."""
+        columns = self._columns()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -128,10 +152,21 @@ class Thing(Viewed):
         self._backend, self._entity, self._live = backend, entity, False
 
     @classmethod
-    def _find(cls, backend: Backend, *where: store.Where, deleted: bool, limit: int | None = None) -> Listing[Self]:
+    def _find(
+        cls,
+        backend: Backend,
+        *where: store.Where,
+        deleted: bool,
+        limit: int | None = None,
+        order: tuple[store.Sort, ...] = (),
+        chosen: Columns = None,
+    ) -> Listing[Self]:
         """Return those for which all of `where` holds, newest first, deleted ones only if they are asked for."""
-        query = store.Query(store.And((*where, _ALL) if deleted else where), limit=limit)
-        return Listing(cls(backend, each.id, each) for each in backend.store().find(cls.kind, query).items)
+        if limit is not None and journal.as_int("limit", limit) < 0:
+            raise InvalidValue(f"limit is a number of things to return, or None for all, not {limit}")
+        select = None if chosen is None else (store.Term("fields", ""), *chain.from_iterable(chosen.values()))
+        query = store.Query(store.And((*where, ALL) if deleted else where), select, order, limit)
+        return Listing((cls(backend, each.id, each) for each in backend.store().find(cls.kind, query).items), chosen)
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set one tag; the last value counts. Raises `InvalidValue`."""
