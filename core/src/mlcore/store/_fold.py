@@ -134,21 +134,14 @@ class Entity:
     seen: int | None = None
     alive: bool | None = None
 
+    created_ms = property(lambda it: it.created // 1_000_000, doc="When it was first named, in ms since 1970.")
+    changed_ms = property(lambda it: it.changed // 1_000_000, doc="When it was last changed, in ms since 1970.")
+
     @property
     def duration(self) -> int | None:
-        """How long it took, in ms, None while it has no end."""
-        start, end = (self.fields.get(name) for name in ("start_time", "end_time"))
+        """How long it took, in ms; None while it has no end."""
+        start, end = self.fields.get("start_time"), self.fields.get("end_time")
         return end - start if isinstance(start, int) and isinstance(end, int) else None
-
-    @property
-    def created_ms(self) -> int:
-        """When it was first named, in ms since 1970."""
-        return self.created // 1_000_000
-
-    @property
-    def changed_ms(self) -> int:
-        """When it was last changed, in ms since 1970."""
-        return self.changed // 1_000_000
 
 
 @attrs.define

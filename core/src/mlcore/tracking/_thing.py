@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _V = TypeVar("_V", bound="Viewed")
 _T = TypeVar("_T")
-Columns = Mapping[str, tuple[store.Term, ...]] | None
 _LIVE = store.Compare(store.Term("fields", "deleted"), "is null")
 ALL = store.Or((_LIVE, store.Not(_LIVE)))  # naming the field asks for deleted ones, too
 
@@ -49,9 +48,6 @@ class Viewed:
     def _view(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _now(self) -> store.Entity:
-        raise NotImplementedError
-
     def __repr__(self) -> str:
         view = {name: _cell(name, value, whole=True) for name, value in self._view().items()}
         width = max(map(len, view))
@@ -64,26 +60,15 @@ class Viewed:
 class Listing(list[_V]):
     """A list that shows itself as a table, as wide as the terminal: what has no room is named below it."""
 
-    def __init__(self, items: Iterable[_V] = (), chosen: Columns = None) -> None:
+    def __init__(self, items: Iterable[_V] = (), view: Callable[[_V], dict[str, Any]] | None = None) -> None:
         super().__init__(items)
-        self._chosen = chosen  # of a search, by the names that they were selected by
+        self._view = view  # of a search, what was selected
 
     def _columns(self) -> dict[str, list[Any]]:
-        views = [each._view() for each in self]
+        views = [(self._view or type(each)._view)(each) for each in self]
         names = dict.fromkeys(chain.from_iterable(views))  # of all of them, in the order of families
-        ordered = sorted(names, key=lambda name: name.partition(".")[0] if "." in name else "")
-        found = {name: [view.get(name) for view in views] for name in ordered}
-        if self._chosen is None:
-            return found
-        columns = dict[str, list[Any]]()
-        for name, terms in self._chosen.items():
-            whole = {
-                each: values for each, values in found.items() if not terms[0].name and each.startswith(f"{name}.")
-            }
-            values = [(store.value_of(each._now(), term) for term in terms) for each in self if terms[0].name]
-            first = [next((value for value in each if value is not None), None) for each in values]
-            columns |= whole if not terms[0].name else {name: found.get(name, first)}
-        return columns
+        ordered = sorted(names, key=lambda name: name.partition(".")[0] if "." in name and not self._view else "")
+        return {name: [view.get(name) for view in views] for name in ordered}
 
     def _rows(self) -> list[tuple[str, ...]]:
         cells = ([_cell(name, value) for value in values] for name, values in self._columns().items())
@@ -159,14 +144,24 @@ class Thing(Viewed):
         deleted: bool,
         limit: int | None = None,
         order: tuple[store.Sort, ...] = (),
-        chosen: Columns = None,
+        chosen: Mapping[str, tuple[store.Term, ...]] | None = None,
     ) -> Listing[Self]:
         """Return those for which all of `where` holds, newest first, deleted ones only if they are asked for."""
         if limit is not None and journal.as_int("limit", limit) < 0:
             raise InvalidValue(f"limit is a number of things to return, or None for all, not {limit}")
         select = None if chosen is None else (store.Term("fields", ""), *chain.from_iterable(chosen.values()))
         query = store.Query(store.And((*where, ALL) if deleted else where), select, order, limit)
-        return Listing((cls(backend, each.id, each) for each in backend.store().find(cls.kind, query).items), chosen)
+        found = (cls(backend, each.id, each) for each in backend.store().find(cls.kind, query).items)
+        return Listing(found, None if chosen is None else lambda each: each._chosen(chosen))
+
+    def _chosen(self, columns: Mapping[str, tuple[store.Term, ...]]) -> dict[str, Any]:
+        """Return what was selected: of whole families all there is, else the first of its terms that is there."""
+        view, found = self._view(), dict[str, Any]()
+        for name, terms in columns.items():
+            values = [value for term in terms if (value := store.value_of(self._now(), term)) is not None]
+            whole = {key: value for key, value in view.items() if not terms[0].name and key.startswith(f"{name}.")}
+            found |= whole if not terms[0].name else {name: view.get(name, values[0] if values else None)}
+        return found
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set one tag; the last value counts. Raises `InvalidValue`."""
