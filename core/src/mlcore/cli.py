@@ -43,5 +43,6 @@ def main() -> None:
     try:
         program(prog_name="mlcore")
     except (MlcoreError, OSError) as error:
-        click.echo(f"mlcore: {error}", err=True)
+        text = "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(error))
+        click.echo(f"mlcore: {text}", err=True)
         sys.exit(1)

@@ -38,7 +38,7 @@ def find_run(client: Client, text: str) -> Run:
     Raises `NotFound` or `Ambiguous`, which names those that fit.
     """
     if text == LAST:
-        runs = client.list_runs("*")
+        runs = client.search_runs(experiment="*", limit=1)
         if not runs:
             raise NotFound(f"there is no run yet in {client.setting.value}")
         return runs[0]
@@ -47,7 +47,7 @@ def find_run(client: Client, text: str) -> Run:
     except Ambiguous:
         raise
     except NotFound:
-        named = [run for run in client.list_runs("*", include_deleted=True) if run.name == text]
+        named = client.search_runs("name = ?", text, experiment="*", include_deleted=True)
         fit = [run for run in named if not run.deleted] or named
         if not fit:
             where = f"in {client.setting.value} has this id, beginning or end of an id, or name"
@@ -80,12 +80,12 @@ def described(run: Run, experiments: Mapping[str, Experiment]) -> dict[str, Any]
     return {name: values[name] for name in FIELDS} | {family: getattr(run, family) for family in FAMILIES}
 
 
-def lasted(run: Run) -> float | None:
-    """Return how many seconds a run took: until now while it runs, until its last sign of life if it is lost."""
+def lasted(run: Run) -> int | None:
+    """Return how many ms a run took: until now while it runs, until its last sign of life if it is lost."""
     end = run.end_time
     if end is None:
-        end = run.last_seen if run.status == "LOST" else time.time() * 1000
-    return None if run.start_time is None else max(0.0, (end - run.start_time) / 1000)
+        end = run.last_seen if run.status == "LOST" else int(time.time() * 1000)
+    return None if run.start_time is None else max(0, end - run.start_time)
 
 
 def moment(stamp: int | None, seconds: bool = False) -> str | None:
@@ -104,10 +104,11 @@ def clock(stamp: int) -> str:
     return (moment(stamp, seconds=True) or "").rpartition(" ")[2]
 
 
-def duration(seconds: float | None) -> str | None:
+def duration(ms: float | None) -> str | None:
     """Return a time span in two units at most, such as ``2h 5m``."""
-    if seconds is None:
+    if ms is None:
         return None
+    seconds = ms / 1000
     if seconds < 60:
         return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"
     whole = int(seconds)
@@ -119,7 +120,7 @@ def duration(seconds: float | None) -> str | None:
 
 def ago(stamp: int) -> str:
     """Return how long ago a time in ms since 1970 is, in one unit."""
-    return f"{(duration(max(0.0, time.time() - stamp / 1000)) or '').split()[0]} ago"
+    return f"{(duration(max(0, time.time() * 1000 - stamp)) or '').split()[0]} ago"
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]:

@@ -35,14 +35,19 @@ def _command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
 _one = click.argument("experiment")
 
 
-@_command("list --json")
+@_command("list --filter \"name like 'digits%'\" --json")
+@click.option("--filter", "-f", "query", metavar="QUERY", help="Only those that fit, such as: tags.team = 'vision'.")
+@click.option("--sort", "-s", multiple=True, metavar="NAME [desc]", help="Order by this; repeatable.")
 @click.option("--limit", "-n", type=click.IntRange(min=0), help="At most so many experiments.")
 @click.option("--deleted", is_flag=True, help="Deleted experiments, too.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def list_experiments(limit: int | None, deleted: bool, as_csv: bool, uri: str | None, as_json: bool) -> None:
+def list_experiments(
+    *, query: str | None, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, uri: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """List experiments, the newest first, with how many runs they have and when the last one started."""
     client = Client(uri)
-    found = client.list_experiments(include_deleted=deleted)[:limit]
+    found = client.search_experiments(query, order_by=sort, limit=limit, include_deleted=deleted)
     runs = client.list_runs("*", include_deleted=deleted)
     counts = Counter(run.experiment_id for run in runs)
     last = {run.experiment_id: run.start_time for run in reversed(runs)}

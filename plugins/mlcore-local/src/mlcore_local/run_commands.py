@@ -46,11 +46,13 @@ _one = click.argument("run")
 _many = click.argument("run", nargs=-1, required=True)
 
 
-@_command("list --experiment digits --columns name,accuracy.valid --limit 10")
+@_command("list --filter 'metrics.accuracy.valid > 0.9' --sort 'duration desc' --columns name,accuracy.*")
 @click.option(
     "--experiment", "-e", envvar="MLCORE_EXPERIMENT", default="*",
     help="Only the runs of this one, by name or id; else that of MLCORE_EXPERIMENT, or all.",
 )  # fmt: skip
+@click.option("--filter", "-f", "query", metavar="QUERY", help="Only runs that fit, such as: params.lr < 0.1.")
+@click.option("--sort", "-s", multiple=True, metavar="NAME [desc]", help="Order by this; repeatable.")
 @click.option(
     "--columns", "-c", multiple=True, metavar="NAMES", help="What to show, such as name,loss,params.*; repeatable."
 )
@@ -58,17 +60,12 @@ _many = click.argument("run", nargs=-1, required=True)
 @click.option("--deleted", is_flag=True, help="Deleted runs, too.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def list_runs(
-    experiment: str,
-    columns: tuple[str, ...],
-    limit: int | None,
-    deleted: bool,
-    as_csv: bool,
-    uri: str | None,
-    as_json: bool,
-) -> None:
-    """List runs, the newest first."""
+    *, experiment: str, query: str | None, sort: tuple[str, ...], columns: tuple[str, ...], limit: int | None,
+    deleted: bool, as_csv: bool, uri: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """List the runs that fit, the newest first."""
     client = Client(uri)
-    found = client.list_runs(experiment, include_deleted=deleted)[:limit]
+    found = client.search_runs(query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted)
     homes = c.experiments_by_id(client)
     if as_json:
         return terminal.show(terminal.as_json([c.described(run, homes) for run in found]))
@@ -80,9 +77,8 @@ def list_runs(
         names = c.chosen(rows, asked) if asked else [*c.FIELDS, *sorted(c.keys(rows))]
         return terminal.show(terminal.as_csv(names, ([row.get(name) for name in names] for row in rows)))
     if not rows:
-        return click.echo(
-            "there are no runs" + ("" if experiment == "*" else f" in {terminal.printable(experiment)}"), err=True
-        )
+        where = "" if experiment == "*" else f" in {terminal.printable(experiment)}"
+        return click.echo(f"there are no runs{where}{' that fit' if query else ''}", err=True)
     return _table(rows, c.chosen(rows, asked)) if asked else _table(rows, *c.worth(rows))
 
 
@@ -91,10 +87,8 @@ def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], others: Iter
         [_title(name, names) for name in names], ([_cell(name, row.get(name)) for name in names] for row in rows)
     )
     terminal.show(table.lines())
-    left_out = [*table.left_out, *map(terminal.printable, others)]
-    if left_out and terminal.interactive():
-        more = f"and {len(left_out)} more for --columns: {', '.join(left_out)}"
-        click.echo(terminal.styled(terminal.cut(more, terminal.room() or 80), dim=True), err=True)
+    if left_out := [*table.left_out, *map(terminal.printable, others)]:
+        terminal.remark(f"and {len(left_out)} more for --columns: {', '.join(left_out)}")
 
 
 def _title(name: str, names: Sequence[str]) -> str:
@@ -204,10 +198,10 @@ def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | Non
     cells = [[name, *(_cell(name, row.get(name)) for row in rows)] for name in kept]
     table = terminal.Table(["", *(_cell("id", each.id) for each in found)], cells, most=_shares(kept, len(found)))
     terminal.show(table.lines())
-    more = [f"alike in {len(alike)} more: --all shows them"] if alike and not everything else []
-    more += [f"no room for {len(table.left_out)} more runs: --csv has all"] if table.left_out else []
-    if more and terminal.interactive():
-        click.echo(terminal.styled("; ".join(more), dim=True), err=True)
+    if alike and not everything:
+        terminal.remark(f"alike in {len(alike)} more: --all shows them")
+    if table.left_out:
+        terminal.remark(f"no room for {len(table.left_out)} more runs: --csv has all")
     return None
 
 
@@ -215,8 +209,8 @@ def _shares(names: Iterable[str], runs: int) -> list[int]:
     """Return how wide the columns of a comparison may be: the names whole if they leave some room for the runs."""
     whole = max(map(terminal.width, names), default=0)
     limit = terminal.room() or 200
-    first = min(whole, max(20, limit - 14 * runs))
-    return [first, *[max(12, (limit - first) // runs - 2)] * runs]
+    first = min(whole, max(limit // 3, limit - 14 * runs))
+    return [first, *[max(8, (limit - first) // runs - 2)] * runs]
 
 
 @_command("tag @last verdict=good --remove draft")

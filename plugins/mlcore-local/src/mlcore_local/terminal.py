@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-__all__ = ["Table", "as_csv", "as_json", "cut", "interactive", "plain", "printable", "room", "show", "status"]
+__all__ = ["Table", "as_csv", "as_json", "cut", "interactive", "plain", "printable", "remark", "room", "show", "status"]
 __all__ += ["styled", "width"]
 
 _MARKS = 3  # on one letter, at most, so that they do not climb into other lines
@@ -88,6 +88,12 @@ def show(lines: Iterable[str]) -> None:
         click.echo_via_pager("".join(f"{line}\n" for line in shown))
     elif shown:
         click.echo("\n".join(shown))
+
+
+def remark(text: str) -> None:
+    """Tell a person at the terminal something about what was printed, on standard error and in one line."""
+    if interactive():
+        click.echo(styled(cut(text, room() or 80), dim=True), err=True)
 
 
 def _encodable(text: str) -> str:
