@@ -174,8 +174,8 @@ def test_tables_fit_the_terminal(client: mlcore.Client, tmp_path: Path, columns:
     for command in (["list"], ["compare", "rate 0.1", "rate 0.3", "rate 0.03"], ["show", "rate 0.1"]):
         shown = in_terminal(tmp_path, columns, "runs", *command)
         lines = re.sub(r"\x1b\[\d+m", "", shown).splitlines()
-        assert "\x1b[" in shown
-        assert [line for line in lines if len(line) > columns and "/runs/" not in line] == []
+        assert "\x1b[" in shown or columns < 80
+        assert [line for line in lines if len(line) > columns and not line.startswith(("id  ", "folder  "))] == []
     shown = in_terminal(tmp_path, 40, "runs", "list")
     assert client.list_runs("*")[0].id not in shown
     assert client.list_runs("*")[0].id[-8:] in shown

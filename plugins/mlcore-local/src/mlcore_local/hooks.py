@@ -28,7 +28,10 @@ def mlcore_commands() -> Iterable[Provider]:
         Provider(
             "experiments", "mlcore_local.experiment_commands:experiments", "List, make, rename, delete experiments."
         ),
+        Provider("completion", "mlcore_local.setup_commands:completion", "Let a shell complete what you type."),
+        Provider("doctor", "mlcore_local.setup_commands:doctor", "Tell what is installed, and what is wrong."),
         Provider("fsck", "mlcore_local.commands:fsck", "Check every journal of a store, and repair it."),
+        Provider("history", "mlcore_local.history_commands:history", "Show what the runs of an experiment changed."),
         Provider("init", "mlcore_local.commands:init", "Make a store."),
         Provider("journal", "mlcore_local.commands:journal", "Look into journals."),
         Provider("models", "mlcore_local.model_commands:models", "Look at models, predict with them, and check them."),
