@@ -154,7 +154,8 @@ def _compare(value: Any, op: str, other: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def _pattern(like: str, ignore_case: bool) -> re.Pattern[str]:
-    text = "".join({"%": ".*", "_": "."}.get(char, re.escape(char)) for char in like)
+    head, *parts = ("".join("." if char == "_" else re.escape(char) for char in part) for part in like.split("%"))
+    text = head + "".join(f"(?>.*?{part})" for part in parts[:-1]) + "".join(f".*{part}" for part in parts[-1:])
     return re.compile(text, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
 
 
