@@ -73,7 +73,8 @@ def _program() -> Iterator[Finding]:
 
 def _plugins() -> Iterator[Finding]:
     for each in plugins.installed():
-        brings = ", ".join(f"{len(records)} {kind}" for kind, records in each.provides.items() if records)
+        kinds = {kind.replace("_", " "): [record.name for record in found] for kind, found in each.provides.items()}
+        brings = "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
         mend = f"reinstall {each.distribution or each.name}, uninstall it, or set MLCORE_DISABLE_PLUGINS={each.name}"
         yield Finding("plugin", f"{each.name}, {each}: {brings or 'nothing'}", each.error, mend if each.error else "")
     for conflict in plugins.conflicts():
