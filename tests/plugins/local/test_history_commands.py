@@ -83,4 +83,4 @@ def test_what_is_shown_can_be_less_or_more(runs: list[mlcore.Run]) -> None:
     assert "loss" not in said("--metric", "acc", "-n", 1)
     found = json.loads(said("--filter", "metrics.loss < 0.9", "--json"))
     assert [each["compared_with"] for each in found] == [runs[0].id]
-    assert call("--filter", "name = 'x'").stderr == "there are no runs that fit in lines\n"
+    assert call("--filter", "name = 'x'").stderr == "there are no runs in lines that fit\n"
