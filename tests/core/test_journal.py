@@ -742,6 +742,25 @@ def test_the_keeper_syncs_and_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     log.close()
 
 
+def test_a_journal_opened_while_another_is_synced_is_synced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the loss of power: as many records as the journal before had do not make a new one look synced."""
+    log, synced = writer(tmp_path), list[int]()
+    log.point("m", 1)
+
+    def fdatasync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        if len(synced) == 1:  # the writer goes on in another journal meanwhile
+            log._let_go()
+            log.point("m", 2)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    log.sync()
+    log.sync()
+    assert synced == [path.stat().st_ino for path in files(tmp_path)]
+
+
 def test_the_keeper_outlives_journals_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the one thread: journals made and dropped while it looks at them all do not end it."""
     from mlcore.journal import _writer

@@ -113,7 +113,7 @@ class _Parser:
         self.text = text if isinstance(text, str) else ", ".join(text)
         found = [(str(each.lastgroup), each[each.lastgroup or 0], each) for each in _TOKEN.finditer(self.text)]
         self.tokens = [(kind, token, each.start(kind)) for kind, token, each in found]
-        self.names, self.values, self.at, self.depth = names, iter(values), 0, 0
+        self.names, self.values, self.at = names, iter(values), 0
         self.now = time.time_ns() // 1_000_000
         marks = sum(each[:2] == ("sign", "?") for each in self.tokens)
         if marks != len(values):
@@ -153,8 +153,9 @@ class _Parser:
             if not self.take(",") and self.peek[0] != "end":
                 self.wanted("',' or the end")
 
-    def either(self) -> Where:
-        return self.joined("or", Or, partial(self.joined, "and", And, self.single))
+    def either(self, depth: int = 0) -> Where:
+        both = partial(self.joined, "and", And, partial(self.single, depth))
+        return self.joined("or", Or, both)
 
     def joined(self, word: str, kind: type[And | Or], part: Callable[[], Where]) -> Where:
         parts = [part()]
@@ -162,18 +163,15 @@ class _Parser:
             parts.append(part())
         return kind(tuple(parts)) if parts[1:] else parts[0]
 
-    def single(self) -> Where:
-        self.depth += 1
-        if self.depth > _DEPTH:
+    def single(self, depth: int) -> Where:
+        if depth > _DEPTH:
             self.fail(f"this is more than {_DEPTH} deep")
         if self.take("not"):
-            found: Where = Not(self.single())
-        elif self.take("("):
-            found = self.either()
-            self.need(")")
-        else:
-            found = self.comparison(self.name()[1])
-        self.depth -= 1
+            return Not(self.single(depth + 1))
+        if not self.take("("):
+            return self.comparison(self.name()[1])
+        found = self.either(depth + 1)
+        self.need(")")
         return found
 
     def comparison(self, named: Named) -> Where:
@@ -260,9 +258,9 @@ class _Parser:
     def unknown(self, token: str) -> NoReturn:
         from difflib import get_close_matches
 
-        head, dot, key = token.partition(".")
-        known = [name.removesuffix(".") + dot + key if name.endswith(".") else name for name in self.names]
-        near = get_close_matches(token, known, 1) or get_close_matches(head, known, 1)
+        head, _, key = token.partition(".")
+        known = [name + (key or "KEY") if name.endswith(".") else name for name in self.names]
+        near = get_close_matches(token, known, 1) or get_close_matches(f"{head}.", self.names, 1)
         self.fail(f"unknown name {token}: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"))
 
 
@@ -277,10 +275,10 @@ def _fit(kind: str, value: Any, now: int) -> Any:
             value = datetime.fromisoformat(value)
         if kind == "time" and isinstance(value, datetime):
             value = round(value.timestamp() * 1000)
+        if kind in ("time", "span") and isinstance(value, timedelta):
+            value = round(value.total_seconds() * 1000) + (now if kind == "time" else 0)
+        value = value.item() if hasattr(value, "item") else value  # numpy's
     except (ValueError, OverflowError):
         return None
-    if kind in ("time", "span") and isinstance(value, timedelta):
-        value = round(value.total_seconds() * 1000) + (now if kind == "time" else 0)
-    value = value.item() if hasattr(value, "item") else value  # numpy's
     types = {"text": str, "any": str | int | float}.get(kind, int | float)
     return value if isinstance(value, types) and (kind == "any" or not isinstance(value, bool)) else None

@@ -23,9 +23,12 @@ from sklearn.ensemble import (
     RandomForestClassifier,
 )
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import linear_kernel
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
+from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlcore.errors import ModelError
@@ -152,6 +155,18 @@ def sparse_beyond_its_columns() -> LogisticRegression:
     return model
 
 
+def vectors_with(name: str, value: Any, model: Any = None) -> Any:
+    """Return a support vector machine one of whose arrays has another length than the rest."""
+    return _set((model or SVC()).fit(ROWS, CLASSES), **{name: value})
+
+
+def one_vs_rest_that_answers_more() -> OneVsRestClassifier:
+    """Return a classifier one of whose parts answers fifty times for each row."""
+    model = OneVsRestClassifier(LogisticRegression(max_iter=2000)).fit(ROWS, CLASSES)
+    model.estimators_[0].coef_ = np.concatenate([model.estimators_[0].coef_] * 50)
+    return model
+
+
 CRASHES: dict[str, Callable[[], Any]] = {  # these do, when scikit-learn is let go on with them
     "a tree's child is none": lambda: tree_with("left_child", 0, FAR),
     "a tree in a forest": lambda: forest("right_child", FAR),
@@ -160,6 +175,10 @@ CRASHES: dict[str, Callable[[], Any]] = {  # these do, when scikit-learn is let 
     "histograms split on no feature": lambda: histograms_with("feature_idx", FAR),
     "an index of points that are none": lambda: neighbours_with(1, lambda order: order + FAR),
     "an index of nodes that are none": lambda: neighbours_with(2, with_column("idx_end", FAR)),
+}
+CRASHES |= {
+    "vectors without coefficients": lambda: vectors_with("_dual_coef_", np.empty((0, 0))),
+    "vectors that are none": lambda: vectors_with("support_vectors_", np.empty((0, 4))),
 }
 FORGED: dict[str, Callable[[], Any]] = {
     **CRASHES,
@@ -199,6 +218,14 @@ FORGED: dict[str, Callable[[], Any]] = {
         "ball_tree",
         metric="mahalanobis",
         metric_params={"V": np.eye(4)},
+    ),
+    "vectors of a regressor without counts": lambda: vectors_with("_n_support", np.ones(1, np.int32), SVR()),
+    "a part of many answers more": one_vs_rest_that_answers_more,
+    "vectors lack intercepts": lambda: vectors_with("_intercept_", np.ones(1)),
+    "vectors are sparse in part": lambda: vectors_with("_sparse", True),
+    "vectors say that they are of another kind": lambda: vectors_with("_impl", "nu_svr"),
+    "vectors are of rows that are none": lambda: vectors_with(
+        "support_", np.full(1, 2**30, np.int32), SVC(kernel=linear_kernel)
     ),
     "splines lack coefficients": short_spline,
     "a sparse matrix leaves its columns": sparse_beyond_its_columns,
@@ -315,12 +342,23 @@ def test_a_part_that_lost_its_state_is_refused(tmp_path: Path) -> None:
         KNeighborsClassifier(algorithm="ball_tree", metric="minkowski", p=3, metric_params={"w": [1, 2, 3, 4]}),
         KNeighborsClassifier(algorithm="ball_tree", metric="seuclidean", metric_params={"V": [1, 2, 3, 4]}),
         KNeighborsClassifier(algorithm="kd_tree", metric="chebyshev"),
+        SVC(),
+        SVR(kernel="poly"),
+        NuSVC(nu=0.1),
+        OneClassSVM(),
+        SVC(kernel=linear_kernel),
+        OneVsRestClassifier(SVC()),
     ],
-    ids=repr,
 )
 def test_an_honest_model_is_sound_however_it_was_built(model: Any) -> None:
     """Guards users from an error about their own work."""
     soundness.examine(model.fit(np.abs(CATEGORIES), CLASSES))
+
+
+@pytest.mark.parametrize("model", [SVC(), SVR(), NuSVC(nu=0.1), OneClassSVM()], ids=repr)
+def test_an_honest_sparse_model_is_sound(model: Any) -> None:
+    """Support vectors and coefficients are sparse there, and libsvm takes their data without their places."""
+    soundness.examine(model.fit(sparse.csr_matrix(ROWS), CLASSES))
 
 
 def test_trees_that_are_none_but_a_leaf_are_sound() -> None:

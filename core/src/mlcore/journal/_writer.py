@@ -53,7 +53,27 @@ def _in_turn(method: Callable[Concatenate[Writer, _P], None]) -> Callable[Concat
     return call
 
 
-class Writer:
+class Sink:
+    """Count the steps of each key, and what could not be written."""
+
+    told = "cannot write to %s; training goes on, what cannot be written is counted"
+
+    def __init__(self) -> None:
+        self.dropped, self.reason = 0, ""
+        self._steps: dict[str, int] = {}  # the last one of each key, of before this process too
+
+    def continue_after(self, steps: Mapping[str, int]) -> None:
+        """Count the steps of these keys on from here, as after a resume."""
+        self._steps.update(steps)
+
+    def _drop(self, reason: str) -> None:
+        self.dropped += 1
+        if not self.reason:
+            self.reason = reason
+            _log.warning(self.told, reason)
+
+
+class Writer(Sink):
     """Append to a journal of its own in `folder`.
 
     Thread-safe. A child process that was forked goes on in a journal of its own, too, and so does a signal's
@@ -63,12 +83,11 @@ class Writer:
     """
 
     def __init__(self, folder: Path, home: str) -> None:
+        super().__init__()
         self.folder, self.home, self.source = folder, home, ""
-        self.dropped, self.reason = 0, ""
         self._lock = threading.RLock()
-        self._fd, self._number, self._synced, self._stamp = -1, 0, 0, clock.tick()
+        self._fd, self._number, self._synced, self._stamp = -1, 0, ("", 0), clock.tick()
         self._words: dict[str, int] = {}  # the first word of each key's frames in this journal
-        self._steps: dict[str, int] = {}  # the last step of each key, of before this journal too
         self._seed, self._busy = 0, False
         self._beside: Writer | None = None
         keep(self)
@@ -128,10 +147,6 @@ class Writer:
         """Log events as one record."""
         self._frame(f.EVENTS, 0, b"\n".join(map(encode_event, events)), {})
 
-    def continue_after(self, steps: Mapping[str, int]) -> None:
-        """Count the steps of these keys on from here, as after a resume."""
-        self._steps.update(steps)
-
     @_in_turn
     def close(self) -> None:
         """Sync and close; a later call opens a new journal."""
@@ -148,12 +163,13 @@ class Writer:
     def sync(self) -> None:
         """Make what was written survive a loss of power. Raises `OSError`."""
         with self._lock:
-            if self._fd < 0 or self._number == self._synced:
+            written = self.source, self._number
+            if self._fd < 0 or self._synced == written:
                 return
-            number, copy = self._number, os.dup(self._fd)
+            copy = os.dup(self._fd)
         try:
             getattr(os, "fdatasync", os.fsync)(copy)
-            self._synced = number
+            self._synced = written
         finally:
             os.close(copy)
 
@@ -191,7 +207,7 @@ class Writer:
             path.unlink()
             raise
         self.source, self._fd, self._seed = source, fd, header.seed
-        self._number = self._synced = 0
+        self._number, self._synced = 0, (source, 0)
         keep(self)
 
     def _let_go(self) -> None:
@@ -205,7 +221,7 @@ class Writer:
             if self._fd < 0:
                 self._open()
         except OSError as error:
-            self._drop(error)
+            self._drop(f"{self.folder}: {error.strerror or error}")
             return False
         # a key's frame is no record, and written twice, since all points of the key hang on it
         number, times = (0, 2) if kind == f.KEY else (self._number + 1, 1)
@@ -258,19 +274,13 @@ class Writer:
                     os.ftruncate(self._fd, os.fstat(self._fd).st_size - done)
                 except OSError:
                     self._let_go()
-            return self._drop(error)
+            return self._drop(f"{self.folder}: {error.strerror or error}")
         size = os.fstat(self._fd).st_size
         if size < len(data) or os.pread(self._fd, len(data), size - len(data)) != data:
             self._let_go()
         else:
             self._count(data, steps)  # the signal came after the write
         raise error
-
-    def _drop(self, error: OSError) -> None:
-        self.dropped += 1
-        if not self.reason:
-            self.reason = f"{self.folder}: {error.strerror or error}"
-            _log.warning("cannot write to %s; training goes on, what cannot be written is counted", self.reason)
 
 
 def keep(journal: Writer) -> None:

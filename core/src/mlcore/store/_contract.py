@@ -257,6 +257,7 @@ class Stored:
 Names = Sequence[str] | None
 Kinds = Iterable[str] | None
 SeriesKey = tuple[str, str, str]
+Found = dict[SeriesKey, Columns]
 
 
 def selected(stored: Stored, of: str | None = None, kinds: Kinds = None, rows: bool = True) -> Stored | None:
@@ -372,9 +373,7 @@ class SimpleStore:
 Store = SimpleStore  # the type of every store: what it does not override is folded
 
 
-def shaped(
-    found: dict[SeriesKey, Columns], keys: Names, context: str | None, columns: Names, max_points: int | None
-) -> dict[SeriesKey, Columns]:
+def shaped(found: Found, keys: Names, context: str | None, columns: Names, max_points: int | None) -> Found:
     """Return of whole series what `Store.series` was asked for."""
     answer = {}
     for name, series in found.items():

@@ -38,14 +38,15 @@ def _silent(entity: Entity, seconds: float) -> bool:
     return entity.seen is not None and time.time() - entity.seen / 1000 > seconds
 
 
-class StoreSink:
+class StoreSink(journal.Sink):
     """Append every call to a store as a batch; what the store does not take is dropped and counted."""
 
+    told = "the store does not take what is logged: %s; training goes on"
+
     def __init__(self, store: Callable[[], Store], home: str) -> None:
-        self.dropped, self.reason = 0, ""
+        super().__init__()
         self._store, self._home, self._pid, self._lock = store, home, os.getpid(), threading.RLock()
         self._last: tuple[str, int, str] | None = None  # source, number and digest of the last record
-        self._steps: dict[str, int] = {}
 
     def append(self, events: Sequence[Event], claim: str | None = None) -> None:
         """Append one record. Raises what the store raises; what comes then is of a new source, as it may be stored."""
@@ -66,10 +67,7 @@ class StoreSink:
             if events:
                 self.append(events)
         except Exception as error:  # noqa: BLE001 - a store may raise whatever its library raises
-            self.dropped += 1
-            if not self.reason:
-                self.reason = str(error)
-                _log.warning("the store does not take what is logged: %s; training goes on", error)
+            self._drop(str(error))
 
     def point(self, key: str, value: Any, step: Any = None, time: Any = None) -> None:
         """See `mlcore.journal.Writer.point`."""
@@ -94,10 +92,6 @@ class StoreSink:
         self._steps[key] = columns["step"][-1]
         now = array("q", [time.time_ns() // 1_000_000]) * len(columns["step"])
         return RowsLogged("run", self._home, key, {"time": now, **columns})
-
-    def continue_after(self, steps: Mapping[str, int]) -> None:
-        """See `mlcore.journal.Writer.continue_after`."""
-        self._steps.update(steps)
 
     def close(self) -> None:
         """See `mlcore.journal.Writer.close`."""

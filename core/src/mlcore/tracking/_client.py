@@ -218,12 +218,11 @@ class Client(Loading):
         """Return the id under which runs of an experiment are logged, without reading where nobody renamed."""
         if not self._backend.edited():
             return experiment_id(name)
-        named = _named(self._backend, name)
-        if named is None:
-            return next(_free(self._backend, name))[0]
-        if named.deleted:
-            raise RunStateError(f"experiment {name!r} is deleted: restore it, or choose another name")
-        return named.id
+        if named := _named(self._backend, name):
+            if named.deleted:
+                raise RunStateError(f"experiment {name!r} is deleted: restore it, or choose another name")
+            return named.id
+        return next(_free(self._backend, name))[0]
 
 
 def _named(backend: Backend, name: str, term: Term = _NAME) -> Experiment | None:

@@ -1,7 +1,7 @@
 """Search runs and experiments: names of the query language that need more than the entity to be decided."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,12 @@ _ID, _PARENT, _STATUS = Term("", "id"), Term("", "parent"), Term("fields", "stat
 
 def run_names(backend: Backend) -> Mapping[str, Named]:
     """Return what names of runs stand for in this store."""
-    rules: dict[str, tuple[tuple[Term, ...], str, Callable[..., Where]]] = {
-        "status": ((_STATUS,), "text", _status),
-        "experiment": ((_PARENT,), "text", _experiment),
-        "metrics.": ((), "number", _at_step),
+    return {
+        **RUN,
+        "status": Named((_STATUS,), "text", partial(_status, backend)),
+        "experiment": Named((_PARENT,), "text", partial(_experiment, backend)),
+        "metrics.": Named((), "number", partial(_at_step, backend)),
     }
-    return {**RUN, **{name: Named(terms, kind, partial(f, backend)) for name, (terms, kind, f) in rules.items()}}
 
 
 def _among(backend: Backend, kind: str, where: Where) -> tuple[Entity, ...]:

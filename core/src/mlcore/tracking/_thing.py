@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _V = TypeVar("_V", bound="Viewed")
 _T = TypeVar("_T")
+Chosen = Mapping[str, tuple[store.Term, ...]] | None  # terms by the names that they were selected by
 _LIVE = store.Compare(store.Term("fields", "deleted"), "is null")
 ALL = store.Or((_LIVE, store.Not(_LIVE)))  # naming the field asks for deleted ones, too
 
@@ -138,19 +139,13 @@ class Thing(Viewed):
 
     @classmethod
     def _find(
-        cls,
-        backend: Backend,
-        *where: store.Where,
-        deleted: bool,
-        limit: int | None = None,
-        order: tuple[store.Sort, ...] = (),
-        chosen: Mapping[str, tuple[store.Term, ...]] | None = None,
+        cls, backend: Backend, *where: store.Where, deleted: bool, chosen: Chosen = None, **asked: Any
     ) -> Listing[Self]:
         """Return those for which all of `where` holds, newest first, deleted ones only if they are asked for."""
-        if limit is not None and journal.as_int("limit", limit) < 0:
+        if (limit := asked.get("limit")) is not None and journal.as_int("limit", limit) < 0:
             raise InvalidValue(f"limit is a number of things to return, or None for all, not {limit}")
         select = None if chosen is None else (store.Term("fields", ""), *chain.from_iterable(chosen.values()))
-        query = store.Query(store.And((*where, ALL) if deleted else where), select, order, limit)
+        query = store.Query(store.And((*where, ALL) if deleted else where), select, **asked)
         found = (cls(backend, each.id, each) for each in backend.store().find(cls.kind, query).items)
         return Listing(found, None if chosen is None else lambda each: each._chosen(chosen))
 
@@ -158,9 +153,11 @@ class Thing(Viewed):
         """Return what was selected: of whole families all there is, else the first of its terms that is there."""
         view, found = self._view(), dict[str, Any]()
         for name, terms in columns.items():
-            values = [value for term in terms if (value := store.value_of(self._now(), term)) is not None]
-            whole = {key: value for key, value in view.items() if not terms[0].name and key.startswith(f"{name}.")}
-            found |= whole if not terms[0].name else {name: view.get(name, values[0] if values else None)}
+            if not terms[0].name:
+                found |= {key: value for key, value in view.items() if key.startswith(f"{name}.")}
+            else:
+                values = (store.value_of(self._now(), term) for term in terms)
+                found[name] = view.get(name, next((value for value in values if value is not None), None))
         return found
 
     def set_tag(self, key: str, value: Any) -> None:

@@ -133,6 +133,8 @@ def _write_pickle(model: Any, path: Path) -> set[str]:
         with open(path, "wb") as file:
             pickler = _Pickler(file)
             pickler.dump(model)
+    except OSError:
+        raise  # a full disk is none of the model's doing
     except Exception as error:
         raise ModelError(
             f"{type(model).__qualname__} cannot be pickled ({type(error).__name__}: {error}): make what cannot be in "

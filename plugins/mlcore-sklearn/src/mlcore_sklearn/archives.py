@@ -40,7 +40,7 @@ class Written:
 
 
 def write(model: object, path: Path, code: Path) -> Written:
-    """Write `model` and make sure that a reader can load it. Raises `Unreadable` with why not."""
+    """Write `model` and make sure that a reader can load it. Raises `Unreadable` with why not, or `OSError`."""
     import skops.io
 
     try:
@@ -53,7 +53,7 @@ def write(model: object, path: Path, code: Path) -> Written:
             skops.io.load(path, trusted=untrusted)
     except Exception as error:
         path.unlink(missing_ok=True)
-        if isinstance(error, Unreadable):
+        if isinstance(error, Unreadable | OSError):  # a full disk is none of the model's doing
             raise
         raise Unreadable(f"skops fails with {type(error).__name__}: {error}") from error
     modules = {str(node["__module__"]).partition(".")[0] for node in nodes if node.get("__module__")} - {"builtins"}

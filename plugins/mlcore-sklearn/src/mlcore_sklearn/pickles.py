@@ -31,6 +31,8 @@ def write(model: object, path: Path, code: Path) -> tuple[tuple[str, ...], tuple
                 modules = _dump(model, path, inside)
             except Exception as error:
                 path.unlink(missing_ok=True)
+                if isinstance(error, OSError):
+                    raise
                 raise ModelError(f"cloudpickle cannot hold this {type(model).__qualname__}: {error}") from error
             away = {module for module in modules - inside if not within_reach(module, code)}
             if not away:

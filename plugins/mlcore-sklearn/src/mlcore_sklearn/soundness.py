@@ -1,8 +1,9 @@
 """Look at what compiled code will follow unchecked, before a model from an archive is handed out.
 
-scikit-learn walks the nodes of trees, and scipy the indices of sparse matrices, without asking whether they are in
-bounds: an archive with forged ones crashes the interpreter, or reads and writes the memory beside the array, at the
-first prediction. An honest model passes all that is asked here by how it was built.
+scikit-learn walks the nodes of trees, libsvm its vectors, and scipy the indices of sparse matrices, without asking
+whether they are in bounds: an archive with forged ones crashes the interpreter, or reads and writes the memory beside
+the array, at the first prediction. An honest model passes all that is asked here by how it was built. What is asked was
+found by reading the compiled code, and by forging every array of every estimator in turn.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from mlcore.errors import ModelError
 __all__ = ["Unsound", "examine", "parts_of"]
 
 _WHOLE = (str, bytes, bytearray, int, float, complex, type(None), type, ModuleType, FunctionType, BuiltinFunctionType)
+
+
+_NO_CLASSES = ("epsilon_svr", "nu_svr", "one_class")  # libsvm's names for what does not classify
 
 
 class Unsound(ModelError):
@@ -47,7 +51,7 @@ def parts_of(root: object) -> Iterator[Any]:
 
 
 def examine(model: object) -> None:
-    """Raise `Unsound` unless every tree, neighbour index, spline and sparse matrix in `model` stays in its bounds."""
+    """Raise `Unsound` unless all that compiled code follows in `model` stays in its bounds."""
     looks = _looks()
     known: dict[type, list[Callable[[Any], None]]] = {}
     for part in parts_of(model):
@@ -59,6 +63,8 @@ def examine(model: object) -> None:
     for part in parts_of(model):  # after all else is sound, since asking runs what a model is made of
         if known.get(type(part)) and _is_boosting(part):
             _look(_probe_boosting, part)
+        elif known.get(type(part)) and _is_one_vs_rest(part):
+            _look(_probe_one_vs_rest, part)
 
 
 def _look(look: Callable[[Any], None], part: Any) -> None:
@@ -91,6 +97,7 @@ def _looks() -> dict[type | tuple[type, ...], Callable[[Any], None]]:
 def _look_at_estimator(model: Any) -> None:
     """Compare what an estimator lets through to its trees with what they take."""
     from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
+    from sklearn.svm._base import BaseLibSVM
     from sklearn.tree import BaseDecisionTree
     from sklearn.tree._tree import Tree
 
@@ -103,12 +110,20 @@ def _look_at_estimator(model: Any) -> None:
         _look_at_boosting(model)
     elif isinstance(model, BaseHistGradientBoosting) and "_predictors" in vars(model):
         _look_at_histograms(model)
+    elif isinstance(model, BaseLibSVM) and "support_" in vars(model):
+        _look_at_support_vectors(model)
 
 
 def _is_boosting(part: Any) -> bool:
     from sklearn.ensemble._gb import BaseGradientBoosting
 
     return isinstance(part, BaseGradientBoosting) and "estimators_" in vars(part)
+
+
+def _is_one_vs_rest(part: Any) -> bool:
+    from sklearn.multiclass import OneVsRestClassifier
+
+    return isinstance(part, OneVsRestClassifier) and "estimators_" in vars(part)
 
 
 def _look_at_spline(spline: Any) -> None:
@@ -219,6 +234,47 @@ def _probe_boosting(model: Any) -> None:
 
     columns = model._raw_predict_init(np.zeros((1, _features_of(model)), dtype=np.float32)).shape[1]
     _need(model.estimators_.shape[1] <= columns, model, "it has trees for more classes than it starts from")
+
+
+def _probe_one_vs_rest(model: Any) -> None:
+    """Predict one row with every part: rows that it answers beyond that would become indices of a sparse matrix."""
+    import numpy as np
+    from sklearn.multiclass import _predict_binary
+
+    features = getattr(model, "n_features_in_", None)
+    if not isinstance(features, int):
+        return
+    for each in model.estimators_:
+        _need(np.shape(_predict_binary(each, np.zeros((1, features)))) == (1,), model, "a part answers more than asked")
+
+
+def _look_at_support_vectors(model: Any) -> None:
+    """Compare the arrays of a support vector machine: libsvm takes their lengths from each other."""
+    import numpy as np
+    from scipy import sparse
+
+    _need("_impl" not in vars(model), model, "it says itself how it is to be asked")
+    vectors, counts, coefficients = model.support_vectors_, np.asarray(model._n_support), model._dual_coef_
+    number, classes = len(model.support_), len(counts)
+    _need(model.support_.ndim == 1, model, "support vectors that are none")
+    if model.kernel == "precomputed" or callable(model.kernel):  # it keeps which rows they were
+        inside = (model.support_ >= 0) & (model.support_ < model.shape_fit_[0])
+        _need(inside.all() and vectors.shape[0] in {0, number}, model, "support vectors that are none")
+    else:
+        _need(vectors.shape == (number, _features_of(model)), model, "support vectors of other features")
+    # of regressors only the first count is meant
+    pairs, total = classes * (classes - 1) // 2, counts[0] if model._impl in _NO_CLASSES else counts.sum()
+    _need(counts.ndim == 1 and (counts >= 0).all() and total == number, model, "another number of support vectors")
+    _need(classes >= 2, model, "no classes")
+    _need(coefficients.shape == (classes - 1, number), model, "coefficients of other support vectors")
+    _need(
+        sparse.issparse(coefficients) == sparse.issparse(vectors) == bool(model._sparse), model, "sparse in part only"
+    )
+    if model._sparse:  # what it stores is read as if nothing were left out
+        _need(len(coefficients.data) == (classes - 1) * number, model, "coefficients of other support vectors")
+    _need(np.shape(model._intercept_) == (pairs,), model, "intercepts of other classes")
+    for name in ("_probA", "_probB"):
+        _need(np.shape(vars(model)[name]) in {(0,), (pairs,)}, model, "chances of other classes")
 
 
 def _neighbour_indexes() -> tuple[type, ...]:

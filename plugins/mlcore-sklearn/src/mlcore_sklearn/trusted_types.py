@@ -27,7 +27,7 @@ def _names(module: str, *names: str, node: str = "ObjectNode") -> dict[str, tupl
 _HOLDERS = (
     _names("sklearn.calibration", "_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
     | _names("sklearn.cluster._bisect_k_means", "_BisectingTree")
-    | _names("sklearn.compose._column_transformer", "make_column_selector")
+    | _names("sklearn.compose._column_transformer", "_RemainderColsList", "make_column_selector")
     | _names("sklearn.ensemble._hist_gradient_boosting.binning", "_BinMapper")
     | _names("sklearn.gaussian_process._gpc", "_BinaryGaussianProcessClassifierLaplace")
     | _names("sklearn.impute._iterative", "_ImputerTriplet", node="TupleNode")
