@@ -1,5 +1,6 @@
 """The ``mlcore`` program: a group, whose commands plugins provide."""
 
+import gc
 import sys
 
 import click
@@ -40,6 +41,7 @@ def program() -> None:
 
 def main() -> None:
     """Run the program; what mlcore raises, or the system refuses, becomes one line on stderr and exit code 1."""
+    gc.set_threshold(100_000)  # a command lives shortly and keeps most of what it makes
     try:
         program(prog_name="mlcore")
     except (MlcoreError, OSError) as error:

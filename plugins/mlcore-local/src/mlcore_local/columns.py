@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -93,8 +92,7 @@ def moment(stamp: int | None, seconds: bool = False) -> str | None:
     if stamp is None:
         return None
     try:
-        shown = datetime.fromtimestamp(stamp / 1000).astimezone()
-        return shown.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+        return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(stamp / 1000))
     except (ValueError, OverflowError, OSError):  # no year that a calendar has
         return str(stamp)
 

@@ -83,9 +83,9 @@ def list_runs(
 
 
 def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], others: Iterable[str] = ()) -> None:
-    table = terminal.Table(
-        [_title(name, names) for name in names], ([_cell(name, row.get(name)) for name in names] for row in rows)
-    )
+    short = terminal.interactive()
+    cells = ([_cell(name, row.get(name), short=short) for name in names] for row in rows)
+    table = terminal.Table([_title(name, names) for name in names], cells)
     terminal.show(table.lines())
     if left_out := [*table.left_out, *map(terminal.printable, others)]:
         terminal.remark(f"and {len(left_out)} more for --columns: {', '.join(left_out)}")
@@ -96,11 +96,11 @@ def _title(name: str, names: Sequence[str]) -> str:
     return {"start_time": "started", "end_time": "ended"}.get(short, short if short not in names else name)
 
 
-def _cell(name: str, value: Any) -> Any:
+def _cell(name: str, value: Any, *, short: bool) -> Any:
     if name == "id":
-        return value[-_LAST_DIGITS:] if terminal.interactive() else value
+        return value[-_LAST_DIGITS:] if short else value
     if name in ("start_time", "end_time", "last_seen"):
-        return c.ago(value) if terminal.interactive() and value is not None else c.moment(value)
+        return c.ago(value) if short and value is not None else c.moment(value)
     return c.duration(value) if name == "duration" else value
 
 
@@ -195,8 +195,10 @@ def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | Non
     if as_csv:
         lines = ([name, *(row.get(name) for row in rows)] for name in kept)
         return terminal.show(terminal.as_csv(["", *(each.id for each in found)], lines))
-    cells = [[name, *(_cell(name, row.get(name)) for row in rows)] for name in kept]
-    table = terminal.Table(["", *(_cell("id", each.id) for each in found)], cells, most=_shares(kept, len(found)))
+    short = terminal.interactive()
+    cells = [[name, *(_cell(name, row.get(name), short=short) for row in rows)] for name in kept]
+    heads = [_cell("id", each.id, short=short) for each in found]
+    table = terminal.Table(["", *heads], cells, most=_shares(kept, len(found)))
     terminal.show(table.lines())
     if alike and not everything:
         terminal.remark(f"alike in {len(alike)} more: --all shows them")

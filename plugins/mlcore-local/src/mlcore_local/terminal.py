@@ -153,6 +153,7 @@ class Table:
         self._fit = _fitting(self._widths, limit)
         self.left_out = [printable(name) for name in names[self._fit :]]
         self._names, *self._rows = cells
+        self._plain = limit is None
         self._status = next((at for at, name in enumerate(names) if name == "status"), -1)
 
     def lines(self) -> list[str]:
@@ -163,8 +164,8 @@ class Table:
         shown = list[str]()
         for at, cell in enumerate(row[: self._fit]):
             space = " " * (self._widths[at] - width(cell))
-            padded = space + cell if self._numbers[at] else _isolated(cell) + ("" if at + 1 == self._fit else space)
-            shown.append(status(cell, padded) if body and at == self._status else padded)
+            padded = space + cell if self._numbers[at] else (cell if self._plain else _isolated(cell)) + space
+            shown.append(status(cell, padded) if body and at == self._status and not self._plain else padded)
         return "  ".join(shown).rstrip()
 
 
@@ -186,7 +187,5 @@ def _numeric(values: Sequence[Any]) -> bool:
 
 def _isolated(cell: str) -> str:
     """Return a cell that cannot turn the direction of what stands beside it, on a terminal that writes both ways."""
-    turned = (
-        interactive() and not cell.isascii() and any(unicodedata.bidirectional(char) in ("R", "AL") for char in cell)
-    )
+    turned = not cell.isascii() and any(unicodedata.bidirectional(char) in ("R", "AL") for char in cell)
     return f"{cell}\u200e" if turned else cell
