@@ -9,7 +9,24 @@ import attrs
 import pytest
 
 from mlcore.errors import Malformed
-from mlcore.store import And, Batch, Compare, Entity, Not, Or, Page, Query, Sort, Store, Term, Updated, Where, find
+from mlcore.store import (
+    And,
+    AttributesSet,
+    Batch,
+    Compare,
+    Entity,
+    Event,
+    Not,
+    Or,
+    Page,
+    Query,
+    Sort,
+    Store,
+    Term,
+    Updated,
+    Where,
+    find,
+)  # fmt: skip
 from mlcore.testing._builders import Writer, new_id, points, run_batch, run_events
 from mlcore.testing._checking import Stores, exact_entity, filled, folded
 
@@ -24,13 +41,18 @@ NAME, LOSS, LR = Term("fields", "name"), Term("metrics", "loss"), Term("params",
 TERMS = (
     NAME, Term("fields", "start_time"), LR, Term("params", "mixed"), Term("tags", "note"), Term("", "id"),
     Term("", "parent"), LOSS, *(Term("metrics", "loss", each) for each in ("min", "max", "count", "step", "time")),
-    Term("metrics", "loss", context="eval"), Term("metrics", "no such"), Term("no such", "x"),
+    Term("metrics", "loss", context="eval"), Term("metrics", "no such"), Term("no such", "x"), Term("", "duration"),
+    Term("", "created_ms"), Term("", "changed_ms"),
+)  # fmt: skip
+SEARCHED = (  # and not ordered by
+    Term("params", "mixed", "text"), Term("params", "lr", "text"), Term("tags", "note", "text"),
+    Term("models", "name", "any"), Term("models", "size", "any"), Term("no such", "x", "any"),
 )  # fmt: skip
 
 
 def population(seed: int, size: int = 80) -> list[Batch]:
     """Return runs with everything that makes order and comparison hard, the same for the same seed."""
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    chance, later = random.Random(seed), random.Random(-seed)  # noqa: S311 - no secrets
 
     def some(name: str, *values: Any, share: float = 0.8) -> dict[str, Any]:
         return {name: chance.choice(values)} if chance.random() < share else {}
@@ -43,9 +65,13 @@ def population(seed: int, size: int = 80) -> list[Batch]:
         parent = chance.choice(("", "1", "2"))
         made = run_events(writer.home, parent=parent, fields=fields, params=params, tags=some("note", *NAMES))
         values = [float(chance.choice(NUMBERS)) for _ in range(chance.randrange(4))]
-        rows = [points(writer.home, "loss", values)] if values else []
+        rows: list[Event] = [points(writer.home, "loss", values)] if values else []
         if chance.random() < 0.5:
             rows.append(points(writer.home, "loss", [chance.random()], context="eval"))
+        if later.random() < 0.5:
+            rows.append(Updated("run", writer.home, {"end_time": later.choice(START_TIMES)}))
+            models = {later.choice(NAMES[:6]): later.choice(({}, {"size": later.choice(NUMBERS)}, 1)) for _ in range(3)}
+            rows.append(AttributesSet("run", writer.home, "models", models))
         batches.append(writer.batch(*made, *rows, stamp=chance.randrange(1, 5) * 1_000_000))
     return batches
 
@@ -54,12 +80,12 @@ def queries(chance: random.Random, op: str) -> list[Where]:
     """Return comparisons with `op` of every term to values that occur."""
     likes = ("a%", "%b", "A_B", "a_b", "%", "_", "", "a.b", "%\n%", "é", "À%", "[a]%", "a\\%b")
     found: list[Where] = []
-    for term in TERMS:
+    for term in (*TERMS, *SEARCHED):
         for _ in range(4):
             value: Any = chance.choice((*NAMES, *NUMBERS, *START_TIMES, "1"))
-            if op in ("like", "ilike"):
+            if op.endswith("like"):
                 value = chance.choice(likes)
-            elif op == "in":
+            elif op.endswith("in"):
                 value = tuple(chance.sample((*NAMES, *NUMBERS), 5))
             found.append(Compare(term, op, None if op == "is null" else value))
     return found
@@ -112,7 +138,21 @@ class Finding:
         """Each operator picks the same runs as core, whatever types and missing values it meets."""
         runs = Population(stores, *population(1))
         chance = random.Random(2)  # noqa: S311
-        for op in ("=", "!=", "<", "<=", ">", ">=", "like", "ilike", "in", "is null"):
+        for op in (
+            "=",
+            "!=",
+            "<",
+            "<=",
+            ">",
+            ">=",
+            "like",
+            "ilike",
+            "in",
+            "not like",
+            "not ilike",
+            "not in",
+            "is null",
+        ):
             for where in queries(chance, op):
                 runs.agrees(Query(where))
 
