@@ -28,7 +28,7 @@ class TestToy(FlavorContract):
     def _importable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         found = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT / "tests"), found])))
-        for place in ("mlcore.models", "mlcore.models._environment"):  # no distribution brings the toy
+        for place in ("mlcore.models", "mlcore.models._save"):  # no distribution brings the toy
             monkeypatch.setattr(
                 f"{place}.distribution_of", lambda module: "PyYAML" if module == "toy_library" else None
             )

@@ -412,6 +412,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return str([*map(shown, value)])
     value = value.item() if hasattr(value, "item") else value
+    value = pd.Timestamp(value) if isinstance(value, datetime) else value  # which pandas makes of them
     return repr(float(value) if type(value) is int else value)
 
 

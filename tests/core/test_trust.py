@@ -518,7 +518,7 @@ def test_where_no_list_can_be_kept_saving_goes_on(
 
 def test_the_list_keeps_the_latest_models_saved_and_all_that_was_added(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the list from growing with every model ever saved."""
-    monkeypatch.setattr("mlcore.models._trusted._KEPT", 2)
+    monkeypatch.setattr("mlcore.models._trust._KEPT", 2)
     mlcore.trust("mylab.*", DIGEST)
     for number in range(4):
         remember(f"{number}" * 64, "m")

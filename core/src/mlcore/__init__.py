@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlcore import artifacts as artifacts, errors as errors, plugins as plugins
     from mlcore.hookspecs import Provider as Provider, hookimpl as hookimpl
-    from mlcore.models._infer import infer_signature as infer_signature
-    from mlcore.models._load import Model as Model
-    from mlcore.models._python import PythonModel as PythonModel
+    from mlcore.models._flavor import Model as Model, PythonModel as PythonModel
     from mlcore.models._save import save_model as save_model
-    from mlcore.models._signature import Signature as Signature
-    from mlcore.models._trusted import distrust as distrust, trust as trust, trusted as trusted
+    from mlcore.models._signature import Signature as Signature, infer_signature as infer_signature
+    from mlcore.models._trust import distrust as distrust, trust as trust, trusted as trusted
     from mlcore.tracking._active import active_run as active_run, last_run as last_run
-    from mlcore.tracking._artifacts import Artifact as Artifact, Artifacts as Artifacts
+    from mlcore.tracking._artifacts import Artifact as Artifact, Artifacts as Artifacts, LoggedModel as LoggedModel
     from mlcore.tracking._client import Client as Client, Experiment as Experiment
-    from mlcore.tracking._models import LoggedModel as LoggedModel
     from mlcore.tracking._module import *
     from mlcore.tracking._run import Run as Run
     from mlcore.tracking._thing import Listing as Listing, Series as Series
@@ -28,9 +25,8 @@ _PLACES = {
     "mlcore.hookspecs": "Provider hookimpl",
     "mlcore.models": "Model PythonModel Signature distrust infer_signature save_model trust trusted",
     "mlcore.tracking._active": "active_run last_run",
-    "mlcore.tracking._artifacts": "Artifact Artifacts",
+    "mlcore.tracking._artifacts": "Artifact Artifacts LoggedModel",
     "mlcore.tracking._client": "Client Experiment",
-    "mlcore.tracking._models": "LoggedModel",
     "mlcore.tracking._module": "client create_experiment end_run get_experiment get_model get_run list_experiments "
     "list_runs load_model log_artifact log_artifacts log_bytes log_dict log_figure log_metric log_metrics log_model "
     "log_param log_params log_points log_reference log_text remove_tag search_experiments search_runs set_experiment "

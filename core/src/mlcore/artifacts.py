@@ -7,23 +7,15 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, BinaryIO, TypeVar
 
 import attrs
 
-from mlcore import plugins
-from mlcore.errors import (
-    ArtifactError,
-    ArtifactNotFound,
-    DigestMismatch,
-    InvalidValue,
-    MlcoreError,
-    NotInstalled,
-    UnsafePath,
-)
+from mlcore import errors, plugins
 from mlcore.journal import check_key
 
 _TEMPORARY = re.compile(r"(^|/)\.mlcore-[0-9a-f]{16}\.tmp(/|$)")
@@ -46,22 +38,14 @@ def open_backend(uri: str | os.PathLike[str]) -> tuple[Any, str]:
     text = os.fspath(uri)
     scheme, separator, _ = text.partition("://")
     scheme = scheme.partition("::")[0] if separator else "file"
-    if scheme in plugins.provided("artifact_backends") or scheme == "file" or not _fsspec_has(scheme):
-        return plugins.load("artifact_backends", scheme)(text)  # type: ignore[no-any-return]
-    from fsspec.core import url_to_fs
+    if scheme not in ("file", *plugins.provided("artifact_backends")):
+        from fsspec.core import url_to_fs
+        from fsspec.registry import known_implementations, registry
 
-    try:
-        return url_to_fs(text)  # type: ignore[no-any-return]
-    except ImportError as error:
-        raise NotInstalled(f"{text} needs a package that is not installed: {error}") from error
-    except Exception as error:  # its library may raise anything
-        raise ArtifactError(f"cannot open {text}: {error}") from error
-
-
-def _fsspec_has(scheme: str) -> bool:
-    from fsspec.registry import known_implementations, registry
-
-    return scheme in known_implementations or scheme in registry
+        if scheme in known_implementations or scheme in registry:
+            with _saying("cannot open", text):
+                return url_to_fs(text)  # type: ignore[no-any-return]
+    return plugins.load("artifact_backends", scheme)(text)  # type: ignore[no-any-return]
 
 
 # Names, and what the files of a folder are
@@ -75,10 +59,10 @@ def safe_path(name: str | os.PathLike[str]) -> str:
     """
     try:
         text = check_key(os.fspath(name))
-    except (InvalidValue, TypeError) as error:
-        raise UnsafePath(f"{name!r:.80} cannot name a file: {error}") from None
+    except (errors.InvalidValue, TypeError) as error:
+        raise errors.UnsafePath(f"{name!r:.80} cannot name a file: {error}") from None
     if _UNSAFE.search(text) or is_temporary(text):
-        raise UnsafePath(f"{text!r} cannot name a file: give a relative path like 'plots/loss.png', without '..'")
+        raise errors.UnsafePath(f"{text!r} cannot name a file: give a relative path as in 'a/loss.png', without '..'")
     return text
 
 
@@ -97,12 +81,14 @@ def _saying(what: str, path: object) -> Iterator[None]:
     """Turn what a filesystem raises, which may be anything, into what mlcore does."""
     try:
         yield
-    except MlcoreError:
+    except errors.MlcoreError:
         raise
+    except ImportError as error:
+        raise errors.NotInstalled(f"{what} {path}: a package that it needs is not installed: {error}") from error
     except FileNotFoundError as error:
-        raise ArtifactNotFound(f"{what} {path}: there is no file {error.filename or path}") from error
+        raise errors.ArtifactNotFound(f"{what} {path}: there is no file {error.filename or path}") from error
     except Exception as error:
-        raise ArtifactError(f"{what} {path}: {getattr(error, 'strerror', None) or repr(error)}") from error
+        raise errors.ArtifactError(f"{what} {path}: {getattr(error, 'strerror', None) or repr(error)}") from error
 
 
 def _size(path: Path) -> int:
@@ -110,7 +96,7 @@ def _size(path: Path) -> int:
     with _saying("cannot read", path):
         status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise UnsafePath(f"{path} is no regular file")
+        raise errors.UnsafePath(f"{path} is no regular file")
     return status.st_size
 
 
@@ -144,7 +130,7 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[
         if entry.is_symlink():
             real = Path(os.path.realpath(real))
             if not real.is_relative_to(above[0]) or real in above or not real.exists():
-                raise UnsafePath(f"link {folder / entry.name} leads to {real}, which is no file inside {above[0]}")
+                raise errors.UnsafePath(f"link {entry.path} leads to {real}, which is no file inside {above[0]}")
         if is_temporary(name):
             continue
         if entry.is_dir():
@@ -178,7 +164,7 @@ def path_in(filesystem: Any, root: str, name: str) -> str:
 def _inside(path: str, root: str | Path) -> None:
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(os.path.realpath(root)):
-        raise UnsafePath(f"{path} leads out of {root}, to {real}")
+        raise errors.UnsafePath(f"{path} leads out of {root}, to {real}")
 
 
 def put(filesystem: Any, root: str, sources: Mapping[str, Path | bytes | IO[bytes]]) -> dict[str, File]:
@@ -287,9 +273,9 @@ def check(files: Mapping[str, File]) -> dict[str, str]:
     def one(name: str, tick: Tick) -> str:
         try:
             return "" if _weighed(files[name], tick).sha256 == files[name].sha256 else "is not what was stored"
-        except ArtifactNotFound:
+        except errors.ArtifactNotFound:
             return "is missing"
-        except ArtifactError as error:
+        except errors.MlcoreError as error:
             return str(error)
 
     return {name: wrong for name, wrong in _each(one, _sizes(files), "checking").items() if wrong}
@@ -315,7 +301,7 @@ def get(files: Mapping[str, File], folder: Path) -> None:
                 with open_file(file) as data, open(part, "wb") as written:
                     _, digest = _digest(data, tick, written.write)
                 if digest != (file.sha256 or digest):
-                    raise DigestMismatch(f"{file.path} is not what was stored: its sha256 differs")
+                    raise errors.DigestMismatch(f"{file.path} is not what was stored: its sha256 differs")
                 os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
@@ -331,13 +317,15 @@ def _each(work: Callable[[str, Tick], _R], sizes: Mapping[str, int], label: str)
     """Do the work for all names, some of them at once; a failure, or Ctrl-C, stops the others."""
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-    stopped = False
-    with _progress(sizes, label) as advance, ThreadPoolExecutor(_THREADS) as pool:
+    stopped, lock = False, Lock()
+    with _progress(sizes, label) as bar, ThreadPoolExecutor(_THREADS) as pool:
 
         def tick(count: int) -> None:
             if stopped:
-                raise ArtifactError(f"stopped {label}, as another file failed")
-            advance(count)
+                raise errors.ArtifactError(f"stopped {label}, as another file failed")
+            if bar is not None:
+                with lock:
+                    bar.update(count)
 
         futures = {name: pool.submit(work, name, tick) for name in sizes}
         try:
@@ -350,23 +338,13 @@ def _each(work: Callable[[str, Tick], _R], sizes: Mapping[str, int], label: str)
             raise
 
 
-@contextmanager
-def _progress(sizes: Mapping[str, int], label: str) -> Iterator[Tick]:
+def _progress(sizes: Mapping[str, int], label: str) -> AbstractContextManager[Any]:
+    """Return the bar of what takes long and is watched, else a context of None."""
     if (sum(sizes.values()) < _LONG[0] and len(sizes) < _LONG[1]) or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    import threading
-
+        return nullcontext()
     import click
 
-    lock = threading.Lock()
-    with click.progressbar(length=sum(sizes.values()) or 1, label=label, file=sys.stderr) as bar:
-
-        def advance(count: int) -> None:
-            with lock:
-                bar.update(count)
-
-        yield advance
+    return click.progressbar(length=sum(sizes.values()) or 1, label=label, file=sys.stderr)
 
 
 # What has no underscore is public.

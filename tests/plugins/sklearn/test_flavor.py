@@ -306,7 +306,7 @@ class TestAsking:
 def test_a_logged_model_is_loaded_from_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From training to prediction, as a user does it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLCORE_STORE", str(tmp_path / "store"))
+    mlcore.set_store(tmp_path / "store")
     with mlcore.start_run() as run:
         mlcore.log_model(fitted(), "model", input_example=ROWS[:2])
     model = mlcore.load_model(f"runs:/{run.id}/model")

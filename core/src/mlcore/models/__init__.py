@@ -1,16 +1,10 @@
 """Models: their format on disk, what goes in and comes out, what saves and loads them, and whom the reader trusts."""
 
-from mlcore.models._environment import *
-from mlcore.models._example import *
 from mlcore.models._flavor import *
-from mlcore.models._infer import *
-from mlcore.models._load import *
 from mlcore.models._mlmodel import *
-from mlcore.models._python import *
 from mlcore.models._save import *
 from mlcore.models._signature import *
 from mlcore.models._trust import *
-from mlcore.models._trusted import *
 
 # each part lists its own
 __all__ = sorted(name for name in globals() if not name.startswith("_"))  # noqa: PLE0605

@@ -1,22 +1,22 @@
-"""Flavors: what knows one kind of model, and which of them takes a model."""
+"""Flavors: what knows one kind of model, which of them takes a model, and what reads one that was saved."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from mlcore import plugins
-from mlcore.errors import ModelError, NotInstalled, PluginError
+from mlcore.errors import MlcoreError, ModelError, NotInstalled, PluginError
 from mlcore.hookspecs import FlavorProvider
-from mlcore.models._trust import Trust
+from mlcore.models._mlmodel import ModelInfo, read_model
+from mlcore.models._signature import Signature
+from mlcore.models._trust import Trust, Trusting
 
-if TYPE_CHECKING:
-    from mlcore.models._signature import Signature
-
-__all__ = ["Flavor", "Saved"]
+__all__ = ["Flavor", "Model", "PythonModel", "Saved", "load_folder"]
 
 PYTHON_FUNCTION = "python_function"
 
@@ -62,6 +62,31 @@ class Flavor:
         raise NotImplementedError
 
 
+class PythonModel:
+    """Derive from this to save anything that predicts.
+
+    ::
+
+    class Counter(mlcore.PythonModel):
+        def load(self, artifacts):
+            self.words = set(artifacts["vocabulary"].read_text().split())
+
+        def predict(self, data, params=None):
+            return [len(self.words & set(text.split())) for text in data]
+
+    mlcore.save_model(Counter(), "counter", artifacts={"vocabulary": "words.txt"})
+    """
+
+    __module__ = "mlcore"  # where users and pickles find it, whatever file it is in
+
+    def load(self, artifacts: dict[str, Path]) -> None:
+        """Load the files that were saved as `artifacts`, by their names; called once, after the model was loaded."""
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        """Predict from `data`; `params` are those of the model's signature."""
+        raise NotImplementedError
+
+
 def flavor_for(model: Any, name: str | None = None) -> Flavor:
     """Return the flavor that takes `model`: that of the nearest class it derives from, or the one called `name`.
 
@@ -69,13 +94,12 @@ def flavor_for(model: Any, name: str | None = None) -> Flavor:
     """
     if name is not None:
         return load_flavor(name)
-    takes: dict[str, list[str]] = {}
-    for key, providers in plugins.provided("flavors").items():
-        for _, record in providers:
-            for type_name in record.types if isinstance(record, FlavorProvider) else ():
-                takes.setdefault(type_name, []).append(key)
+    takes = {
+        key: {each for _, record in providers if isinstance(record, FlavorProvider) for each in record.types}
+        for key, providers in plugins.provided("flavors").items()
+    }
     for base in type(model).__mro__:
-        found = sorted(set(takes.get(f"{base.__module__}.{base.__qualname__}", ())))
+        found = sorted(key for key, types in takes.items() if f"{base.__module__}.{base.__qualname__}" in types)
         if len(found) > 1:
             raise PluginError(f"{' and '.join(found)} both take {base.__qualname__}: choose one with flavor=")
         if found:
@@ -83,7 +107,7 @@ def flavor_for(model: Any, name: str | None = None) -> Flavor:
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     hint = plugins.FIRST_PARTY["flavors"].get(kind.partition(".")[0])
     brings = f"pip install mlcore-{hint}" if hint else "a plugin for it, or flavor= with one of those there are"
-    there = ", ".join(sorted(plugins.provided("flavors"))) or "none"
+    there = ", ".join(sorted(takes)) or "none"
     raise NotInstalled(f"no flavor takes a {kind}: it needs {brings}; there is: {there}")
 
 
@@ -93,3 +117,53 @@ def load_flavor(name: str) -> Flavor:
     if not isinstance(flavor, Flavor):
         raise ModelError(f"flavor {name!r} is {flavor!r}, which is no mlcore.models.Flavor")
     return flavor
+
+
+class Model:
+    """A model that can predict, whatever made it. `info` is what its MLmodel file says."""
+
+    def __init__(self, info: ModelInfo, unwrapped: Any, predictor: Callable[[Any, Mapping[str, Any]], Any]) -> None:
+        self.info = info
+        self._unwrapped, self._predictor, self._signature = unwrapped, predictor, info.signature
+        example = info.raw.get("saved_input_example_info") or {}
+        self._frame = example.get("type") != "json_object"  # lists and dicts for whom they were the example
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """Return what the model says of `data`, which is checked against its signature. Raises `SchemaMismatch`."""
+        if self._signature is not None:
+            data, params = self._signature.enforce(data, frame=self._frame), self._signature.enforce_params(params)
+        return self._predictor(data, params or {})
+
+    def unwrap(self) -> Any:
+        """Return the model itself, as its library made it."""
+        return self._unwrapped
+
+    def __repr__(self) -> str:
+        return f"Model({self.info.uri or str(self.info.folder)!r}, flavor={self.info.flavor!r})"
+
+
+def load_folder(
+    folder: str | os.PathLike[str] | ModelInfo, *, trust: Trusting = None, flavor: str | None = None
+) -> Model:
+    """Load the model that a folder holds; see `mlcore.load_model`."""
+    info = folder if isinstance(folder, ModelInfo) else read_model(Path(folder).absolute())
+    what, name = f"model {info.uri or info.folder}", flavor or _readable(info)
+    if name not in info.flavors:
+        raise ModelError(f"{what} has no flavor {name!r}; it has {', '.join(info.flavors)}")
+    allowed, config, reader = Trust.of(trust, digest=info.verify(), what=what), info.flavors[name], load_flavor(name)
+    try:
+        with allowed.code(info.folder / "code"):
+            unwrapped = reader.load(info.folder, config, allowed)
+        return Model(info, unwrapped, reader.predictor(unwrapped, config))
+    except MlcoreError:
+        raise
+    except ModuleNotFoundError as error:
+        raise NotInstalled(f"{what} needs the module {error.name}, which is not installed") from error
+    except Exception as error:
+        raise ModelError(f"flavor {name!r} cannot read {what}: {type(error).__name__}: {error}") from error
+
+
+def _readable(info: ModelInfo) -> str:
+    """Return the flavor to read a model with: the first of its own that is here, else the one it has."""
+    known = plugins.provided("flavors")
+    return next((name for name in info.flavors if name in known and name != "python_function"), info.flavor)

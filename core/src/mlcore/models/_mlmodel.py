@@ -12,8 +12,7 @@ import attrs
 
 from mlcore.artifacts import hash_folder, safe_path
 from mlcore.errors import DigestMismatch, NotAModel, NotFound, UnsafePath
-from mlcore.models._example import load_example
-from mlcore.models._signature import Signature
+from mlcore.models._signature import Signature, load_example
 
 __all__ = ["ModelInfo", "digest_of", "file_inside", "read_model"]
 
@@ -46,7 +45,7 @@ class ModelInfo:
         """What goes in and comes out, None if that was not told. Raises `NotAModel`."""
         try:
             return Signature.from_mlmodel(self.raw["signature"]) if self.raw.get("signature") else None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise NotAModel(f"the signature in {self.folder / MLMODEL} cannot be read: {error}") from error
 
     @property
@@ -80,9 +79,8 @@ class ModelInfo:
         """Return the model's digest; see `digest_of`. Raises `DigestMismatch` if a file is not as it was saved."""
         found = _hashed(self.folder)
         now = {name: digest for name, digest in found.items() if name != MLMODEL}
-        names = sorted(now.keys() | self.files.keys()) if self.files else ()
-        wrong = [name for name in names if now.get(name) != self.files.get(name)]
-        if wrong:
+        wrong = [name for name in sorted(now.keys() | self.files.keys()) if now.get(name) != self.files.get(name)]
+        if wrong and self.files:
             what = {name: "is missing" if name not in now else "was changed" for name in self.files}
             told = ", ".join(f"{name} {what.get(name, 'was added')}" for name in wrong)
             raise DigestMismatch(f"model {self.folder} is not what was saved: {told}")

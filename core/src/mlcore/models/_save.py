@@ -1,37 +1,39 @@
-"""Saving a model: a flavor writes its files, and this all that stands around them."""
+"""Saving a model: a flavor writes its files, and this all that stands around them, with the environment it needs.
+
+What is needed is found in what is installed: no subprocess, no import.
+"""
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata as installed
 from pathlib import Path
 from typing import Any
 
 from mlcore.artifacts import hash_folder
 from mlcore.errors import InvalidValue, MlcoreError, ModelError
-from mlcore.models._environment import (
-    ENVIRONMENT,
-    PYTHON_VERSION,
-    given_requirements,
-    imported,
-    infer_requirements,
-    write_environment,
-)
-from mlcore.models._example import save_example
 from mlcore.models._flavor import PYTHON_FUNCTION, Flavor, Saved, flavor_for
-from mlcore.models._infer import infer_signature
 from mlcore.models._mlmodel import FORMAT, MLMODEL, ModelInfo, digest_of, read_model
-from mlcore.models._signature import Signature
-from mlcore.models._trusted import remember
+from mlcore.models._signature import Signature, infer_signature, save_example
+from mlcore.models._trust import remember
 
-__all__ = ["save_model"]
+__all__ = ["distribution_of", "save_model"]
 
 _log = logging.getLogger("mlcore")
+
+_PYTHON = ".".join(map(str, sys.version_info[:3]))  # of three parts: some readers insist
+_FILES = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
+_ENVIRONMENT = {"env": _FILES, "python_version": _PYTHON}  # for generic readers
 
 
 def save_model(
@@ -56,49 +58,39 @@ def save_model(
     Raises `ModelError`, `NotInstalled` if no flavor takes the model, or `InvalidValue`.
     """
     taker = flavor_for(model, flavor)
-    given = None if requirements is None else given_requirements(requirements)
+    given = None if requirements is None else _given_requirements(requirements)
+    shown = input_example is not None
+    pair = isinstance(input_example, tuple) and len(input_example) == 2 and isinstance(input_example[1], Mapping)
+    data, params = input_example if pair else (input_example, None)
     with _made_whole(Path(path).absolute()) as folder:
         _copy_code(code, folder)
         try:
-            saved = taker.save(model, folder, example=_data(input_example), **options)
+            saved = taker.save(model, folder, example=data, **options)
         except TypeError as error:
             if options and "unexpected keyword" in str(error):
                 raise InvalidValue(f"flavor {taker.name} takes no such option: {error}") from error
             raise
-        signature = signature or _predicted(taker, model, saved, input_example) or saved.signature
-        content = {"flavors": _flavors(taker.name, saved, folder), **(about or {}), "metadata": dict(metadata or {})}
-        if signature is not None:
-            content["signature"] = signature.to_mlmodel()
-        if input_example is not None:
-            content["saved_input_example_info"] = save_example(folder, *_parts(input_example))
+        if signature is None and shown:
+            signature = _predicted(taker, model, saved, data, params)
+        signature = signature or saved.signature
+        content = {
+            **(about or {}),
+            "flavors": _flavors(taker.name, saved, folder),
+            "metadata": dict(metadata or {}),
+            "signature": signature and signature.to_mlmodel(),
+            "saved_input_example_info": save_example(folder, data, params) if shown else None,
+        }
         if given is None:
-            data = type(_data(input_example)).__module__.partition(".")[0]  # reading the example takes its library
-            given, unknown = infer_requirements({data, *saved.modules, *imported(folder / "code")}, saved.requirements)
-            own = {each.stem for each in (folder / "code").glob("*")}
-            if lost := sorted(set(unknown) - own):
-                _log.warning("the model needs %s, of no installed distribution: give code=", ", ".join(lost))
-        write_environment(folder, given)
+            given = _infer_requirements(saved, folder / "code", data)
+        _write_environment(folder, given)
         _write_mlmodel(folder, content, taker.name, saved)
         logged = about and f"runs:/{about.get('run_id')}/{about.get('artifact_path')}"
         remember(digest_of(folder), logged or str(path))
     return read_model(Path(path).absolute())
 
 
-def _data(example: Any) -> Any:
-    return None if example is None else _parts(example)[0]
-
-
-def _parts(example: Any) -> tuple[Any, Mapping[str, Any] | None]:
-    if isinstance(example, tuple) and len(example) == 2 and isinstance(example[1], Mapping):
-        return example
-    return example, None
-
-
-def _predicted(taker: Flavor, model: Any, saved: Saved, example: Any) -> Signature | None:
-    """Return the signature that predicting the example shows, None where there is none or it fails."""
-    if example is None:
-        return None
-    data, params = _parts(example)
+def _predicted(taker: Flavor, model: Any, saved: Saved, data: Any, params: Any) -> Signature | None:
+    """Return the signature that predicting the example shows, None if it fails."""
     try:
         return infer_signature(data, taker.predictor(model, saved.config)(data, params or {}), params)
     except Exception as error:  # noqa: BLE001 - a model trained for hours is saved all the same
@@ -113,7 +105,7 @@ def _flavors(name: str, saved: Saved, folder: Path) -> dict[str, Any]:
     code = {"code": "code"} if (folder / "code").is_dir() else {}
     found = {} if name == PYTHON_FUNCTION else {name: {**saved.config, **code}}
     if generic is not None:
-        found[PYTHON_FUNCTION] = {**generic, **code, "env": ENVIRONMENT, "python_version": PYTHON_VERSION}
+        found[PYTHON_FUNCTION] = {**generic, **code, **_ENVIRONMENT}
     return found
 
 
@@ -154,18 +146,89 @@ def _write_mlmodel(folder: Path, content: dict[str, Any], name: str, saved: Save
 @contextmanager
 def _made_whole(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path` to write in, which takes its place in the end; nothing is left of a failure."""
+    folder = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ModelError(f"{path} is there already: choose another place, or remove it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        folder.mkdir()
-    except OSError as error:
-        raise ModelError(f"cannot save a model at {path}: {error.strerror or error}") from error
-    try:
+        folder.mkdir(parents=True)
         yield folder
         folder.rename(path)
     except OSError as error:
         raise ModelError(f"cannot save a model at {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+# The environment
+
+
+def _infer_requirements(saved: Saved, code: Path, example: Any) -> list[str]:
+    """Return pinned requirements for what `saved` and the Python files in `code` name, and to read the example.
+
+    ``mlflow`` is always among them, since whatever serves MLmodel folders runs it. A module of no distribution, and not
+    in `code`, is logged.
+    """
+    own = {path.stem for path in code.glob("*")}
+    modules = {type(example).__module__.partition(".")[0], *saved.modules, *(_imported(code) - own)}
+    wanted = sorted(modules - sys.stdlib_module_names - {"__main__"})
+    owners = {module: distribution_of(module) for module in wanted}
+    if lost := [module for module, owner in owners.items() if not owner and module not in own]:
+        _log.warning("the model needs %s, of no installed distribution: give code=", ", ".join(lost))
+    names = {*filter(None, owners.values()), *saved.requirements, "mlflow"}
+    return sorted(map(_pinned, names), key=str.lower)
+
+
+@cache
+def distribution_of(module: str) -> str | None:
+    """Return the name of the installed distribution that a top-level module comes from, None if it is of none."""
+    for each in installed.distributions():
+        listed = "\n" + (each.read_text("RECORD") or each.read_text("installed-files.txt") or "")
+        if f"\n{module}/" in listed or f"\n{module}." in listed:
+            return str(each.metadata["Name"])
+    try:
+        return str(installed.distribution(module).metadata["Name"])  # installed editable, it lists no modules
+    except installed.PackageNotFoundError:
+        return None
+
+
+def _pinned(name: str) -> str:
+    """Return a requirement for the very version that is installed, less its local label, which no index knows."""
+    try:
+        return f"{name}=={installed.version(name).partition('+')[0]}"
+    except installed.PackageNotFoundError:
+        return name
+
+
+def _imported(folder: Path) -> set[str]:
+    """Return the top-level modules that the Python files under `folder` import."""
+    found: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module)
+    return {name.partition(".")[0] for name in found}
+
+
+def _given_requirements(given: str | Path | Sequence[str]) -> list[str]:
+    """Return requirements that the user gave as a list, or as a file's path. Raises `InvalidValue`."""
+    lines = list(given) if not isinstance(given, str | Path) else Path(given).read_text(encoding="utf-8").splitlines()
+    kept = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    for line in kept:
+        if not re.match(r"[A-Za-z0-9][^\n]*$", line):
+            raise InvalidValue(f"{line!r} is no requirement: give lines as in requirements.txt, without options")
+    return kept
+
+
+def _write_environment(folder: Path, requirements: Sequence[str]) -> None:
+    """Write requirements.txt, conda.yaml and python_env.yaml as MLflow, Azure ML and others read them."""
+    import yaml
+
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    dependencies = [f"python={_PYTHON}", "pip", {"pip": list(requirements)}]
+    conda = {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": dependencies}
+    build = [_pinned(name) for name in ("pip", "setuptools", "wheel")]
+    python = {"python": _PYTHON, "build_dependencies": build, "dependencies": ["-r requirements.txt"]}
+    for name, content in zip(_FILES.values(), (conda, python), strict=True):
+        (folder / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -1,7 +1,8 @@
-"""Trust: the one place that imports and unpickles what a model asks for.
+"""Trust: the one place that imports and unpickles what a model asks for, and the user's own list of what it may.
 
 Names cover what is installed here, never the files that come with a model: whoever made the model chose those. They
-take ``trust=True`` or a trusted digest, which cover everything.
+take ``trust=True`` or a trusted digest, which cover everything. The list is ``trust.json`` in the user's configuration,
+never a repository's file.
 """
 
 from __future__ import annotations
@@ -10,26 +11,27 @@ import bz2
 import contextlib
 import gzip
 import importlib
-import importlib.machinery
-import importlib.util
+import json
 import logging
 import lzma
 import os
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from importlib import machinery, util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import attrs
 
-from mlcore.errors import InvalidValue, ModelError, Untrusted
-from mlcore.models._trusted import DIGEST, trusted
+from mlcore.config import user_config
+from mlcore.errors import InvalidValue, ModelError, NotFound, Untrusted
 
-__all__ = ["Trust", "pickled_names"]
+__all__ = ["SAVED", "Trust", "distrust", "pickled_names", "remember", "trust", "trusted"]
 
 _log = logging.getLogger("mlcore")
 # What a pickle may always name: types that hold data, run nothing, and cannot be changed by a pickle, since they are
@@ -41,6 +43,7 @@ _DATA |= {f"builtins.{name}" for name in ("bool", "bytearray", "bytes", "complex
 _DATA |= {f"builtins.{name}" for name in ("list", "object", "range", "set", "slice", "str", "tuple")}
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _COMPRESSED |= {b"\xfd7zXZ": lzma.open, b"]\0\0": lzma.open}
+Trusting = bool | str | Iterable[str] | None
 _importing = threading.RLock()
 
 
@@ -58,9 +61,7 @@ class Trust:
     _note: str = ""  # told once, when something first needs that trust
 
     @classmethod
-    def of(
-        cls, trust: bool | str | Iterable[str] | None = None, *, digest: str | None = None, what: str = "this model"
-    ) -> Trust:
+    def of(cls, trust: Trusting = None, *, digest: str | None = None, what: str = "this model") -> Trust:
         """Return what `trust` means for the model with that digest.
 
         None is the user's own list, False nothing but data, True everything, and names or digests come on top of the
@@ -121,7 +122,7 @@ class Trust:
         names = frozenset(name for name in files if name.isidentifier() and not name.startswith("__"))
         finder = _Finder(folder, names)
         with _importing:
-            shared = {name for name in names if name in sys.modules or importlib.util.find_spec(name)}
+            shared = {name for name in names if name in sys.modules or util.find_spec(name)}
             aside = _take_out(shared)
             sys.meta_path.insert(0, finder)
             try:
@@ -209,7 +210,7 @@ def _opened(path: Path) -> Any:
     return next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)(path, "rb")
 
 
-class _Source(importlib.machinery.SourceFileLoader):
+class _Source(machinery.SourceFileLoader):
     """Load source only: bytecode beside it has no digest that says it is the source's, and would change the model."""
 
     def path_stats(self, path: Any) -> Any:
@@ -228,10 +229,93 @@ class _Finder:
         parts = name.split(".")
         if parts[0] not in self.names or "__pycache__" in parts or not place.is_relative_to(self.folder):
             return None
-        extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
-        sources = (_Source, importlib.machinery.SOURCE_SUFFIXES)
-        return importlib.machinery.FileFinder(str(place), extensions, sources).find_spec(name)
+        extensions = (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES)
+        sources = (_Source, machinery.SOURCE_SUFFIXES)
+        return machinery.FileFinder(str(place), extensions, sources).find_spec(name)
 
 
 def _take_out(names: set[str]) -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
+
+
+# The user's own list
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+SAVED = "saved here"  # how the note of a model begins that this user saved
+_KEPT = 10_000  # digests of models saved here: the latest
+
+
+def trusted() -> dict[str, str]:
+    """Return what the user trusts, patterns of names and digests of models, each with a note.
+
+    Raises `ModelError` if the list cannot be read, or somebody else could have written it.
+    """
+    path = _path()
+    try:
+        with open(path, "rb") as file:
+            about, data = os.fstat(file.fileno()), file.read()
+        found = json.loads(data)["trusted"] if data else {}
+        if not isinstance(found, dict) or not all(isinstance(note, str) for note in found.values()):
+            raise TypeError("'trusted' is no map of notes")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}, your list of trust, cannot be read ({error}): repair or remove it") from error
+    if os.name == "posix" and (about.st_uid not in (os.geteuid(), 0) or about.st_mode & 0o022):
+        raise ModelError(f"{path} says nothing of your trust, since others can write it: make it yours, and chmod 600")
+    return found
+
+
+def trust(*entries: str, note: str = "") -> None:
+    """Trust patterns of names, such as ``mypkg.*``, or digests of models, from now on."""
+    for entry in entries:
+        if not DIGEST.fullmatch(entry) and not re.fullmatch(r"[\w.*?\[\]!-]+", entry):
+            raise InvalidValue(f"{entry!r} is neither a dotted name, such as 'mypkg.*', nor the digest of a model")
+    with _changing() as found:
+        found.update(dict.fromkeys(entries, note))
+
+
+def distrust(*entries: str) -> None:
+    """Trust these no longer. Raises `NotFound` if one was not trusted."""
+    with _changing() as found:
+        for entry in entries:
+            if found.pop(entry, None) is None:
+                raise NotFound(f"{entry!r} is not on your list of trusted names and digests")
+
+
+def remember(digest: str, what: str) -> None:
+    """Note the digest of a model saved by this user, so that it loads here; a list that cannot be kept is logged."""
+    try:
+        with _changing() as found:
+            found.setdefault(digest, f"{SAVED}: {what}")
+            mine = [entry for entry, note in found.items() if note.startswith(SAVED)]
+            for entry in mine[:-_KEPT]:
+                del found[entry]
+    except (OSError, ModelError) as error:
+        _log.warning("saved models are not noted as yours, and load only with trust: %s", error)
+
+
+@contextlib.contextmanager
+def _changing() -> Iterator[dict[str, str]]:
+    """Hold the list against other processes, then put the changed one in its place at once."""
+    path = _path()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "ab", opener=_private) as lock:
+        with contextlib.suppress(ImportError, OSError):  # where there are no locks the last of two writers wins
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        found = trusted()
+        yield found
+        fresh = path.with_suffix(f".{os.urandom(8).hex()}.tmp")
+        with open(fresh, "x", encoding="utf-8", opener=_private) as file:
+            file.write(json.dumps({"format": 1, "trusted": found}, indent=1))
+        os.replace(fresh, path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _path() -> Path:
+    return user_config() / "trust.json"

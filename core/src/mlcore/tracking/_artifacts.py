@@ -1,10 +1,13 @@
-"""The files of a run: what is kept with it, and how it is got back."""
+"""The files of a run, and the models among them: what is kept with it, and how it is got back."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache, cached_property
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -13,13 +16,13 @@ import attrs
 
 import mlcore  # its artifacts are imported when one is first asked for
 from mlcore.config import OFF, user_cache
-from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, InvalidValue, StoreError
+from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, InvalidValue, NotAModel, StoreError
 from mlcore.store import AttributesSet, Event, Updated, to_json
 from mlcore.tracking._plain import as_json, portions
 from mlcore.tracking._thing import Listing, Thing, Viewed
 
 if TYPE_CHECKING:
-    from mlcore.artifacts import File
+    from mlcore.models import Model, ModelInfo, Signature
     from mlcore.tracking._run import Run
 
 _Path = str | os.PathLike[str]
@@ -40,6 +43,26 @@ class Artifact(Viewed):
 
     def _view(self) -> dict[str, Any]:
         return {name: each for name, each in attrs.asdict(self).items() if each is not None}
+
+
+@attrs.frozen(repr=False)
+class LoggedModel(Viewed):
+    """Tell of a model of a run: its `name` there, which flavor took it, its digest, and when it was logged, in ms."""
+
+    name: str
+    run_id: str
+    id: str
+    flavor: str
+    digest: str
+    time: int
+
+    @property
+    def uri(self) -> str:
+        """The URI to load it by."""
+        return f"runs:/{self.run_id}/{self.name}"
+
+    def _view(self) -> dict[str, Any]:
+        return {"uri": self.uri, "flavor": self.flavor, "digest": self.digest, "time": self.time}
 
 
 class Artifacts:
@@ -97,15 +120,12 @@ class Artifacts:
         wrong = mlcore.artifacts.check(self._files(""))
         return Listing(attrs.evolve(each, problem=wrong[each.path]) for each in self.list() if each.path in wrong)
 
-    def _files(self, name: str) -> dict[str, File]:
-        found, own, files = self.list(name), None, {}
+    def _files(self, name: str) -> dict[str, mlcore.artifacts.File]:
+        found, files, opened = self.list(name), {}, cache(mlcore.artifacts.open_backend)
         for each in found:
-            if each.uri is not None:
-                place = mlcore.artifacts.open_backend(each.uri)
-            else:
-                own = own or mlcore.artifacts.open_backend(self._run._place())
-                place = own[0], mlcore.artifacts.path_in(*own, each.path)
-            files[each.path] = mlcore.artifacts.File(*place, each.size, each.sha256)
+            filesystem, root = opened(each.uri or self._run._place)
+            path = root if each.uri else mlcore.artifacts.path_in(filesystem, root, each.path)
+            files[each.path] = mlcore.artifacts.File(filesystem, path, each.size, each.sha256)
         if name and not found:
             others = [each.path for each in self.list()]
             told = ", ".join([*others[:10], *["..."] * (len(others) > 10)]) or "none"
@@ -114,11 +134,10 @@ class Artifacts:
 
 
 class Keeping(Thing):
-    """Keep files with a run: first the file, then the record of it, so that no record is without its file."""
+    """Keep files and models of a run: first the file, then the record of it, so that none is without its file."""
 
     folder: Any
     _sink: Any
-    _kept_in = ""  # once that is known
 
     def log_artifact(self, path: _Path, name: str | None = None) -> None:
         """Keep a copy of a file, as `name` or under its own; of a folder, see `log_artifacts`, that is its prefix.
@@ -126,10 +145,10 @@ class Keeping(Thing):
         What had the name before is replaced. Raises `UnsafePath`, `ArtifactNotFound` or another `ArtifactError`.
         """
         source = Path(path)
-        own = source.name or source.resolve().name
+        name = source.name or source.resolve().name if name is None else name
         if source.is_dir():
-            return self.log_artifacts(source, own if name is None else name)
-        return self._keep({own if name is None else name: source})
+            return self.log_artifacts(source, name)
+        return self._keep({name: source})
 
     def log_artifacts(self, folder: _Path, prefix: str = "") -> None:
         """Keep a copy of every file in a folder, under `prefix`; links in it must not lead out of it."""
@@ -155,8 +174,6 @@ class Keeping(Thing):
             import yaml
 
             return self.log_text(yaml.safe_dump(as_json(obj), sort_keys=False, allow_unicode=True), name)
-        import json
-
         return self.log_text(json.dumps(as_json(obj), indent=2, ensure_ascii=False) + "\n", name)
 
     def log_figure(self, figure: Any, name: str) -> None:
@@ -190,12 +207,51 @@ class Keeping(Thing):
             raise ArtifactNotFound(f"there is no file {uri}")
         self._note(records)
 
+    def log_model(
+        self,
+        /,
+        model: Any,
+        name: str,
+        *,
+        input_example: Any = None,
+        signature: Signature | None = None,
+        flavor: str | None = None,
+        requirements: str | Path | Sequence[str] | None = None,
+        code: Sequence[_Path] = (),
+        metadata: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> LoggedModel:
+        """Save a model and keep it with the run under `name`; everything else is as in `mlcore.save_model`."""
+        import tempfile
+
+        from mlcore.models import save_model
+
+        options |= {"flavor": flavor, "requirements": requirements, "code": code, "metadata": metadata}
+        options |= {"input_example": input_example, "signature": signature}
+        id, now = f"m-{os.urandom(16).hex()}", int(time.time() * 1000)
+        about = {"run_id": self.id, "artifact_path": mlcore.artifacts.safe_path(name), "model_id": id}
+        if self._backend.uri == OFF:
+            return LoggedModel(name, self.id, id, flavor or "", "", now)
+        with tempfile.TemporaryDirectory(prefix="mlcore-") as place:
+            info = save_model(model, Path(place, "model"), about=about, **options)
+            logged = LoggedModel(name, self.id, id, info.flavor, info.verify(), now)
+            self.log_artifacts(info.folder, name)
+        kept = attrs.asdict(logged, filter=attrs.filters.exclude("name", "run_id"))
+        self._write(AttributesSet("run", self.id, "models", {name: kept}))
+        return logged
+
+    @property
+    def models(self) -> Listing[LoggedModel]:
+        """The models that were logged, the latest of each name."""
+        kept = self._now().attributes.get("models", {})
+        return Listing(LoggedModel(name, self.id, **about) for name, about in sorted(kept.items()))
+
     def _keep(self, sources: Mapping[str, Any]) -> None:
         if self._backend.uri == OFF:
             for name in sources:
                 mlcore.artifacts.safe_path(name)
             return
-        place = self._place()
+        place = self._place
         stored = mlcore.artifacts.put(*mlcore.artifacts.open_backend(place), sources)
         self._note({name: _record(file) for name, file in stored.items()}, place)
 
@@ -208,26 +264,69 @@ class Keeping(Thing):
         if self._live and self._sink.dropped > before:
             raise StoreError(f"run {self.id}: files were stored, and not recorded: {self._sink.reason}")
 
+    @cached_property
     def _place(self) -> str:
-        """Return where the run's files are, or go."""
-        if not self._kept_in:
-            entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
-            # a store may make up ids
-            inner = mlcore.artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")
-            place = entity.fields.get("artifacts")
-            if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
-                place = f"{chosen.value.rstrip('/')}/{inner}"
-            self._kept_in = str(place or own)
-        if not self._kept_in:
+        """Where the run's files are, or go."""
+        entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
+        # a store may make up ids
+        inner = mlcore.artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")
+        place = entity.fields.get("artifacts")
+        if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
+            place = f"{chosen.value.rstrip('/')}/{inner}"
+        if not (place or own):
             remedy = "say where they go, as a path or URI, in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"
             raise ArtifactError(f"store {self._backend.uri} keeps no files: {remedy}")
-        return self._kept_in
+        return str(place or own)
 
     def _own_place(self) -> str:
         return "" if self.folder is None else str(self.folder / "artifacts")
 
 
-def _record(file: File) -> dict[str, Any]:
+class Loading:
+    """Find models by their URI, for a client."""
+
+    if TYPE_CHECKING:
+
+        def get_run(self, id: str) -> Run: ...
+
+    def get_model(self, uri: str | os.PathLike[str]) -> ModelInfo:
+        """Return what a model says of itself, and import nothing for it; see `load_model`. Raises `NotAModel`."""
+        from mlcore.models import read_model
+
+        return attrs.evolve(read_model(self._folder(os.fspath(uri))), uri=os.fspath(uri))
+
+    def load_model(
+        self, uri: str | os.PathLike[str], *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
+    ) -> Model:
+        """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
+
+        What is only data is loaded always. Code is run if you saved the model yourself on this machine, or if `trust`
+        is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has.
+        Raises `NotAModel`, `Untrusted`, `DigestMismatch` or `NotInstalled`.
+        """
+        from mlcore.models import load_folder
+
+        return load_folder(self.get_model(uri), trust=trust, flavor=flavor)
+
+    def _folder(self, uri: str) -> Path:
+        """Return a folder on this machine with what a URI names."""
+        if uri.startswith("runs:/"):
+            id, _, name = uri.removeprefix("runs:/").strip("/").partition("/")
+            if not name:
+                raise InvalidValue(f"{uri!r} names no model: give runs:/RUN/NAME")
+            return self.get_run(id).artifacts.get(name)
+        filesystem, path = mlcore.artifacts.open_backend(uri)
+        if getattr(filesystem, "local_file", False):
+            return Path(path)
+        found = mlcore.artifacts.hash_files(mlcore.artifacts.list_files(filesystem, path))
+        if not found:
+            raise NotAModel(f"there is nothing at {uri}")
+        folder = cached(found)
+        mlcore.artifacts.get(found, folder)
+        return folder
+
+
+def _record(file: mlcore.artifacts.File) -> dict[str, Any]:
     return {"sha256": file.sha256, "size": file.size}
 
 
@@ -238,13 +337,13 @@ def _artifact(path: str, value: Any) -> Artifact:
     return Artifact(path, size, str(known.get("sha256") or "unknown"), known.get("uri") and str(known["uri"]))
 
 
-def _base(name: str, file: File) -> str:
+def _base(name: str, file: mlcore.artifacts.File) -> str:
     """Return the folder on this machine in which `file` has that name, empty if there is none."""
     here = getattr(file.filesystem, "local_file", False) and file.path.endswith(f"/{name}")
     return file.path.removesuffix(f"/{name}") if here else ""
 
 
-def cached(files: Mapping[str, File]) -> Path:
+def cached(files: Mapping[str, mlcore.artifacts.File]) -> Path:
     """Return the folder of the user's cache for these files, which nobody else reads."""
     from hashlib import sha256
 

@@ -13,9 +13,9 @@ from mlcore import config, journal
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
 from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Store, Term, Updated
 from mlcore.tracking import _active
+from mlcore.tracking._artifacts import Loading
 from mlcore.tracking._backend import Backend, held
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
-from mlcore.tracking._models import Loading
 from mlcore.tracking._run import Run
 from mlcore.tracking._thing import Listing, Thing
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import config, folder, journal, plugins, store
 from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError, StoreError
-from mlcore.tracking._artifacts import Artifacts
+from mlcore.tracking._artifacts import Artifacts, Keeping
 from mlcore.tracking._backend import Backend, StoreSink, status_of
-from mlcore.tracking._models import Modelling
 from mlcore.tracking._plain import flat, portions
 from mlcore.tracking._thing import Series, field, frame, shown
 
@@ -37,7 +36,7 @@ class _Later:
         return getattr(run._sink, name)
 
 
-class Run(Modelling):
+class Run(Keeping):
     """A run, live or read back.
 
     As a context manager it ends with the block: FINISHED, FAILED on an exception, KILLED on an interrupt. What is read

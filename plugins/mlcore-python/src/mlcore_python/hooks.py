@@ -9,5 +9,5 @@ from mlcore.hookspecs import FlavorProvider
 
 def mlcore_flavors() -> Iterable[FlavorProvider]:
     """Provide models that are Python functions, classes or scripts."""
-    types = ("mlcore.models._python.PythonModel", "builtins.function", "builtins.str", "pathlib.PurePath")
+    types = ("mlcore.PythonModel", "builtins.function", "builtins.str", "pathlib.PurePath")
     return [FlavorProvider("python_function", "mlcore_python.flavor:PythonFunction", "Python code", types=types)]
