@@ -18,14 +18,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "work-from-the-shell.md").read_text()
     script = "set -e\n" + "\n".join(block for _, block in blocks(page, "sh"))
     settings = environment(tmp_path, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    done = subprocess.run(
-        ["sh", "-c", script],
-        cwd=tmp_path,
-        env=environment(tmp_path, PATH=path),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     client = mlcore.Client(tmp_path / ".mlcore")
     assert [run.status for run in client.list_runs("*")] == ["FINISHED"] * 4
