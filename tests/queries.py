@@ -283,6 +283,8 @@ OURS: dict[str | tuple[Any, ...], str] = {
     "params.depth = 3.0": "ac",
     "params.depth > 3": "be",
     "params.depth != 3": "be",
+    "params.flag = 1": "",
+    "tags.x.y = true": "",
     "params.flag = true": "ad",
     "params.flag = TRUE": "ad",
     "params.flag = false": "b",

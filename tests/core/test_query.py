@@ -89,6 +89,8 @@ def test_not_is_the_rest(op: str, value: Any, given: list[Any]) -> None:
         ("like", "1", ["1"]),
         ("is null", None, [None]),
         ("=", None, []),
+        ("not in", (1, "a"), ["1", 2.5, [1]]),
+        ("not like", "a", [1, 1.0, "1", 2.5, [1]]),
     ],
 )
 def test_comparisons_mind_types(op: str, value: Any, wanted: list[Any]) -> None:

@@ -178,6 +178,13 @@ def test_a_parameter_that_does_not_fit_is_told_of(client: Client, asked: tuple[A
     assert problem in str(raised.value)
 
 
+def test_a_filter_is_text(client: Client) -> None:
+    """Guards against a function, a list or a number in its place."""
+    for wrong in (5, ["name = 'a'"], lambda run: run, b"name = 'a'"):
+        with pytest.raises(InvalidQuery):
+            client.search_runs(wrong)  # type: ignore[arg-type]
+
+
 def test_a_wrong_order_is_an_error(client: Client) -> None:
     """Guards what has no one value to order by."""
     for wrong in ("metrics.loss down", "foo", "artifacts.name", "metrics.loss[step=1]", "metrics", ", name"):

@@ -763,6 +763,9 @@ for op, other in {
     "in": lambda where: Compare(where.term, "in", where.value[1:]),
     "is null": lambda where: Or((where, Compare(where.term, "=", ""))),
     "!=": lambda where: Not(Compare(where.term, "=", where.value)),
+    "not in": lambda where: Not(Compare(where.term, "in", where.value)),
+    "not like": lambda where: Not(Compare(where.term, "like", where.value)),
+    "not ilike": lambda where: Compare(where.term, "not like", where.value),
 }.items():
     breaks("every_operator_means_what_core_says")(confusing(op, other))
 breaks("like_minds_case_and_ilike_does_not")(confusing("like", lambda where: Compare(where.term, "ilike", where.value)))
@@ -772,6 +775,22 @@ breaks("like_minds_case_and_ilike_does_not")(
 breaks("like_minds_case_and_ilike_does_not")(
     confusing("like", lambda where: Compare(where.term, "like", where.value.replace("_", "%")))
 )
+
+
+@breaks("every_operator_means_what_core_says")
+class KnowsNoTextOfNumbers(Finding):
+    def compare(self, where: Compare) -> Where:
+        text = where.term.function == "text"
+        return attrs.evolve(where, term=attrs.evolve(where.term, function="last")) if text else where
+
+
+@breaks("every_operator_means_what_core_says")
+class AsksForAllInsteadOfAny(Finding):
+    def compare(self, where: Compare) -> Where:
+        if where.term.function != "any" or where.op not in ("=", "!="):
+            return where
+        other = attrs.evolve(where, op="!=" if where.op == "=" else "=")
+        return And((where, Not(other)))
 
 
 @breaks("and_or_not_nest")

@@ -91,6 +91,8 @@ EXPERIMENT: Mapping[str, Named] = {"tags.": Named()} | _table({
 
 def where(text: str, names: Mapping[str, Named], values: Sequence[Any] = ()) -> Where | None:
     """Return the tree of a filter, None of an empty one; each ``?`` is one of `values`. Raises `InvalidQuery`."""
+    if not isinstance(text, str):
+        raise InvalidQuery("", 0, f"a filter is text, not {text!r:.80}")
     parser = _Parser(text, names, values)
     found = None if parser.peek[0] == "end" else parser.either()
     return found if parser.peek[0] == "end" else parser.wanted("'and', 'or' or the end")
@@ -111,10 +113,9 @@ class _Parser:
 
     def __init__(self, text: str | Iterable[str], names: Mapping[str, Named], values: Sequence[Any] = ()) -> None:
         self.text = text if isinstance(text, str) else ", ".join(text)
-        found = [(str(each.lastgroup), each[each.lastgroup or 0], each) for each in _TOKEN.finditer(self.text)]
-        self.tokens = [(kind, token, each.start(kind)) for kind, token, each in found]
-        self.names, self.values, self.at = names, iter(values), 0
-        self.now = time.time_ns() // 1_000_000
+        found = ((str(each.lastgroup), each) for each in _TOKEN.finditer(self.text))
+        self.tokens = [(kind, each[kind], each.start(kind)) for kind, each in found]
+        self.names, self.values, self.at, self.now = names, iter(values), 0, time.time_ns() // 1_000_000
         marks = sum(each[:2] == ("sign", "?") for each in self.tokens)
         if marks != len(values):
             self.fail(f"there are {marks} '?', and {len(values)} values were given", len(self.text))
@@ -154,8 +155,7 @@ class _Parser:
                 self.wanted("',' or the end")
 
     def either(self, depth: int = 0) -> Where:
-        both = partial(self.joined, "and", And, partial(self.single, depth))
-        return self.joined("or", Or, both)
+        return self.joined("or", Or, partial(self.joined, "and", And, partial(self.single, depth)))
 
     def joined(self, word: str, kind: type[And | Or], part: Callable[[], Where]) -> Where:
         parts = [part()]
@@ -195,13 +195,10 @@ class _Parser:
 
     def list(self, kind: str) -> tuple[Any, ...]:
         if self.peek[1] == "?":
-            given = next(self.values)
-            values = given if isinstance(given, list | tuple | set | frozenset) else (None,)
-            found = tuple(_fit(kind, each, self.now) for each in values)
-            if None in found:
-                self.wanted(f"a list, each {_EXPECTED[kind]}", f"{given!r:.80}")
+            listed = isinstance(given := next(self.values), list | tuple | set | frozenset)
+            found = tuple(_fit(kind, each, self.now) for each in given) if listed else (None,)
             self.at += 1
-            return found
+            return found if None not in found else self.wanted(f"a list, each {_EXPECTED[kind]}", f"{given!r:.80}")
         self.need("(")
         values = [self.value(kind)]
         while self.need(",", ")") == ",":

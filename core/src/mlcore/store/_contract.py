@@ -146,7 +146,7 @@ def _compare(value: Any, op: str, other: Any) -> bool:
         return any(_compare(value, "=", each) for each in other)
     if op in ("like", "ilike"):
         return isinstance(value, str) and _pattern(other, op == "ilike").fullmatch(value) is not None
-    alike = isinstance(value, str) == isinstance(other, str)
+    alike = isinstance(value, str) == isinstance(other, str) and isinstance(value, bool) == isinstance(other, bool)
     if op not in ("=", "!="):  # these are of everything, order is of text and numbers
         alike = alike and isinstance(value, str | int | float) and isinstance(other, str | int | float)
     return bool(_OPERATORS[op](value, other)) if alike else op == "!="

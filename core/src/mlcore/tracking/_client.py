@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlcore import config, journal
+from mlcore import config, journal, store
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
-from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Store, Term, Updated
+from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Store, Term, Updated, Where
 from mlcore.tracking import _active
 from mlcore.tracking._artifacts import Loading
-from mlcore.tracking._backend import Backend, held
+from mlcore.tracking._backend import Backend, held, status_of
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
 from mlcore.tracking._run import Run
-from mlcore.tracking._thing import Listing, Thing
+from mlcore.tracking._thing import ALL, Listing, Thing
+
+if TYPE_CHECKING:
+    from mlcore.query import Named
 
 _Uri = str | os.PathLike[str]
-_ID, _PARENT, _NAME = Term("", "id"), Term("", "parent"), Term("fields", "name")
+_ID, _PARENT, _NAME, _STATUS = Term("", "id"), Term("", "parent"), Term("fields", "name"), Term("fields", "status")
 
 
 class Experiment(Thing):
@@ -159,9 +164,8 @@ class Client(Loading):
         the columns to read. Raises `InvalidQuery`, or `NotFound` if there is no such experiment.
         """
         from mlcore import query
-        from mlcore.tracking._search import run_names
 
-        names = run_names(self._backend)
+        names = _run_names(self._backend)
         asked = query.where("" if filter is None else filter, names, params)
         where = [] if asked is None else [asked]
         order, chosen = query.order(order_by or (), names), None if select is None else query.terms(select, names)
@@ -246,3 +250,48 @@ def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> s
             backend.edit([event(id)], claim=f"experiment-name/{name}/{generation}")
             return id
     raise AssertionError("generations do not end")
+
+
+def _run_names(backend: Backend) -> dict[str, Named]:
+    """Return what names of runs stand for, with those for which the whole store has to be asked."""
+    from mlcore.query import RUN, Named
+
+    return {
+        **RUN,
+        "status": Named((_STATUS,), "text", partial(_status, backend)),
+        "experiment": Named((_PARENT,), "text", partial(_experiment, backend)),
+        "metrics.": Named((), "number", partial(_at_step, backend)),
+    }
+
+
+def _among(backend: Backend, kind: str, where: Where) -> tuple[Entity, ...]:
+    return backend.store().find(kind, store.Query(store.And((where, ALL)), select=(_STATUS,))).items
+
+
+def _fits(value: Any, op: str, other: Any) -> bool:
+    return store.holds(Compare(_STATUS, op, other), Entity("run", "", fields={"status": value}))
+
+
+def _status(backend: Backend, op: str, value: Any) -> Where:
+    """Decide now which runs are LOST, as no store keeps that."""
+    running = _among(backend, "run", Compare(_STATUS, "=", "RUNNING"))
+    lost = Compare(_ID, "in", tuple(each.id for each in running if status_of(each) == "LOST"))
+    kept = store.And((Compare(_STATUS, op, value), Not(lost)))
+    return Or((kept, lost)) if _fits("LOST", op, value) else kept
+
+
+def _experiment(backend: Backend, op: str, value: Any) -> Where:
+    found = _among(backend, "experiment", Compare(_NAME, op, value))
+    return Compare(_PARENT, "in", tuple(each.id for each in found))
+
+
+def _at_step(backend: Backend, key: str, step: int, op: str, value: Any) -> Where:
+    """Read the series of a metric: summaries do not know its value at a step."""
+    ids = [each.id for each in _among(backend, "run", Not(Compare(Term("metrics", key), "is null")))]
+    values = {}
+    for (id, _, _), columns in backend.store().series("run", ids, [key], context="").items():
+        end = bisect_right(columns["step"], step)
+        if end and columns["step"][end - 1] == step:
+            values[id] = columns["value"][end - 1]
+    there = Compare(_ID, "in", tuple(id for id, each in values.items() if op == "is null" or _fits(each, op, value)))
+    return Not(there) if op == "is null" else there
