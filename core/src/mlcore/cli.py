@@ -41,7 +41,7 @@ def program() -> None:
 
 def main() -> None:
     """Run the program; what mlcore raises, or the system refuses, becomes one line on stderr and exit code 1."""
-    gc.set_threshold(100_000)  # a command lives shortly and keeps most of what it makes
+    gc.set_threshold(1_000_000)  # a command lives shortly and keeps what it makes
     try:
         program(prog_name="mlcore")
     except (MlcoreError, OSError) as error:

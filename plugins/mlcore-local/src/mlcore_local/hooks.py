@@ -25,11 +25,11 @@ def mlcore_commands() -> Iterable[Provider]:
     """Provide the commands that look after a folder store, and after the files of runs."""
     return [
         Provider("artifacts", "mlcore_local.artifact_commands:artifacts", "List, get, put and verify files of runs."),
+        Provider("completion", "mlcore_local.setup_commands:completion", "Let a shell complete what you type."),
+        Provider("doctor", "mlcore_local.setup_commands:doctor", "Tell what is installed, and what is wrong."),
         Provider(
             "experiments", "mlcore_local.experiment_commands:experiments", "List, make, rename, delete experiments."
         ),
-        Provider("completion", "mlcore_local.setup_commands:completion", "Let a shell complete what you type."),
-        Provider("doctor", "mlcore_local.setup_commands:doctor", "Tell what is installed, and what is wrong."),
         Provider("fsck", "mlcore_local.commands:fsck", "Check every journal of a store, and repair it."),
         Provider("history", "mlcore_local.history_commands:history", "Show what the runs of an experiment changed."),
         Provider("init", "mlcore_local.commands:init", "Make a store."),

@@ -24,7 +24,7 @@ _SPACE = 1 << 30
 
 
 @attrs.frozen
-class Finding:
+class _Finding:
     """Tell one thing about the set-up; `mend` says what to do if it is wrong."""
 
     what: str
@@ -51,7 +51,7 @@ def doctor(uri: str | None, as_json: bool) -> None:
     sys.exit(1 if wrong else 0)
 
 
-def _lines(finding: Finding) -> Iterator[str]:
+def _lines(finding: _Finding) -> Iterator[str]:
     text = terminal.printable
     mark = terminal.styled("wrong", fg="red", bold=True) if finding.problem else terminal.styled("ok   ", fg="green")
     yield f"{mark}  {text(finding.what):<12}  {text(finding.value)}"
@@ -60,28 +60,28 @@ def _lines(finding: Finding) -> Iterator[str]:
         yield f"       -> {text(finding.mend)}"
 
 
-def _program() -> Iterator[Finding]:
-    yield Finding("mlcore", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+def _program() -> Iterator[_Finding]:
+    yield _Finding("mlcore", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
     here, program = Path(sys.executable).parent, shutil.which("mlcore")
     other = program is not None and Path(program).parent.resolve() != here.resolve()
-    yield Finding(
+    yield _Finding(
         "program", f"{sys.executable}",
         f"the `mlcore` on PATH is another one: {program}" if other else "",
         f"activate the environment of {here}, or run `python -m mlcore`" if other else "",
     )  # fmt: skip
 
 
-def _plugins() -> Iterator[Finding]:
+def _plugins() -> Iterator[_Finding]:
     for each in plugins.installed():
         kinds = {kind.replace("_", " "): [record.name for record in found] for kind, found in each.provides.items()}
         brings = "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
         mend = f"reinstall {each.distribution or each.name}, uninstall it, or set MLCORE_DISABLE_PLUGINS={each.name}"
-        yield Finding("plugin", f"{each.name}, {each}: {brings or 'nothing'}", each.error, mend if each.error else "")
+        yield _Finding("plugin", f"{each.name}, {each}: {brings or 'nothing'}", each.error, mend if each.error else "")
     for conflict in plugins.conflicts():
-        yield Finding("plugin", "conflict", conflict, "uninstall one of them, or name it in MLCORE_DISABLE_PLUGINS")
+        yield _Finding("plugin", "conflict", conflict, "uninstall one of them, or name it in MLCORE_DISABLE_PLUGINS")
 
 
-def _environment() -> Iterator[Finding]:
+def _environment() -> Iterator[_Finding]:
     known = [f"MLCORE_{name}" for name in _SETTINGS]
     for name, value in sorted(os.environ.items()):
         if name.startswith("MLCORE_"):
@@ -89,47 +89,47 @@ def _environment() -> Iterator[Finding]:
             hint = f"rename it to {near[0]}" if near else f"unset it; there are {', '.join(known)}"
             strange = name not in known
             problem, mend = ("mlcore knows no such variable", hint) if strange else ("", "")
-            yield Finding("environment", f"{name}={value}", problem, mend)
+            yield _Finding("environment", f"{name}={value}", problem, mend)
     experiment = config.experiment_setting()
-    yield Finding("experiment", f"{experiment.value}, {experiment.reason}")
+    yield _Finding("experiment", f"{experiment.value}, {experiment.reason}")
 
 
-def _store(uri: str | None) -> Iterator[Finding]:
+def _store(uri: str | None) -> Iterator[_Finding]:
     setting = config.store_setting(uri)
     told = f"{setting.value}, because: {setting.reason}"
     if setting.value == config.OFF:
-        yield Finding("store", f"{told}; nothing is stored")
+        yield _Finding("store", f"{told}; nothing is stored")
         return
     try:
         client = Client(uri)
         runs = client.list_runs("*", include_deleted=True)
     except StoreNotFound:
-        yield Finding("store", f"{told}; not there yet: the first run makes it")
+        yield _Finding("store", f"{told}; not there yet: the first run makes it")
         yield from _place(Path(setting.value))
         return
     except (MlcoreError, OSError) as error:
-        yield Finding("store", told, str(error), "name another store, install what it needs, or run `mlcore fsck`")
+        yield _Finding("store", told, str(error), "name another store, install what it needs, or run `mlcore fsck`")
         return
-    yield Finding("store", f"{told}; {len(runs)} runs in {len(client.list_experiments())} experiments")
+    yield _Finding("store", f"{told}; {len(runs)} runs in {len(client.list_experiments())} experiments")
     if "://" not in setting.value:
         yield from _place(Path(setting.value))
     for run in runs:
         if run.status == "LOST" and not run.deleted:
-            yield Finding(
+            yield _Finding(
                 "run", f"{run.id[-8:]} {run.name}", "it is lost: its process is gone, or was silent for five minutes",
                 f"resume it, or end it: mlcore runs end {run.id[-8:]} --status KILLED",
             )  # fmt: skip
 
 
-def _place(path: Path) -> Iterator[Finding]:
+def _place(path: Path) -> Iterator[_Finding]:
     there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
     if not os.access(there, os.W_OK | os.X_OK):
-        yield Finding(
+        yield _Finding(
             "folder", str(there), "you may not write here", "change its owner, or choose a store with MLCORE_STORE"
         )
     free = shutil.disk_usage(there).free
     low = free < _SPACE
-    yield Finding(
+    yield _Finding(
         "disk", f"{free / _SPACE:.1f} GiB free at {there}",
         "little is left, and what cannot be written is dropped" if low else "",
         "make room, or choose a store on another disk with MLCORE_STORE" if low else "",
