@@ -57,3 +57,19 @@ def test_no_name_gets_out_of_its_cell(tmp_path_factory: object, name: str, key: 
         assert all(text.isprintable() for text in shown.text)
         assert all(line.isprintable() for line in repr(each).split("\n"))
     client.close()
+
+
+def test_a_run_that_was_read_back_can_be_ended_and_one_that_was_left_goes_on(tmp_path: Path) -> None:
+    """Guards runs that outlive the process that started them."""
+    client = mlcore.Client(tmp_path / "store")
+    run = client.start_run()
+    run.log_metric("loss", 1)
+    run.leave()
+    assert mlcore.active_run() is None
+    assert client.get_run(run.id).status == "RUNNING"
+    run.leave()  # is no end
+    again = mlcore.Client(tmp_path / "store").get_run(run.id)
+    again.end("FAILED")
+    assert (again.status, client.get_run(run.id).status) == ("FAILED", "FAILED")
+    assert (again.folder / "sealed").exists()  # type: ignore[operator]
+    assert client.get_run(run.id).metrics == {"loss": 1.0}
