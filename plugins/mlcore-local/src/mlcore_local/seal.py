@@ -175,6 +175,9 @@ def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Col
             temporary.unlink()
 
 
+_END = 8_192  # bytes; what most runs have behind their columns
+
+
 @lru_cache(maxsize=64)
 def _decoded(line: str) -> Event:
     """Return the event in a line, of which every run brings its experiment's along."""
@@ -185,12 +188,15 @@ def open_sealed(folder: Path) -> Sealed | None:
     """Read a run's sealed file; None if there is none, or one that cannot be relied on."""
     path = folder / NAME
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(size - _TAIL.size)
-            length, checksum, magic = _TAIL.unpack(file.read(_TAIL.size))
-            file.seek(size - _TAIL.size - length)
-            text = file.read(length)
+            file.seek(max(0, size - _END))
+            end = file.read()  # in one go for most runs
+            length, checksum, magic = _TAIL.unpack(end[-_TAIL.size :])
+            if length + _TAIL.size > len(end) and magic == _MAGIC:
+                file.seek(size - _TAIL.size - length)
+                end = file.read()
+        text = end[len(end) - _TAIL.size - length : -_TAIL.size]
         if magic != _MAGIC or zlib.crc32(text) != checksum:
             return None
         about = from_json(text)
