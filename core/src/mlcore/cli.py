@@ -1,5 +1,6 @@
 """The ``mlcore`` program: a group, whose commands plugins provide."""
 
+import gc
 import sys
 
 import click
@@ -40,8 +41,10 @@ def program() -> None:
 
 def main() -> None:
     """Run the program; what mlcore raises, or the system refuses, becomes one line on stderr and exit code 1."""
+    gc.set_threshold(1_000_000)  # a command lives shortly and keeps what it makes
     try:
         program(prog_name="mlcore")
     except (MlcoreError, OSError) as error:
-        click.echo(f"mlcore: {error}", err=True)
+        text = "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(error))
+        click.echo(f"mlcore: {text}", err=True)
         sys.exit(1)

@@ -28,9 +28,8 @@ FIRST_PARTY = {
     | dict.fromkeys(("sqlite", "mysql", "mariadb", "postgresql", "postgres"), "sql"),
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
-    "commands": dict.fromkeys(
-        ("artifacts", "fsck", "init", "journal", "models", "plugins", "reindex", "trust", "where"), "local"
-    ),
+    "commands": dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
+    | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "trust", "where"), "local"),
 }
 
 

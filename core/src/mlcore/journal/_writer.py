@@ -335,8 +335,11 @@ def started(pid: int) -> str:
 
 
 def this_process() -> dict[str, Any]:
-    """Return what a journal records about its writer; `boot` and `pidns` tell what process ids count in, on Linux."""
-    pid, boot = os.getpid(), _read("/proc/sys/kernel/random/boot_id").strip()
+    """Return what a journal records about its writer; `boot` and `pidns` tell what process ids count in, on Linux.
+
+    The process is this one, or the one that it logs for, such as a script of a shell (``MLCORE_PROCESS``).
+    """
+    pid, boot = int(os.environ.get("MLCORE_PROCESS") or os.getpid()), _read("/proc/sys/kernel/random/boot_id").strip()
     about = {"host": platform.node(), "boot": boot, "pidns": 0, "pid": pid, "started": started(pid), "user": user()}
     with suppress(OSError):
         about["pidns"] = os.stat("/proc/self/ns/pid").st_ino

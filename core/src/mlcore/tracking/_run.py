@@ -98,11 +98,16 @@ class Run(Keeping):
         known.update(new)
 
     def end(self, status: str = "FINISHED") -> None:
-        """End the run: FINISHED, FAILED or KILLED. In a process that only joined it, stop logging to it."""
+        """End the run: FINISHED, FAILED or KILLED. In a process that only joined it, stop logging to it.
+
+        A run that was read back is ended, too, if it goes on or is lost, whichever process started it.
+        """
         if status not in ENDED:
             raise InvalidValue(f"a run ends as {', '.join(ENDED)}, not {status!r}")
-        if not self._live:
+        if not self._live and self.status in ENDED:
             return _log.warning("run %s has ended already", self.id)
+        if not self._live:
+            self._live = self._opener = True
         if self._opener:
             ended = store.Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)})
             self._write(*self._owed, ended)
@@ -113,6 +118,12 @@ class Run(Keeping):
         if self._opener:
             plugins.notify("mlcore_run_ended", run=self)
         return None
+
+    def leave(self) -> None:
+        """Stop logging to the run from here, and leave it open: others go on with it, and end it."""
+        if self._live:
+            self._opener = False
+            self.end()
 
     def _go(self, first: list[store.Event], rewind_to: int | None) -> None:
         """Begin to log: the first events, and steps that go on from what is known of the run or from an earlier one."""

@@ -50,7 +50,7 @@ class Viewed:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        view = {name: _cell(name, value, whole=True) for name, value in self._view().items()}
+        view = {_text(name): _cell(name, value, whole=True) for name, value in self._view().items()}
         width = max(map(len, view))
         return "\n".join([type(self).__name__, *(f"  {name:<{width}}  {text}" for name, text in view.items())])
 
@@ -78,7 +78,7 @@ class Listing(list[_V]):
     def __repr__(self) -> str:
         from shutil import get_terminal_size
 
-        names = list(self._columns())
+        names = [*map(_text, self._columns())]
         rows = [tuple(name.removeprefix("metrics.") for name in names), *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         room = get_terminal_size((100, 24)).columns
@@ -230,5 +230,5 @@ def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
     from html import escape
 
     lines = [("th", names), *(("td", row) for row in rows)]
-    cells = ("".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in lines if row)
+    cells = ("".join(f"<{tag}>{escape(_text(cell))}</{tag}>" for cell in row) for tag, row in lines if row)
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"

@@ -25,12 +25,19 @@ def mlcore_commands() -> Iterable[Provider]:
     """Provide the commands that look after a folder store, and after the files of runs."""
     return [
         Provider("artifacts", "mlcore_local.artifact_commands:artifacts", "List, get, put and verify files of runs."),
+        Provider("completion", "mlcore_local.setup_commands:completion", "Let a shell complete what you type."),
+        Provider("doctor", "mlcore_local.setup_commands:doctor", "Tell what is installed, and what is wrong."),
+        Provider(
+            "experiments", "mlcore_local.experiment_commands:experiments", "List, make, rename, delete experiments."
+        ),
         Provider("fsck", "mlcore_local.commands:fsck", "Check every journal of a store, and repair it."),
+        Provider("history", "mlcore_local.history_commands:history", "Show what the runs of an experiment changed."),
         Provider("init", "mlcore_local.commands:init", "Make a store."),
         Provider("journal", "mlcore_local.commands:journal", "Look into journals."),
         Provider("models", "mlcore_local.model_commands:models", "Look at models, predict with them, and check them."),
         Provider("plugins", "mlcore_local.plugin_commands:commands", "List what is installed and what it provides."),
         Provider("reindex", "mlcore_local.commands:reindex", "Make anew what speeds up reading."),
+        Provider("runs", "mlcore_local.run_commands:runs", "List, compare, change, log and watch runs."),
         Provider("trust", "mlcore_local.trust_commands:trust", "Decide what models may run when you load them."),
         Provider("where", "mlcore_local.commands:where", "Tell which store is used, and why."),
     ]

@@ -18,6 +18,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,18 @@ import attrs
 from mlcore.errors import JournalError, StoreError
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
-from mlcore.store import Columns, Fold, Record, RowsLogged, Summary, decode_event, encode_event, from_json, to_json
+from mlcore.store import (
+    Columns,
+    Event,
+    Fold,
+    Record,
+    RowsLogged,
+    Summary,
+    decode_event,
+    encode_event,
+    from_json,
+    to_json,
+)
 from mlcore_local.points import Points
 from mlcore_local.reader import Journal, read, unpacked
 from mlcore_local.rows import Rows, summary_of
@@ -163,16 +175,28 @@ def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Col
             temporary.unlink()
 
 
+_END = 8_192  # bytes; what most runs have behind their columns
+
+
+@lru_cache(maxsize=64)
+def _decoded(line: str) -> Event:
+    """Return the event in a line, of which every run brings its experiment's along."""
+    return decode_event(line.encode())
+
+
 def open_sealed(folder: Path) -> Sealed | None:
     """Read a run's sealed file; None if there is none, or one that cannot be relied on."""
     path = folder / NAME
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(size - _TAIL.size)
-            length, checksum, magic = _TAIL.unpack(file.read(_TAIL.size))
-            file.seek(size - _TAIL.size - length)
-            text = file.read(length)
+            file.seek(max(0, size - _END))
+            end = file.read()  # in one go for most runs
+            length, checksum, magic = _TAIL.unpack(end[-_TAIL.size :])
+            if length + _TAIL.size > len(end) and magic == _MAGIC:
+                file.seek(size - _TAIL.size - length)
+                end = file.read()
+        text = end[len(end) - _TAIL.size - length : -_TAIL.size]
         if magic != _MAGIC or zlib.crc32(text) != checksum:
             return None
         about = from_json(text)
@@ -181,7 +205,7 @@ def open_sealed(folder: Path) -> Sealed | None:
     except (OSError, ValueError, struct.error):
         return None
     records = [
-        (source, Record(number, stamp, tuple(decode_event(line.encode()) for line in lines)))
+        (source, Record(number, stamp, tuple(map(_decoded, lines))))
         for source, number, stamp, lines in about["records"]
     ]
     series = [SealedSeries(a, b, c, d, Summary(*e)) for a, b, c, d, e in about["series"]]

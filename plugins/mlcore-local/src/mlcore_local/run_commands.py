@@ -1,0 +1,439 @@
+"""``mlcore runs``: look at runs, change what is said of them, and log from shell scripts."""
+
+from __future__ import annotations
+
+import atexit
+import csv
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from mlcore import Client, Run
+from mlcore.errors import InvalidValue, RunStateError
+from mlcore_local import columns as c, terminal
+from mlcore_local.follow import Point, Points
+
+__all__ = ["runs"]
+
+_LAST_DIGITS = 8
+
+
+@click.group(no_args_is_help=True)
+def runs() -> None:
+    """List, compare, change, log and watch runs.
+
+    RUN is a run's id, the beginning or end of one, a name that only one run has, or @last, the run that started last.
+    """
+
+
+def _command(example: str, *, as_json: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
+    def make(function: Callable[..., Any]) -> click.Command:
+        if as_json:
+            function = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+        store = click.option("--store", "uri", help="A store other than the one `mlcore where` tells.")
+        name, epilog = example.split(maxsplit=1)[0], f"Example: mlcore runs {example}"
+        return runs.command(name, epilog=epilog)(store(function))
+
+    return make
+
+
+_one = click.argument("run")
+_many = click.argument("run", nargs=-1, required=True)
+
+
+@_command("list --filter 'metrics.accuracy.valid > 0.9' --sort 'duration desc' --columns name,accuracy.*")
+@click.option(
+    "--experiment", "-e", envvar="MLCORE_EXPERIMENT", default="*",
+    help="Only the runs of this one, by name or id; else that of MLCORE_EXPERIMENT, or all.",
+)  # fmt: skip
+@click.option("--filter", "-f", "query", metavar="QUERY", help="Only runs that fit, such as: params.lr < 0.1.")
+@click.option("--sort", "-s", multiple=True, metavar="NAME [desc]", help="Order by this; repeatable.")
+@click.option(
+    "--columns", "-c", multiple=True, metavar="NAMES", help="What to show, such as name,loss,params.*; repeatable."
+)
+@click.option("--limit", "-n", type=click.IntRange(min=0), help="At most so many runs.")
+@click.option("--deleted", is_flag=True, help="Deleted runs, too.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def list_runs(
+    *, experiment: str, query: str | None, sort: tuple[str, ...], columns: tuple[str, ...], limit: int | None,
+    deleted: bool, as_csv: bool, uri: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """List the runs that fit, the newest first."""
+    client = Client(uri)
+    found = client.search_runs(query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted)
+    homes = c.experiments_by_id(client)
+    _leave_to_the_system(found)
+    if as_json:
+        return terminal.show(terminal.as_json([c.described(run, homes) for run in found]))
+    rows = [c.values_of(run, homes) for run in found]
+    _leave_to_the_system(rows)
+    asked = [
+        name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
+    ]
+    if as_csv:
+        names = c.chosen(rows, asked) if asked else [*c.FIELDS, *sorted(c.keys(rows))]
+        return terminal.show(terminal.as_csv(names, ([row.get(name) for name in names] for row in rows)))
+    if not rows:
+        where = "" if experiment == "*" else f" in {terminal.printable(experiment)}"
+        return click.echo(f"there are no runs{where}{' that fit' if query else ''}", err=True)
+    return _table(rows, c.chosen(rows, asked)) if asked else _table(rows, *c.worth(rows))
+
+
+def _leave_to_the_system(read: object) -> None:
+    """Let what was read go with the process, as taking it apart at the end takes a seventh of the time."""
+    held = [read]
+    held.append(held)
+    atexit.register(gc.freeze)  # else the cycle is found, and taken apart
+
+
+def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], others: Iterable[str] = ()) -> None:
+    short = terminal.interactive()
+    cells = ([_cell(name, row.get(name), short=short) for name in names] for row in rows)
+    table = terminal.Table([_title(name, names) for name in names], cells)
+    terminal.show(table.lines())
+    if left_out := [*table.left_out, *map(terminal.printable, others)]:
+        terminal.remark(f"and {len(left_out)} more for --columns: {', '.join(left_out)}")
+
+
+def _title(name: str, names: Sequence[str]) -> str:
+    short = name.removeprefix("metrics.") if name.startswith("metrics.") else name
+    return {"start_time": "started", "end_time": "ended"}.get(short, short if short not in names else name)
+
+
+def _cell(name: str, value: Any, *, short: bool) -> Any:
+    if name == "id":
+        return value[-_LAST_DIGITS:] if short else value
+    if name in ("start_time", "end_time", "last_seen"):
+        return c.ago(value) if short and value is not None else c.moment(value)
+    return c.duration(value) if name == "duration" else value
+
+
+@_command("show @last")
+@_one
+def show(run: str, uri: str | None, as_json: bool) -> None:
+    """Show all of a run: what it was given, what it measured, and what it keeps."""
+    client = Client(uri)
+    found = c.find_run(client, run)
+    homes = c.experiments_by_id(client)
+    summaries = _summaries(client, found)
+    if as_json:
+        content = c.described(found, homes) | {
+            "summaries": summaries,
+            "models": [{"name": each.name, "flavor": each.flavor, "uri": each.uri} for each in found.models],
+            "files": [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in found.artifacts.list()],
+        }
+        return terminal.show(terminal.as_json(content))
+    return terminal.show(_page(found, c.values_of(found, homes), summaries))
+
+
+def _summaries(client: Client, run: Run) -> dict[str, dict[str, Any]]:
+    """Return the summary of each metric of a run."""
+    entity = client.store.get("run", [run.id])[0]
+    names = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
+    return {
+        key: {name: getattr(each, source) for name, source in names.items()}
+        for (key, context), each in (entity.metrics.items() if entity else ())
+        if not context
+    }
+
+
+def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    text = terminal.printable
+    lines = [f"{terminal.styled(text(run.name), bold=True)}  {terminal.status(text(run.status))}"]
+    about = {"id": run.id, "experiment": values["experiment"], "started": c.moment(run.start_time, seconds=True)}
+    about |= {"ended": c.moment(run.end_time, seconds=True), "duration": c.duration(values["duration"])}
+    if run.status in ("RUNNING", "LOST"):
+        about["last seen"] = c.ago(run.last_seen)
+    about |= {"inside": run.parent_run_id, "folder": run.folder, "deleted": True if run.deleted else None}
+    lines += _pairs({key: value for key, value in about.items() if value is not None}, "")
+    if run.note:
+        lines += _titled("note", [f"  {text(line)}" for line in run.note.splitlines()])
+    if summaries:
+        shown = ("last", "min", "max", "count", "step")
+        table = terminal.Table(
+            ["metrics", *shown], ([key, *(each[name] for name in shown)] for key, each in summaries.items())
+        )
+        lines += ["", *table.lines()]
+    for family in ("params", "tags"):
+        if found := getattr(run, family):
+            lines += _titled(family, _pairs(found))
+    if run.models:
+        lines += _titled("models", [f"  {text(each.uri)}  {text(each.flavor)}" for each in run.models])
+    if files := run.artifacts.list():
+        lines += _titled("files", [f"  {each.size:>13,}  {text(each.path)}" for each in files])
+    for conflict in run.conflicts:
+        lines.append(
+            f"conflict: {text(conflict.family)}.{text(conflict.name)} was {text(repr(conflict.value))} elsewhere"
+        )
+    return lines
+
+
+def _titled(title: str, lines: Iterable[str]) -> list[str]:
+    return ["", terminal.styled(title, bold=True), *lines]
+
+
+def _pairs(values: Mapping[str, Any], indent: str = "  ") -> list[str]:
+    shown = {terminal.printable(key): terminal.printable(value) for key, value in values.items()}
+    most = min(40, max(map(terminal.width, shown), default=0))
+    return [f"{indent}{key}{' ' * max(0, most - terminal.width(key))}  {value}" for key, value in shown.items()]
+
+
+@_command("compare @last 5b0540c9")
+@_many
+@click.option("--all", "everything", is_flag=True, help="Also in what they are alike.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | None, as_json: bool) -> None:
+    """Compare runs: a column each, in the rows what they differ in."""
+    client = Client(uri)
+    found = [c.find_run(client, each) for each in run]
+    if len(found) < 2:
+        raise click.UsageError("comparing takes two runs or more")
+    homes = c.experiments_by_id(client)
+    rows = [c.values_of(each, homes) for each in found]
+    names = ["name", "status", "experiment", "start_time", "duration", "parent_run_id", "note", *c.keys(rows)]
+    alike = {name for name in names if len({repr(row.get(name)) for row in rows}) == 1}
+    kept = [name for name in names if everything or name not in alike]
+    if as_json:
+        content = {name: [row.get(name) for row in rows] for name in kept}
+        return terminal.show(terminal.as_json({"runs": [each.id for each in found], "values": content}))
+    if as_csv:
+        lines = ([name, *(row.get(name) for row in rows)] for name in kept)
+        return terminal.show(terminal.as_csv(["", *(each.id for each in found)], lines))
+    short = terminal.interactive()
+    cells = [[name, *(_cell(name, row.get(name), short=short) for row in rows)] for name in kept]
+    heads = [_cell("id", each.id, short=short) for each in found]
+    table = terminal.Table(["", *heads], cells, most=_shares(kept, len(found)))
+    terminal.show(table.lines())
+    if alike and not everything:
+        terminal.remark(f"alike in {len(alike)} more: --all shows them")
+    if table.left_out:
+        terminal.remark(f"no room for {len(table.left_out)} more runs: --csv has all")
+    return None
+
+
+def _shares(names: Iterable[str], runs: int) -> list[int]:
+    """Return how wide the columns of a comparison may be: the names whole if they leave some room for the runs."""
+    whole = max(map(terminal.width, names), default=0)
+    limit = terminal.room() or 200
+    first = min(whole, max(limit // 3, limit - 14 * runs))
+    return [first, *[max(8, (limit - first) // runs - 2)] * runs]
+
+
+@_command("tag @last verdict=good --remove draft")
+@_one
+@click.argument("tags", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--remove", "gone", multiple=True, metavar="KEY", help="Remove a tag; can be repeated.")
+def tag(run: str, tags: tuple[str, ...], gone: tuple[str, ...], uri: str | None, as_json: bool) -> None:
+    """Set and remove tags of a run; values are text. Without any it prints the tags."""
+    client = Client(uri)
+    found = c.find_run(client, run)
+    given = dict(map(c.pair, tags))
+    for key in gone:
+        found.remove_tag(key)
+    if given:
+        found.set_tags(given)
+    _tell(client, [found], as_json, _pairs(found.tags, ""))
+
+
+@_command("note @last 'The loss still falls: *train longer*.'")
+@_one
+@click.argument("text", required=False)
+@click.option("--edit", is_flag=True, help="Write it in your editor.")
+def note(run: str, text: str | None, edit: bool, uri: str | None, as_json: bool) -> None:
+    """Set the note of a run, as Markdown; - reads it from standard input. Without a text it prints the note."""
+    client = Client(uri)
+    found = c.find_run(client, run)
+    if edit:
+        text = click.edit(found.note, extension=".md")
+    elif text == "-":
+        text = sys.stdin.read()
+    if text is not None:
+        found.set_note(text.rstrip("\n"))
+    _tell(client, [found], as_json, (terminal.printable(line) for line in found.note.splitlines()))
+
+
+@_command("delete 5b0540c9 7899486e")
+@_many
+def delete(run: tuple[str, ...], uri: str | None, as_json: bool) -> None:
+    """Hide runs until they are restored; nothing of them is lost."""
+    _hide(run, uri, as_json, Run.delete, "deleted")
+
+
+@_command("restore 5b0540c9")
+@_many
+def restore(run: tuple[str, ...], uri: str | None, as_json: bool) -> None:
+    """Show deleted runs again."""
+    _hide(run, uri, as_json, Run.restore, "restored")
+
+
+def _hide(given: Iterable[str], uri: str | None, as_json: bool, act: Callable[[Run], None], done: str) -> None:
+    client = Client(uri)
+    found = [c.find_run(client, each) for each in given]  # all of them, before the first is changed
+    for run in found:
+        act(run)
+    _tell(client, found, as_json, (f"{done} {run.id} {terminal.printable(run.name)}" for run in found))
+
+
+def _tell(client: Client, found: Sequence[Run], as_json: bool, lines: Iterable[str]) -> None:
+    """Print runs after they were changed, as JSON or in the given lines."""
+    if as_json:
+        homes = c.experiments_by_id(client)
+        content = [c.described(run, homes) for run in found]
+        lines = terminal.as_json(content if len(content) > 1 else content[0])
+    terminal.show(lines)
+
+
+@_command("start --experiment digits --name 'from the shell' --param lr=0.1")
+@click.option("--name", help="The name to show; by default one to remember.")
+@click.option("--experiment", "-e", help="By default MLCORE_EXPERIMENT, or Default.")
+@click.option(
+    "--param", "-p", "params", multiple=True, metavar="KEY=VALUE", help="A parameter, its value as JSON or text."
+)
+@click.option("--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", help="A tag, its value as text.")
+@click.option("--inside", metavar="RUN", help="The run that this one is a part of.")
+@click.option("--key", help="Go on with the run of this key, if there is one.")
+@click.option(
+    "--process", type=click.IntRange(min=1), metavar="PID",
+    help="Whose run it is: LOST if this process ends before it. By default whoever calls mlcore; 1 is the machine.",
+)  # fmt: skip
+def start(
+    *, name: str | None, experiment: str | None, params: tuple[str, ...], tags: tuple[str, ...], inside: str | None,
+    key: str | None, process: int | None, uri: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Start a run and print its id; it goes on until `mlcore runs end`, or is lost when its process ends."""
+    client = Client(uri)
+    parent = None if inside is None else c.find_run(client, inside)
+    given, said = dict(map(_param, params)), dict(map(c.pair, tags))
+    with _for_process(process or os.getppid()):
+        run = client.start_run(name=name, experiment=experiment, tags=said, parent=parent, key=key)
+        run.log_params(given)
+        run.leave()
+    _tell(client, [run], as_json, [run.id])
+
+
+@contextmanager
+def _for_process(pid: int) -> Iterator[None]:
+    before = os.environ.get("MLCORE_PROCESS")
+    os.environ["MLCORE_PROCESS"] = str(pid)
+    yield
+    os.environ.pop("MLCORE_PROCESS") if before is None else os.environ.update(MLCORE_PROCESS=before)
+
+
+@_command("log @last loss=0.3 acc=0.9 --step 4")
+@_one
+@click.argument("metrics", nargs=-1, metavar="[KEY=NUMBER]...")
+@click.option("--step", "-s", type=int, help="By default the one after the last of each metric.")
+@click.option(
+    "--param", "-p", "params", multiple=True, metavar="KEY=VALUE", help="A parameter, its value as JSON or text."
+)
+def log(
+    run: str, metrics: tuple[str, ...], step: int | None, params: tuple[str, ...], uri: str | None, as_json: bool
+) -> None:
+    """Log metrics and parameters to a run that has not ended; prints nothing."""
+    if not metrics and not params:
+        raise click.UsageError("nothing to log: give KEY=NUMBER or --param KEY=VALUE")
+    client = Client(uri)
+    found = c.find_run(client, run)
+    numbers, given = dict(map(_number, metrics)), dict(map(_param, params))
+    last = (
+        {}
+        if step is not None or not numbers
+        else {key: each["step"] for key, each in _summaries(client, found).items()}
+    )
+    together: dict[int, dict[str, float]] = {}
+    for key, value in numbers.items():
+        together.setdefault(last.get(key, -1) + 1 if step is None else step, {})[key] = value
+    found.log_params(given)
+    for at, values in sorted(together.items()):
+        found.log_metrics(values, step=at)
+    if as_json:
+        found.refresh()
+        _tell(client, [found], as_json, ())
+
+
+@_command("end @last --status FAILED")
+@_many
+@click.option(
+    "--status", default="FINISHED", show_default=True, help="How.",
+    type=click.Choice(["FINISHED", "FAILED", "KILLED"], case_sensitive=False),
+)  # fmt: skip
+def end(run: tuple[str, ...], status: str, uri: str | None, as_json: bool) -> None:
+    """End runs that go on or are lost, whichever process started them."""
+    client = Client(uri)
+    found = [c.find_run(client, each) for each in run]
+    for each in found:
+        if each.status not in ("RUNNING", "LOST"):
+            raise RunStateError(f"run {terminal.printable(each.name)} ({each.id}) has ended already, as {each.status}")
+    for each in found:
+        each.end(status)
+    _tell(client, found, as_json, (f"{each.status} {each.id} {terminal.printable(each.name)}" for each in found))
+
+
+@_command("watch @last --interval 5")
+@_one
+@click.option(
+    "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between looks."
+)
+@click.option("--metric", "-m", "only", multiple=True, metavar="KEY", help="Only this metric; can be repeated.")
+@click.option(
+    "--tail", "-n", type=click.IntRange(min=0), default=10, show_default=True, help="Steps of before to show."
+)
+def watch(run: str, interval: float, only: tuple[str, ...], tail: int, uri: str | None, as_json: bool) -> None:
+    """Print the points of a run as they come, until it ends or Ctrl-C; --json prints a line for each point."""
+    client = Client(uri)
+    found = c.find_run(client, run)
+    about = f"{terminal.printable(found.name)} ({found.id[-_LAST_DIGITS:]})"
+    click.echo(f"watching {about}, {found.status}; Ctrl-C ends", err=True)
+    points = Points(client, found, only)
+    try:
+        fresh = points.fresh()
+        steps = sorted({point.step for point in fresh})
+        first = steps[-tail] if 0 < tail <= len(steps) else None
+        _print_points([each for each in fresh if tail and (first is None or each.step >= first)], as_json)
+        going = found.status == "RUNNING"
+        while going:
+            time.sleep(interval)
+            found.refresh()
+            going = found.status == "RUNNING"  # before its points, so that the last ones are seen
+            _print_points(points.fresh(), as_json)
+        click.echo(f"{about} is {found.status}, after {c.duration(c.lasted(found))}", err=True)
+    except KeyboardInterrupt:
+        click.echo(err=True)
+
+
+def _print_points(points: Sequence[Point], as_json: bool) -> None:
+    if as_json:
+        for each in points:
+            click.echo(
+                json.dumps({"key": each.key, "step": each.step, "time": each.time, "value": terminal.plain(each.value)})
+            )
+        return
+    steps: dict[int, dict[str, Point]] = {}
+    for each in points:
+        steps.setdefault(each.step, {})[each.key] = each
+    for step, found in sorted(steps.items()):
+        told = "  ".join(f"{terminal.printable(each.key)}={each.value:.6g}" for each in found.values())
+        click.echo(f"{c.clock(max(each.time for each in found.values()))}  step {step}  {told}")
+
+
+def _param(text: str) -> tuple[str, Any]:
+    key, value = c.pair(text)
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _number(text: str) -> tuple[str, float]:
+    key, value = c.pair(text)
+    try:
+        return key, float(value)
+    except ValueError:
+        raise InvalidValue(f"metric {key!r}: {value!r} is no number") from None

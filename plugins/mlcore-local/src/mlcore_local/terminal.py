@@ -1,0 +1,191 @@
+"""Print to the terminal, or into a pipe, so that nothing that somebody named can break a line, a table or the terminal.
+
+What is not printable is shown as Python escapes it: control characters, line ends, the controls of terminals and of
+the direction of writing. Columns are measured in cells, of which wide characters take two (Unicode's UAX #11).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+__all__ = ["Table", "as_csv", "as_json", "cut", "interactive", "plain", "printable", "remark", "room", "show", "status"]
+__all__ += ["styled", "width"]
+
+_MARKS = 3  # on one letter, at most, so that they do not climb into other lines
+_COLOURS = {"FINISHED": "green", "RUNNING": "cyan", "FAILED": "red", "KILLED": "magenta", "LOST": "yellow"}
+
+
+def printable(value: Any) -> str:
+    """Return a value as text of one line, with escapes for what would not show as itself."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    shown, marks = list[str](), _MARKS  # a mark needs a letter before it
+    for char in text:
+        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
+        shown.append(char if char.isprintable() and marks <= _MARKS else char.encode("unicode_escape").decode())
+    return "".join(shown)
+
+
+def width(text: str) -> int:
+    """Return how many cells of a terminal a printable text takes."""
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def _cells(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf") or "\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7ff":
+        return 0  # combines with the letter before it, as the vowels of Hangul do
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def cut(text: str, most: int) -> str:
+    """Return a printable text, with … for what has no room."""
+    if width(text) <= most:
+        return text
+    end, used = 0, 1
+    while (used := used + _cells(text[end])) <= most:
+        end += 1
+    return f"{text[:end]}…"
+
+
+def interactive() -> bool:
+    """Tell whether somebody looks at standard output."""
+    return sys.stdout.isatty()
+
+
+def room() -> int | None:
+    """Return the width of the terminal, None where there is none and lines stay whole."""
+    return shutil.get_terminal_size((80, 24)).columns if interactive() else None
+
+
+def styled(text: str, **style: Any) -> str:
+    """Return text in colour, on a terminal that has some and whose user wants it."""
+    coloured = interactive() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return click.style(text, **style) if coloured and text else text
+
+
+def status(text: str, padded: str | None = None) -> str:
+    """Return a run's status in its colour."""
+    return styled(padded or text, fg=_COLOURS.get(text))
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines: on a terminal that they do not fit, in the user's pager."""
+    shown = [_encodable(line) for line in lines]
+    if interactive() and sys.stdin.isatty() and len(shown) >= shutil.get_terminal_size((80, 24)).lines:
+        os.environ.setdefault("LESS", "FRX")  # as git does: leaves at once if it fits, knows colours, leaves it there
+        click.echo_via_pager("".join(f"{line}\n" for line in shown))
+    elif shown:
+        click.echo("\n".join(shown))
+
+
+def remark(text: str) -> None:
+    """Tell a person at the terminal something about what was printed, on standard error and in one line."""
+    if interactive():
+        click.echo(styled(cut(text, room() or 80), dim=True), err=True)
+
+
+def _encodable(text: str) -> str:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it; what JSON's numbers lack are the strings NaN, Infinity and -Infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def as_json(content: Any) -> list[str]:
+    """Return JSON in ASCII: of a list a line for each element, else indented."""
+    if isinstance(content, list):
+        lines = [json.dumps(plain(each)) for each in content]
+        return ["[", *(f"{line}," for line in lines[:-1]), *lines[-1:], "]"] if lines else ["[]"]
+    return json.dumps(plain(content), indent=2).split("\n")
+
+
+def as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Return lines of CSV (RFC 4180), the names first; floats are whole, what is missing is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(printable, names))
+    for row in rows:
+        writer.writerow(
+            "" if each is None else printable(repr(each) if isinstance(each, float) else each) for each in row
+        )
+    return text.getvalue().removesuffix("\n").split("\n")
+
+
+class Table:
+    """Rows under names: whole in a pipe, as wide as the terminal on one.
+
+    Columns that have no room are left out, from the right, and named in `left_out`. Text of more than `most` cells
+    is cut, `most` being one for all columns, or one each. Numbers stand to the right.
+    """
+
+    def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], *, most: int | Sequence[int] = 40) -> None:
+        found, limit = list(rows), room()
+        self._numbers = [_numeric([row[at] for row in found]) for at in range(len(names))]
+        cells = [
+            [printable(name) for name in names],
+            *(["" if it is None else printable(it) for it in row] for row in found),
+        ]
+        if limit is not None:
+            widest = [most] * len(names) if isinstance(most, int) else most
+            cells = [[cut(cell, min(each, limit)) for cell, each in zip(row, widest, strict=True)] for row in cells]
+        self._widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+        self._fit = _fitting(self._widths, limit)
+        self.left_out = [printable(name) for name in names[self._fit :]]
+        self._names, *self._rows = cells
+        self._plain = limit is None
+        self._status = next((at for at, name in enumerate(names) if name == "status"), -1)
+
+    def lines(self) -> list[str]:
+        """Return the lines, the names first."""
+        return [styled(self._line(self._names), bold=True), *(self._line(row, body=True) for row in self._rows)]
+
+    def _line(self, row: Sequence[str], *, body: bool = False) -> str:
+        shown = list[str]()
+        for at, cell in enumerate(row[: self._fit]):
+            space = " " * (self._widths[at] - width(cell))
+            padded = space + cell if self._numbers[at] else (cell if self._plain else _isolated(cell)) + space
+            shown.append(status(cell, padded) if body and at == self._status and not self._plain else padded)
+        return "  ".join(shown).rstrip()
+
+
+def _fitting(widths: Sequence[int], limit: int | None) -> int:
+    if limit is None:
+        return len(widths)
+    used = -2
+    for at, each in enumerate(widths):
+        used += each + 2
+        if used > limit:
+            return max(at, 1)
+    return len(widths)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    known = [each for each in values if each is not None]
+    return bool(known) and all(isinstance(each, int | float) and not isinstance(each, bool) for each in known)
+
+
+def _isolated(cell: str) -> str:
+    """Return a cell that cannot turn the direction of what stands beside it, on a terminal that writes both ways."""
+    turned = not cell.isascii() and any(unicodedata.bidirectional(char) in ("R", "AL") for char in cell)
+    return f"{cell}\u200e" if turned else cell

@@ -1,0 +1,156 @@
+"""What commands print: whatever somebody named, a line stays a line, a table a table, and JSON is JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mlcore_local import terminal
+
+HOSTILE = [
+    "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "a\nb", "a\rb", "a\tb", "\x00", "\x9b2J", "\u202eabc", "\u2066x\u2069",
+    "<script>alert(1)</script>", "x" * 250, "深層学習" * 20, "e\u0301" * 10, "\u0301lone", "Z" + "\u0335" * 60,
+    "שלום", "مرحبا", "\u2028", "\ud800", "👩\u200d🔬", "한글", "ㅤ", "a|b", '"quoted", and', "=1+1", "",
+]  # fmt: skip
+TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(codec=None), max_size=60))
+CELLS = st.one_of(TEXTS, st.none(), st.integers(), st.floats(), st.booleans())
+ROWS = st.integers(1, 5).flatmap(lambda size: st.lists(st.lists(CELLS, min_size=size, max_size=size), max_size=6))
+
+
+def on_a_terminal(patch: pytest.MonkeyPatch, columns: int) -> None:
+    """Let standard output be a terminal of so many columns."""
+    patch.setattr(terminal, "interactive", lambda: True)
+    patch.setattr(terminal, "room", lambda: columns)
+
+
+def bare(line: str) -> str:
+    """Return a line without the colours and marks of direction that the printer itself puts in."""
+    return re.sub(r"\x1b\[\d+m|\u200e", "", line)
+
+
+@given(TEXTS)
+def test_what_is_shown_is_printable_and_of_one_line(text: str) -> None:
+    """Guards the terminal from commands, and lines from ends, that a name brings along."""
+    shown = terminal.printable(text)
+    assert shown.isprintable()
+    assert len(shown.splitlines()) <= 1
+    assert terminal.printable(shown) == shown
+    if text.isascii() and text.isprintable():
+        assert shown == text
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("abc", 3),
+        ("深層", 4),
+        ("e\u0301", 1),
+        ("한글", 4),
+        ("\u1112\u1161\u11ab", 2),
+        ("שלום", 4),
+        ("\uff57", 2),
+        ("", 0),
+    ],
+)
+def test_text_is_as_wide_as_a_terminal_draws_it(text: str, cells: int) -> None:
+    """Guards the columns of whoever does not write in ASCII."""
+    assert terminal.width(text) == cells
+
+
+@given(TEXTS, st.integers(1, 50))
+def test_what_is_cut_fits(text: str, most: int) -> None:
+    """Guards that nothing runs over its column, wide characters included."""
+    shown = terminal.printable(text)
+    left = terminal.cut(shown, most)
+    assert terminal.width(left) <= most
+    assert left == shown if terminal.width(shown) <= most else left.endswith("…")
+
+
+@settings(deadline=None)
+@given(ROWS, st.sampled_from([20, 80, 200]))
+def test_a_table_fits_the_terminal_and_its_columns_line_up(rows: list[list[Any]], columns: int) -> None:
+    """Guards tables from every name there can be: a line a row, none too long, cells under their heading."""
+    names = [f"c{at}" for at in range(len(rows[0]) if rows else 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        on_a_terminal(patch, columns)
+        table = terminal.Table(names, rows)
+        lines = table.lines()
+    assert len(lines) == len(rows) + 1
+    shown = [*map(bare, lines)]
+    assert all(line.isprintable() for line in shown)
+    assert max(map(terminal.width, shown)) <= columns
+    assert all(terminal.width(line) <= terminal.width(shown[0]) or len(table.left_out) < len(names) for line in shown)
+
+
+@given(ROWS)
+def test_in_a_pipe_every_cell_is_whole(rows: list[list[Any]]) -> None:
+    """Guards programs that read what is printed: no colour, nothing cut, a line a row."""
+    names = [f"c{at}" for at in range(len(rows[0]) if rows else 1)]
+    lines = terminal.Table(names, rows).lines()
+    assert len(lines) == len(rows) + 1
+    for row, line in zip(rows, lines[1:], strict=True):
+        assert "\x1b" not in line
+        assert all(terminal.printable(each).strip() in line for each in row if each is not None)
+
+
+@given(st.recursive(CELLS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner)))
+def test_json_is_json_in_plain_ascii(content: Any) -> None:
+    """Guards what programs read: one that takes JSON as RFC 8259 has it, in any encoding, gets all of it."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    text = "\n".join(terminal.as_json(content))
+    assert text.isascii()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
+    assert json.loads(text, parse_constant=refuse) == json.loads(json.dumps(terminal.plain(content)))
+
+
+def test_numbers_that_json_lacks_are_words() -> None:
+    """Guards a diverged loss: it is told, in the words of JavaScript."""
+    assert terminal.plain([math.nan, math.inf, -math.inf, 0.5]) == ["NaN", "Infinity", "-Infinity", 0.5]
+
+
+@given(ROWS)
+def test_csv_has_a_line_for_each_row_and_floats_to_the_last_digit(rows: list[list[Any]]) -> None:
+    """Guards what is read by spreadsheets and pandas."""
+    names = [f"c{at}" for at in range(len(rows[0]) if rows else 1)]
+    lines = terminal.as_csv(names, rows)
+    assert len(lines) == len(rows) + 1
+    for row, read in zip(rows, [*csv.reader(lines)][1:], strict=True):
+        for value, cell in zip(row, read or [""], strict=True):
+            if isinstance(value, float):
+                assert float(cell) == value or math.isnan(value)
+            else:
+                assert cell == ("" if value is None else terminal.printable(value))
+
+
+def test_letters_that_run_to_the_left_do_not_turn_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards numbers beside a Hebrew or Arabic name on terminals that know both directions."""
+    on_a_terminal(monkeypatch, 80)
+    assert "שלום\u200e" in terminal.Table(["name", "loss"], [["שלום", 0.5]]).lines()[1]
+
+
+def test_what_the_encoding_lacks_is_escaped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards terminals and cron jobs whose encoding is ASCII."""
+
+    class Ascii:
+        encoding = "ascii"
+
+        def isatty(self) -> bool:
+            return False
+
+    written: list[str] = []
+    monkeypatch.setattr(terminal.click, "echo", written.append)
+    monkeypatch.setattr(sys, "stdout", Ascii())
+    terminal.show(["深 é …"])
+    assert written == ["\\u6df1 \\xe9 \\u2026"]
