@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import csv
-import gc
 import json
 import os
 import sys
@@ -69,11 +67,9 @@ def list_runs(
     client = Client(uri)
     found = client.search_runs(query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted)
     homes = c.experiments_by_id(client)
-    _leave_to_the_system(found)
     if as_json:
         return terminal.show(terminal.as_json([c.described(run, homes) for run in found]))
     rows = [c.values_of(run, homes) for run in found]
-    _leave_to_the_system(rows)
     asked = [
         name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
     ]
@@ -84,13 +80,6 @@ def list_runs(
         where = "" if experiment == "*" else f" in {terminal.printable(experiment)}"
         return click.echo(f"there are no runs{where}{' that fit' if query else ''}", err=True)
     return _table(rows, c.chosen(rows, asked)) if asked else _table(rows, *c.worth(rows))
-
-
-def _leave_to_the_system(read: object) -> None:
-    """Let what was read go with the process, as taking it apart at the end takes a seventh of the time."""
-    held = [read]
-    held.append(held)
-    atexit.register(gc.freeze)  # else the cycle is found, and taken apart
 
 
 def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], others: Iterable[str] = ()) -> None:
