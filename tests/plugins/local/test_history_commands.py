@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,21 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[mlcore.Run]:
         monkeypatch.delenv(name, raising=False)
     client = mlcore.Client()
     client.set_experiment("lines")
-    with client.start_run(name="first") as first:
+
+    def start(name: str, **settings: bool) -> mlcore.Run:
+        time.sleep(0.002)  # what starts within one millisecond comes in any order
+        return client.start_run(name=name, **settings)
+
+    with start("first") as first:
         first.log_params({"rate": 0.1, "depth": 3})
         first.log_metrics({"loss": 1.0})
-    with client.start_run(name="second") as second:
+    with start("second") as second:
         second.log_params({"rate": 0.2, "model": "cnn"})
         second.log_metrics({"loss": 0.75})
-        with client.start_run(name="inside", nested=True) as inside:
+        with start("inside", nested=True) as inside:
             inside.log_params({"rate": 7})
     second.set_note("Better:\n*keep* the rate.")
-    with client.start_run(name="third") as third:
+    with start("third") as third:
         third.log_params({"rate": 0.2, "model": "cnn"})
         third.log_metrics({"loss": float("nan")})
     return [first, second, inside, third]
