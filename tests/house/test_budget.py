@@ -11,7 +11,7 @@ from house.tree import CORE, PLUGINS
 
 # docs/decisions/0012-what-core-may-weigh.md
 CORE_LIMIT = 4_140
-SPINE_LIMIT = 2_360
+SPINE_LIMIT = 2_370
 FILE_LIMIT = 500
 FUNCTION_LIMIT = 50
 

@@ -3,6 +3,7 @@
 Everything is imported when it is first used: ``import mlcore`` costs next to nothing.
 """
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,13 @@ def __getattr__(name: str) -> Any:
         return import_module(f"mlcore.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mlcore' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    collecting = gc.isenabled()
+    gc.disable()  # what an import makes stays: to look for garbage amid it takes a twentieth of a first run
+    try:
+        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    finally:
+        if collecting:
+            gc.enable()
     return value
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from mlcore.errors import Malformed, PositionLost
-from mlcore.store._events import Batch, Event, RowsLogged, from_json, to_json
+from mlcore.store._events import Batch, Event, RowsLogged, Shown, from_json, to_json
 from mlcore.store._fold import Columns, Entity, Fold
 
 __all__ = ["START", "And", "Capabilities", "Compare", "Not", "Or", "Page", "Query", "SeriesKey", "SimpleStore", "Sort"]
@@ -22,8 +22,8 @@ FUNCTIONS = {"last": "value", "min": "min", "max": "max", "count": "count", "ste
 _OPERATORS = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
-@attrs.frozen
-class Term:
+@attrs.frozen(repr=False)
+class Term(Shown):
     """Name a value of an entity.
 
     `family` is ``""`` for the entity's own ``id``, ``parent``, ``created`` and ``changed``; ``"fields"``,
@@ -38,8 +38,8 @@ class Term:
     context: str = ""
 
 
-@attrs.frozen
-class Compare:
+@attrs.frozen(repr=False)
+class Compare(Shown):
     """Hold where `term` compares to `value`; what is missing holds only for ``is null``.
 
     `op` is ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``like``, ``ilike``, ``in`` or ``is null``, or one of the words
@@ -52,22 +52,22 @@ class Compare:
     value: Any = None
 
 
-@attrs.frozen
-class And:
+@attrs.frozen(repr=False)
+class And(Shown):
     """Hold where all parts hold."""
 
     parts: tuple["Where", ...]
 
 
-@attrs.frozen
-class Or:
+@attrs.frozen(repr=False)
+class Or(Shown):
     """Hold where any part holds."""
 
     parts: tuple["Where", ...]
 
 
-@attrs.frozen
-class Not:
+@attrs.frozen(repr=False)
+class Not(Shown):
     """Hold where the part does not, missing values included."""
 
     part: "Where"
@@ -76,16 +76,16 @@ class Not:
 Where = Compare | And | Or | Not
 
 
-@attrs.frozen
-class Sort:
+@attrs.frozen(repr=False)
+class Sort(Shown):
     """Order by a term; what is missing comes last in either direction, NaN just before it."""
 
     term: Term
     descending: bool = False
 
 
-@attrs.frozen
-class Query:
+@attrs.frozen(repr=False)
+class Query(Shown):
     """Ask for entities: which (`where`), in what order, how many from where on, and what of each.
 
     Ties are ordered by start time, newest first, then by id. Deleted entities (field ``deleted``) are left
@@ -101,8 +101,8 @@ class Query:
     count: bool = False
 
 
-@attrs.frozen
-class Page:
+@attrs.frozen(repr=False)
+class Page(Shown):
     """Hold one page of entities, the token of the next (None at the end), and the count if asked for."""
 
     items: tuple[Entity, ...]
@@ -226,8 +226,8 @@ def _selected(entity: Entity, select: tuple[Term, ...] | None) -> Entity:
     return attrs.evolve(entity, fields=fields, attributes=attributes, metrics=metrics)
 
 
-@attrs.frozen
-class Capabilities:
+@attrs.frozen(repr=False)
+class Capabilities(Shown):
     """Declare what a store can do; what it cannot, core replaces or refuses by name.
 
     `history`: `events` yields every batch, not only what is current. `claims`: batches with a claim are taken
@@ -244,8 +244,8 @@ class Capabilities:
     shared_positions: bool = False
 
 
-@attrs.frozen
-class Stored:
+@attrs.frozen(repr=False)
+class Stored(Shown):
     """Hold a batch as a store has it. `received_at` (ms since 1970) and `actor` are the store's word."""
 
     position: str

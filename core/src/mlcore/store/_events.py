@@ -39,8 +39,18 @@ def _columns(columns: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]
     return {name: column(values) for name, values in columns.items()}
 
 
-@attrs.frozen
-class Event:
+class Shown:
+    """Show the fields of an attrs class: one method for all costs a start less than one made for each."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        fields = attrs.fields(type(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{each.name}={getattr(self, each.name)!r}' for each in fields)})"
+
+
+@attrs.frozen(repr=False)
+class Event(Shown):
     """Stand above all events; `kind` and `id` name the entity that changed."""
 
     kind: str
@@ -48,7 +58,7 @@ class Event:
     raw: bytes | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Created(Event):
     """Make an entity. Its fields are first values: any `Updated` wins over them, and the earliest do."""
 
@@ -56,14 +66,14 @@ class Created(Event):
     fields: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Updated(Event):
     """Set fields; the last one wins."""
 
     fields: Mapping[str, Any]
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class AttributesSet(Event):
     """Set values of a family such as params or tags; with `once`, the first wins and others conflict."""
 
@@ -72,7 +82,7 @@ class AttributesSet(Event):
     once: bool = False
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class AttributesRemoved(Event):
     """Remove values of a family by name."""
 
@@ -80,7 +90,7 @@ class AttributesRemoved(Event):
     names: Sequence[str]
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class RowsLogged(Event):
     """Log rows under a key and a context, as columns of one length.
 
@@ -96,19 +106,19 @@ class RowsLogged(Event):
         return len(next(iter(self.columns.values()), ()))
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Rewound(Event):
     """Forget the rows with a step above `step` that were logged before this event."""
 
     step: int
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Erased(Event):
     """Remove the entity for good; nothing brings it back."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Unknown(Event):
     """Carry an event of a later version, untouched."""
 
@@ -244,8 +254,8 @@ _PLAIN = json.JSONDecoder(parse_constant=_refuse)
 _ESCAPED = json.JSONDecoder(parse_constant=_refuse, object_hook=_unescape)
 
 
-@attrs.frozen
-class Record:
+@attrs.frozen(repr=False)
+class Record(Shown):
     """Hold the events of one call: `number` counts from 1 in its source, `stamp` is the writer's clock.
 
     The stamp is a hybrid logical clock in ns since 1970: the wall clock, or one more than the last stamp
@@ -257,8 +267,8 @@ class Record:
     events: tuple[Event, ...]
 
 
-@attrs.frozen
-class Batch:
+@attrs.frozen(repr=False)
+class Batch(Shown):
     """Hold a contiguous range of records of one `source`, on their way to or in a store.
 
     `source` is 32 hex digits, new for every journal; `home` the id of the run it belongs to, or ``""`` for
