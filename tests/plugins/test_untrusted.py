@@ -450,6 +450,7 @@ def test_files_of_a_run_are_only_files(place: Path) -> None:
 def ours(place: Path) -> Path:
     """Save a model with code, and forget that it was saved here."""
     (place / "helper.py").write_text("def predict(data): return data\n")
+    sys.modules.pop("helper", None)  # a model's own, which stays for imports within its functions
     sys.path.insert(0, str(place))
     try:
         import helper  # type: ignore[import-not-found]
