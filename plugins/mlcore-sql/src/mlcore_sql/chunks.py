@@ -13,6 +13,7 @@ import operator
 import struct
 import sys
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -24,10 +25,10 @@ from mlcore.store import METRIC, from_json, to_json
 __all__ = ["JSON", "POINTS", "Chunk", "Logged", "pack", "rising"]
 
 POINTS, JSON = b"P", b"J"
+_POINT_BYTES = 24
 _COUNTS = struct.Struct("<II")
 _EVEN = struct.Struct("<qq")
 _EVENT_COLUMNS = ("numbers", "indexes", "stamps", "sizes")
-_SWAP = sys.byteorder == "big"
 _LIMIT = 1 << 63
 
 
@@ -48,6 +49,11 @@ class Logged:
         """Whether these are rows, and nothing but the columns of a metric, of the right types."""
         codes = {name: getattr(values, "typecode", "") for name, values in self.columns.items()}
         return codes == dict(zip(METRIC, "qqd", strict=True)) and len(self) > 0
+
+    @property
+    def weight(self) -> int:
+        """How many points take as much room."""
+        return len(self) if self.is_points else len(to_json(_plain(self.columns))) // _POINT_BYTES + 1
 
 
 def pack(events: Sequence[Logged]) -> bytes:
@@ -81,10 +87,10 @@ class Chunk:
         first, stride = _EVEN.unpack_from(self._data, place + 1)
         return array("q", range(first, first + stride * size, stride) if stride else [first]) * (1 if stride else size)
 
-    def even(self, name: str) -> bool:
-        """Tell whether a column rises evenly, by what it is packed as."""
-        place, _ = self._place(name)
-        return self._data[place] == ord("+") and _EVEN.unpack_from(self._data, place + 1)[1] > 0
+    def first_step(self) -> int:
+        """Return the step of the first row of a chunk of points."""
+        place, _ = self._place("step")
+        return int.from_bytes(self._data[place + 1 : place + 9], "little", signed=True)
 
     def _place(self, name: str) -> tuple[int, int]:
         if not self._places:
@@ -95,18 +101,22 @@ class Chunk:
                 at += 1 + (8 * size if self._data[at] == ord("=") else _EVEN.size)
         return self._places[name], self._events if name in _EVENT_COLUMNS else self._rows
 
-    def events(self) -> Iterator[Logged]:
-        """Yield the rows of each event."""
+    def events(self, first: int = 0, last: int = _LIMIT) -> Iterator[Logged]:
+        """Yield the rows of each event of the records from number `first` to `last`."""
         if not self.is_points:
             for number, index, stamp, columns in from_json(bytes(self._data[1:])):
-                yield Logged(number, index, stamp, {name: _column(*each) for name, each in columns.items()})
+                if first <= number <= last:
+                    yield Logged(number, index, stamp, {name: _column(*each) for name, each in columns.items()})
             return
+        numbers, indexes, stamps, sizes = map(self.column, _EVENT_COLUMNS)
         steps, times, values = map(self.column, METRIC)
-        start = 0
-        for number, index, stamp, size in zip(*map(self.column, _EVENT_COLUMNS), strict=True):
-            part = slice(start, start + size)
-            yield Logged(number, index, stamp, {"step": steps[part], "time": times[part], "value": values[part]})
-            start += size
+        begin, stop = bisect_left(numbers, first), bisect_right(numbers, last)
+        start = sum(sizes[:begin])
+        for event in range(begin, stop):
+            part = slice(start, start + sizes[event])
+            columns = {"step": steps[part], "time": times[part], "value": values[part]}
+            yield Logged(numbers[event], indexes[event], stamps[event], columns)
+            start = part.stop
 
 
 def rising(values: Sequence[int]) -> bool:
@@ -120,10 +130,7 @@ def _packed(values: array[Any]) -> bytes:
         last = first + stride * len(values)
         if -_LIMIT <= min(stride, last) and max(stride, last) < _LIMIT and _is_even(values, first, stride, last):
             return b"+" + _EVEN.pack(first, stride)
-    if _SWAP:
-        values = array(values.typecode, values)
-        values.byteswap()
-    return b"=" + values.tobytes()
+    return b"=" + _little(values).tobytes()
 
 
 def _is_even(values: array[Any], first: int, stride: int, last: int) -> bool:
@@ -135,7 +142,12 @@ def _is_even(values: array[Any], first: int, stride: int, last: int) -> bool:
 def _array(code: str, data: memoryview) -> array[Any]:
     values = array(code)
     values.frombytes(data)
-    if _SWAP:
+    return _little(values)
+
+
+def _little(values: array[Any]) -> array[Any]:
+    if sys.byteorder == "big":
+        values = array(values.typecode, values)
         values.byteswap()
     return values
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import exc
+from sqlalchemy import Connection, exc
 
-__all__ = ["passes", "reason"]
+__all__ = ["driver_errors", "passes", "reason"]
 
 _POSTGRESQL = re.compile(r"08...|40001|40P01|53300|55P03|57P0[1-5]|25P0[23]|XX000")
 _MYSQL = {
@@ -46,6 +49,18 @@ def _interface(error: exc.DBAPIError) -> tuple[type[BaseException], ...]:
     import psycopg
 
     return (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+@contextmanager
+def driver_errors(connection: Connection) -> Iterator[Any]:
+    """Yield psycopg's own connection, for what SQLAlchemy has no words for, and raise its errors as SQLAlchemy would."""
+    import psycopg
+
+    try:
+        yield connection.connection.driver_connection
+    except psycopg.Error as error:
+        lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+        raise exc.DBAPIError("COPY", None, error, connection_invalidated=lost) from error
 
 
 def reason(error: BaseException) -> str:

@@ -21,7 +21,7 @@ Rows = Callable[[int, int], Mapping[str, Sequence[Any]]]
 
 @attrs.frozen
 class Part:
-    """Hold records that fit into one row of `batches`: encoded, with the number of their rows that are in chunks."""
+    """Hold records that fit into one row of `batches`: encoded, with the number of their rows and what logged them."""
 
     records: tuple[Record, ...]
     events: bytes
@@ -41,7 +41,7 @@ def parts(records: Iterable[Record]) -> Iterator[Part]:
         taken.append(record)
         lines += added
         length += sum(map(len, added))
-        size += sum(len(each) for each in record.events if isinstance(each, RowsLogged))
+        size += sum(1 + len(each) for each in record.events if isinstance(each, RowsLogged))
     if taken:
         yield Part(tuple(taken), b"\n".join(lines), size)
 

@@ -44,7 +44,7 @@ batches = Table(
     Column("previous", _DIGEST, nullable=False),  # empty before record 1
     Column("actor", _bytes(255), nullable=False),
     Column("claim", _blob()),
-    Column("size", BigInteger, nullable=False),  # rows that its events have in chunks
+    Column("size", BigInteger, nullable=False),  # number of `RowsLogged` and of their rows: what to look for in chunks
     Column("events", _blob(), nullable=False),  # see `mlcore_sql.records`
     Index("batches_of_home", "home", "position"),
     mysql_engine="InnoDB",
