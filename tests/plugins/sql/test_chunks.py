@@ -71,6 +71,7 @@ def plain(event: Logged) -> Any:
     return event.number, event.index, event.stamp, {k: (type(v), exact(v)) for k, v in event.columns.items()}
 
 
+@settings(deadline=None)
 @given(logged(), st.integers(1, 12))
 def test_a_chunk_gives_back_its_events(found: dict[str, list[Logged]], cuts: int) -> None:
     """Guards that no number, type or place is lost on the way into a chunk and out of it."""
@@ -79,6 +80,7 @@ def test_a_chunk_gives_back_its_events(found: dict[str, list[Logged]], cuts: int
         assert list(map(plain, back)) == list(map(plain, events))
 
 
+@settings(deadline=None)
 @given(logged(), st.integers(0, 3), st.integers(0, 3))
 def test_some_records_of_a_chunk_can_be_asked_for(found: dict[str, list[Logged]], first: int, more: int) -> None:
     """Guards that reading a part of a chunk brings that part."""
@@ -87,13 +89,14 @@ def test_some_records_of_a_chunk_can_be_asked_for(found: dict[str, list[Logged]]
         assert list(map(plain, back)) == [plain(e) for e in events if first <= e.number <= first + more]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(logged() | logged(plain=True), rewinds(), st.integers(1, 12))
 def test_a_series_is_the_one_of_the_fold(found: dict[str, list[Logged]], cuts: list[Rewind], size: int) -> None:
     """Guards that order, ties and rewinds are those of the oracle, however the rows were cut into chunks."""
     assert exact_columns(assembled(chunks_of(found, size), cuts)) == exact_columns(by_oracle(found, cuts))
 
 
+@settings(deadline=None)
 @given(logged(plain=True))
 def test_a_summary_is_the_one_of_the_fold(found: dict[str, list[Logged]]) -> None:
     """Guards that the rows of one event or of many sum up to what the oracle says of them."""

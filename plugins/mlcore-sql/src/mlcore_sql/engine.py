@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, URL, event, exc
@@ -27,6 +27,10 @@ _DRIVERS = {
 _IDLE_SECONDS = 60  # a client that died within a transaction must not keep all others waiting
 _LOCK_SECONDS = 30
 _WAL_BYTES = 8 << 20
+_POWER = {  # what a server is set to decides whether a commit survives the loss of power
+    "postgresql": "SELECT current_setting('fsync')::bool AND current_setting('full_page_writes')::bool",
+    "mysql": "SELECT @@innodb_flush_log_at_trx_commit = 1",
+}
 _PASSWORD = re.compile(r"(?<=://)([^:/@?]*):[^@]*(?=@)|(?<=[?&]password=)[^&]*")
 
 
@@ -90,8 +94,9 @@ class Database:
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """Yield a connection whose work is committed at the end of the block, and undone if it raises."""
+        engine = self.engine.execution_options(mlcore_writes=True)
         turn = self._turns.taken() if self._turns is not None else contextlib.nullcontext()
-        with turn, self.engine.execution_options(mlcore_writes=True).connect() as connection:
+        with turn, engine.connect() as connection:
             with connection.begin():
                 yield connection
             if self.path is not None:
@@ -100,8 +105,9 @@ class Database:
     def check(self) -> None:
         """Connect. Raises `StoreError` with what is wrong and without the password, or `NotInstalled`."""
         try:
-            with self.engine.connect():
-                pass
+            with self.engine.connect() as connection:
+                if asked := _POWER.get(self.dialect):
+                    self.power = bool(connection.exec_driver_sql(asked).scalar_one())
         except exc.SQLAlchemyError as error:
             raise self.error("cannot be opened", error) from None
 
@@ -142,10 +148,14 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
     try:
         url = sqlalchemy.make_url(f"{scheme}://{uri.partition('://')[2]}")
     except exc.ArgumentError:
-        raise StoreError(f"{shown(uri)} is no URI of a database: write {scheme}://USER:PASSWORD@HOST/DATABASE") from None
+        raise StoreError(
+            f"{shown(uri)} is no URI of a database: write {scheme}://USER:PASSWORD@HOST/DATABASE"
+        ) from None
     durability = url.query.get("durability", "process")
-    if durability not in ("process", "power"):
-        raise StoreError(f"{shown(uri)}: durability is process or power, not {durability!r}")
+    if durability not in ("process", "power") or ("durability" in url.query and scheme != "sqlite"):
+        raise StoreError(
+            f"{shown(uri)}: durability is process or power, and for SQLite only: a server has its settings"
+        )
     options: dict[str, Any] = {"url": url.difference_update_query(["durability"]), "power": durability == "power"}
     if scheme == "sqlite":
         if not url.database or url.database == ":memory:":
@@ -153,10 +163,14 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {"timeout": _LOCK_SECONDS, "check_same_thread": False}
         return options | {"connect_args": arguments, "max_overflow": -1}
     if not url.database:
-        raise StoreError(f"{shown(uri)} names no database: write {scheme.partition('+')[0]}://USER:PASSWORD@HOST/DATABASE")
+        raise StoreError(
+            f"{shown(uri)} names no database: write {scheme.partition('+')[0]}://USER:PASSWORD@HOST/DATABASE"
+        )
     if scheme.startswith("postgresql"):
         wait = f"-c lock_timeout={_LOCK_SECONDS}s -c idle_in_transaction_session_timeout={_IDLE_SECONDS}s"
-        keep = "-c synchronous_commit=on -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+        keep = (
+            "-c synchronous_commit=on -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+        )
         arguments = {"connect_timeout": 10, "application_name": "mlcore", "options": f"{wait} {keep}"}
     else:
         mode = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE"
@@ -205,28 +219,23 @@ class _Turns:
     """Let writers to one file take turns: SQLite's own lock lets one wait for seconds while others pass it."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = Path(f"{path}.lock"), threading.Lock()
-        self._file: IO[bytes] | None = None
+        self._path, self._lock = f"{path}.lock", threading.Lock()
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         with self._lock:
-            file = self._opened()
-            if file is None:
+            try:
+                import fcntl
+
+                file = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except (ImportError, OSError):  # SQLite's own lock is right, if not fair
                 yield
                 return
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
             try:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
                 yield
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
-
-    def _opened(self) -> IO[bytes] | None:
-        if os.name != "posix":
-            return None
-        if self._file is None:
-            with contextlib.suppress(OSError):  # SQLite's own locks are right, if not fair
-                self._file = self._path.open("ab")
-        return self._file
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)  # to close it is not enough where a fork took a copy
+                os.close(file)

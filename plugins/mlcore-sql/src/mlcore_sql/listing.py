@@ -59,7 +59,9 @@ class Listing:
         asked = select(batches).where(*where, batches.c.position <= stop).order_by(batches.c.position)
         return list(connection.execute(asked))
 
-    def _stored(self, position: str, row: Row[Any], rows: Mapping[str, Mapping[tuple[int, int], Columns]]) -> Stored | None:
+    def _stored(
+        self, position: str, row: Row[Any], rows: Mapping[str, Mapping[tuple[int, int], Columns]]
+    ) -> Stored | None:
         source, claim = row.source.hex(), row.claim
         of_source = rows.get(source, {})
         columns: Rows | None = (lambda number, index: of_source[number, index]) if self._rows else None
@@ -67,9 +69,13 @@ class Listing:
             records = decoded(bytes(row.events), columns)
         except KeyError as error:
             where = f"record {error.args[0][0]} of source {source}"
-            raise StoreError(f"store {self._database.name}: the rows of {where} are missing: `mlcore db check`") from None
+            raise StoreError(
+                f"store {self._database.name}: the rows of {where} are missing: `mlcore db check`"
+            ) from None
         batch = Batch(source, row.home.decode(), records, row.previous.hex(), None if claim is None else claim.decode())
-        return selected(Stored(position, row.received_at, row.actor.decode(errors="replace"), batch), None, self._kinds, self._rows)
+        return selected(
+            Stored(position, row.received_at, row.actor.decode(errors="replace"), batch), None, self._kinds, self._rows
+        )
 
 
 def end(connection: Connection) -> tuple[str, int]:
@@ -97,7 +103,10 @@ def _rows(connection: Connection, taken: Sequence[Row[Any]]) -> dict[str, dict[t
     found: defaultdict[str, dict[tuple[int, int], Columns]] = defaultdict(dict)
     items = list(ranges.items())
     for start in range(0, len(items), 50):
-        each = [and_(chunks.c.source == s, chunks.c.last >= f, chunks.c.first <= n) for s, (f, n) in items[start : start + 50]]
+        each = [
+            and_(chunks.c.source == s, chunks.c.last >= f, chunks.c.first <= n)
+            for s, (f, n) in items[start : start + 50]
+        ]
         for source, data in connection.execute(select(chunks.c.source, chunks.c.data).where(or_(*each))):
             first, last = ranges[source]
             for event in Chunk(source.hex(), bytes(data)).events(first, last):

@@ -99,7 +99,9 @@ class RowWriter:
         for some in few(sorted(ids)):
             asked = select(owners.c.id).where(owners.c.id.in_(some)).order_by(owners.c.id).with_for_update()
             known |= {id for (id,) in self._connection.execute(asked)}
-        new = [{"id": id, "kind": ids[id][0].encode(), "entity": ids[id][1].encode()} for id in sorted(ids.keys() - known)]
+        new = [
+            {"id": id, "kind": ids[id][0].encode(), "entity": ids[id][1].encode()} for id in sorted(ids.keys() - known)
+        ]
         _insert(self._connection, owners, new)
 
     def _write_series(self) -> set[bytes]:

@@ -61,9 +61,14 @@ def _bytes(text: str) -> bytes:
 
 def _chunks(connection: Connection, ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
     if connection.dialect.name == "postgresql":
-        with driver_errors(connection) as driver, driver.cursor(binary=True) as cursor:  # as text every byte takes two, and a look at each
+        with (
+            driver_errors(connection) as driver,
+            driver.cursor(binary=True) as cursor,
+        ):  # as text every byte takes two, and a look at each
             for some in few(ids):
-                yield from cursor.execute("SELECT series, source, data FROM chunks WHERE series = ANY(%s)", [list(some)])
+                yield from cursor.execute(
+                    "SELECT series, source, data FROM chunks WHERE series = ANY(%s)", [list(some)]
+                )
         return
     for some in few(ids):
         asked = select(chunks.c.series, chunks.c.source, chunks.c.data).where(chunks.c.series.in_(some))

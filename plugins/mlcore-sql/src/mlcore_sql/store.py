@@ -14,7 +14,19 @@ import attrs
 from sqlalchemy import exc, select
 
 from mlcore.journal import user
-from mlcore.store import START, Batch, Capabilities, Columns, Entity, Page, Query, SeriesKey, SimpleStore, Stored, shaped
+from mlcore.store import (
+    START,
+    Batch,
+    Capabilities,
+    Columns,
+    Entity,
+    Page,
+    Query,
+    SeriesKey,
+    SimpleStore,
+    Stored,
+    shaped,
+)
 from mlcore_sql.appending import Appender, retried
 from mlcore_sql.dialects import Runner, runner
 from mlcore_sql.engine import Database

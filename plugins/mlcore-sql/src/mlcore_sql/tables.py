@@ -14,7 +14,19 @@ from sqlalchemy.dialects import mysql, postgresql
 
 from mlcore.store import to_json
 
-__all__ = ["batches", "chunks", "claims", "counter", "cuts", "metadata", "owners", "place", "series", "signs", "sources"]
+__all__ = [
+    "batches",
+    "chunks",
+    "claims",
+    "counter",
+    "cuts",
+    "metadata",
+    "owners",
+    "place",
+    "series",
+    "signs",
+    "sources",
+]
 
 metadata = MetaData()
 
@@ -24,7 +36,9 @@ def _bytes(size: int) -> Any:
 
 
 def _blob() -> Any:
-    return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb").with_variant(postgresql.BYTEA(), "postgresql")
+    return (
+        LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb").with_variant(postgresql.BYTEA(), "postgresql")
+    )
 
 
 _HASH = _bytes(16)
