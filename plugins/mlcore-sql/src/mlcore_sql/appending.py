@@ -16,7 +16,7 @@ from mlcore.store import Batch
 from mlcore_sql.compaction import Compaction
 from mlcore_sql.engine import Database
 from mlcore_sql.faults import passes
-from mlcore_sql.writing import Turn, write
+from mlcore_sql.committing import Turn, write
 
 __all__ = ["Appender", "retried"]
 
