@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, inspect, select, text
 
 from mlcore.errors import StoreError
 from mlcore_sql.engine import Database
+from mlcore_sql.schema import projected
 from mlcore_sql.tables import counter, metadata
 
 __all__ = ["prepare"]
@@ -24,6 +25,7 @@ def prepare(database: Database) -> None:
             if inspect(connection).has_table("counter") and connection.execute(select(counter.c.n)).first():
                 return
     with database.writing() as connection, _alone(connection):
+        projected.create_all(connection)
         metadata.create_all(connection)
         if connection.execute(select(counter.c.n)).first() is None:
             connection.execute(insert(counter), {"id": 1, "n": 0, "epoch": os.urandom(8).hex().encode()})
