@@ -311,9 +311,7 @@ def digest(records: Iterable[Record], previous: str = "") -> str:
     return previous
 
 
-@lru_cache(maxsize=4096)
-def _head(kind: str, id: str, key: str, context: str) -> bytes:
-    return encode_event(RowsLogged(kind, id, key, {}, context))
+_head = lru_cache(4096)(lambda kind, id, key, context: encode_event(RowsLogged(kind, id, key, {}, context)))
 
 
 def check(batch: Batch) -> None:

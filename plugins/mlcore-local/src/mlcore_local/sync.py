@@ -12,7 +12,16 @@ from pathlib import Path
 
 import attrs
 
-from mlcore.errors import AlreadyExists, NotSupported, OutOfOrder, PositionLost, Refused, SourceReused, StoreNotFound
+from mlcore.errors import (
+    AlreadyExists,
+    NotSupported,
+    OutOfOrder,
+    PositionLost,
+    Refused,
+    SourceReused,
+    StoreError,
+    StoreNotFound,
+)
 from mlcore.folder import STORE_HOME, Folder
 from mlcore.store import AttributesSet, Batch, Record, Store, Updated, digest
 from mlcore_local.outgoing import Mark, Outgoing, joined, outgoing
@@ -59,7 +68,7 @@ class Report:
     runs_with_files: set[str] = attrs.field(factory=set)
 
 
-class _StaleError(Exception):
+class _StaleError(StoreError):
     """Say that the target has not what was remembered."""
 
 
