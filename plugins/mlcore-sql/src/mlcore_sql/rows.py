@@ -86,7 +86,7 @@ class RowWriter:
             if gathered.rewinds:
                 whole |= self._names(place(kind, id))
             if whole:
-                summaries.replace(kind, id, self._whole(kind, id, whole, cut))
+                summaries.replace(kind, id, self.whole(kind, id, whole, cut))
             for name in (each for each in names if each not in whole):
                 for source, events in gathered.rows[name].items():
                     summaries.merge(kind, id, {name: summed(events, source)})
@@ -148,7 +148,8 @@ class RowWriter:
         asked = select(series.c.name, series.c.context).where(series.c.owner == owner)
         return {(key.decode(), context.decode()) for key, context in self._connection.execute(asked)}
 
-    def _whole(self, kind: str, id: str, names: Iterable[Name], cut: Sequence[Rewind]) -> dict[Name, Summed | None]:
+    def whole(self, kind: str, id: str, names: Iterable[Name], cut: Sequence[Rewind]) -> dict[Name, Summed | None]:
+        """Return the summaries of all rows of metrics."""
         found: dict[Name, Summed | None] = {}
         for name in names:
             asked = select(chunks.c.source, chunks.c.data).where(chunks.c.series == place(kind, id, *name))
