@@ -65,6 +65,7 @@ READER = """
         runs = [each.id for each in store.find("run", Query(limit=5)).items]
         longest = max(longest, time.monotonic() - began)
         store.series("run", runs, ["loss"])
+        time.sleep(0.01)
     print(sum(seen.values()), longest)
     store.close()
 """

@@ -300,12 +300,11 @@ def digest(records: Iterable[Record], previous: str = "") -> str:
 
     for record in records:
         state = hashlib.sha256(f"{previous} {record.number} {record.stamp}".encode())
+        event: Any  # rows have more than others
         for event in record.events:
-            if not isinstance(event, RowsLogged):
-                state.update(encode_event(event))
-                continue
-            state.update(_head(event.kind, event.id, event.key, event.context))
-            for name, values in sorted(event.columns.items()):
+            rows = isinstance(event, RowsLogged)
+            state.update(_head(event.kind, event.id, event.key, event.context) if rows else encode_event(event))
+            for name, values in sorted(event.columns.items()) if rows else ():
                 state.update(name.encode() + (values.tobytes() if isinstance(values, array) else to_json(values)))
         previous = state.hexdigest()
     return previous

@@ -89,7 +89,7 @@ class RowWriter:
             if gathered.rewinds:
                 whole |= self._names(place(kind, id))
             if whole:
-                summaries.replace(kind, id, self._whole(kind, id, whole, cut))
+                summaries.replace(kind, id, self.whole(kind, id, whole, cut))
             for name in (each for each in names if each not in whole):
                 for source, events in gathered.rows[name].items():
                     summaries.merge(kind, id, {name: summed(events, source)})
@@ -157,7 +157,8 @@ class RowWriter:
         found = self._run.rows("SELECT name, context FROM series WHERE owner = :owner", {"owner": owner})
         return {(bytes(key).decode(), bytes(context).decode()) for key, context in found}
 
-    def _whole(self, kind: str, id: str, names: Iterable[Name], cut: Sequence[Rewind]) -> dict[Name, Summed | None]:
+    def whole(self, kind: str, id: str, names: Iterable[Name], cut: Sequence[Rewind]) -> dict[Name, Summed | None]:
+        """Return the summaries of all rows of metrics."""
         found: dict[Name, Summed | None] = {}
         for name in names:
             binds = {"series": place(kind, id, *name)}
