@@ -29,7 +29,7 @@ FIRST_PARTY = {
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
     "commands": dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
-    | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "trust", "where"), "local"),
+    | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "sync", "trust", "where"), "local"),
 }
 
 

@@ -231,8 +231,10 @@ class Client(Loading):
 
 def _named(backend: Backend, name: str, term: Term = _NAME) -> Experiment | None:
     """Return the experiment that has a name now, deleted or not; of several that met offline, the lowest id."""
-    found = Experiment._find(backend, Compare(term, "=", name), deleted=True)
-    return min(found, key=lambda each: (len(each.id), each.id), default=None)
+    with suppress(StoreNotFound):  # what is written first makes it
+        found = Experiment._find(backend, Compare(term, "=", name), deleted=True)
+        return min(found, key=lambda each: (len(each.id), each.id), default=None)
+    return None
 
 
 def _free(backend: Backend, name: str) -> Iterator[tuple[str, int]]:
@@ -243,9 +245,8 @@ def _free(backend: Backend, name: str) -> Iterator[tuple[str, int]]:
 
 def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> str:
     for id, generation in _free(backend, journal.check_key(name)):
-        with suppress(StoreNotFound):  # the claim makes it
-            if holder := _named(backend, name):
-                raise AlreadyExists(f"experiment {name!r}", f"id {holder.id}")
+        if holder := _named(backend, name):
+            raise AlreadyExists(f"experiment {name!r}", f"id {holder.id}")
         with suppress(AlreadyExists):  # somebody took it just now, or had it before a rename
             backend.edit([event(id)], claim=f"experiment-name/{name}/{generation}")
             return id

@@ -19,7 +19,7 @@ from mlcore_local import terminal
 
 __all__ = ["completion", "doctor"]
 
-_SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "DISABLE_PLUGINS")
+_SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "SPOOL", "DISABLE_PLUGINS")
 _SPACE = 1 << 30
 
 
