@@ -55,8 +55,8 @@ def chunks_of(found: dict[str, list[Logged]], cuts: int = 1) -> list[Chunk]:
     """Pack events, some at a time."""
     made = []
     for source, events in found.items():
-        for start in range(0, len(events), cuts):
-            made += [Chunk(source, pack(part)) for part in portions(events[start : start + cuts])]
+        some = [events[start : start + cuts] for start in range(0, len(events), cuts)]
+        made += [Chunk(source, pack(part)) for each in some for part in portions(each)]
     return made
 
 

@@ -13,10 +13,10 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from mlcore.errors import StoreError
 from mlcore.store import Batch
+from mlcore_sql.committing import Turn, write
 from mlcore_sql.compaction import Compaction
 from mlcore_sql.engine import Database
 from mlcore_sql.faults import passes
-from mlcore_sql.committing import Turn, write
 
 __all__ = ["Appender", "retried"]
 

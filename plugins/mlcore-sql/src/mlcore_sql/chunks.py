@@ -128,7 +128,7 @@ def _packed(values: array[Any]) -> bytes:
     if values.typecode == "q":
         first, stride = values[0], values[1] - values[0] if len(values) > 1 else 0
         last = first + stride * len(values)
-        if -_LIMIT <= min(stride, last) and max(stride, last) < _LIMIT and _is_even(values, first, stride, last):
+        if min(stride, last) >= -_LIMIT and max(stride, last) < _LIMIT and _is_even(values, first, stride, last):
             return b"+" + _EVEN.pack(first, stride)
     return b"=" + _little(values).tobytes()
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import Connection, bindparam, insert, select, text, update
 
 from mlcore.errors import AlreadyExists, InvalidValue, Malformed, Refused
-from mlcore.store import Batch, Marks
-from mlcore.store import digest as digest_of
+from mlcore.store import Batch, Marks, digest as digest_of
 from mlcore_sql.compaction import Compaction
+from mlcore_sql.dialects import Binds, Runner, among, insert, parts, runner, upsert
 from mlcore_sql.projection import Projection
-from mlcore_sql.records import Part, parts
-from mlcore_sql.rows import RowWriter, few
-from mlcore_sql.tables import batches, claims, counter, signs, sources
+from mlcore_sql.records import split
+from mlcore_sql.rows import RowWriter
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 __all__ = ["Turn", "write"]
+
+
+_BATCH = ("source", "home", "first", "last", "previous", "actor", "claim", "size", "events")
 
 
 @attrs.define(eq=False)
@@ -35,38 +39,39 @@ class Turn:
 def write(connection: Connection, turns: Sequence[Turn], compaction: Compaction) -> None:
     """Store the batches of `turns`, in order; those that are refused get their error. The caller commits.
 
-    Locks are taken in the order sources, claims, owners of rows, entities, homes, counter, and sorted in each, so that
-    two writers wait for each other, but never in a circle. The counter is the last, and kept until the commit: so
-    positions are committed in their order, and no reader passes one that is still to come.
+    Locks are taken in the order sources, claims, owners of rows, entities, counter, homes, and sorted in each, so that
+    two writers wait for each other, but never in a circle. The counter is kept until the commit: so positions are
+    committed in their order, and no reader passes one that is still to come.
     """
-    marks = _known_marks(connection, sorted({turn.batch.source for turn in turns}))
-    before = {turn.batch.source: marks.get(turn.batch.source) for turn in turns}
-    new = _new(turns, marks, _holders(connection, turns))
-    changed = sorted({batch.source for batch, _ in new if batch.records})
-    _write_marks(connection, changed, before, marks)
-    _write_claims(connection, [batch for batch, _ in new])
-    with_records = [(batch, actor) for batch, actor in new if batch.records]
-    if with_records:
+    run = runner(connection)
+    marks = _known_marks(run, sorted({turn.batch.source for turn in turns}))
+    before = {turn.batch.source: marks.get(turn.batch.source)[0] for turn in turns}
+    new = _new(turns, marks, _holders(run, turns))
+    _write_marks(run, sorted({batch.source for batch, _ in new if batch.records}), before, marks)
+    _write_claims(run, [batch for batch, _ in new])
+    full = [(batch, actor) for batch, actor in new if batch.records]
+    received = None
+    if full:
         projection = Projection(connection)
         rows = RowWriter(connection)
-        for batch, _ in with_records:
+        for batch, _ in full:
             projection.take(batch.source, batch.records)
             rows.gather(batch)
         made = rows.write(projection)
         projection.flush()
         compaction.after(connection, made)
-    homes = {batch.home for batch, _ in new if batch.home}
-    if homes:
-        _write_signs(connection, sorted(homes))
-    if with_records:
-        _write_batches(connection, with_records)
+        received = _write_batches(run, full)
+    _write_signs(run, sorted({batch.home for batch, _ in new if batch.home}), received)
 
 
-def _known_marks(connection: Connection, names: Sequence[str]) -> Marks:
+def _known_marks(run: Runner, names: Sequence[str]) -> Marks:
     marks = Marks()
-    for some in few(names):
-        asked = select(sources).where(sources.c.source.in_([bytes.fromhex(each) for each in some if _is_hex(each)]))
-        for source, last, digest in connection.execute(asked.order_by(sources.c.source).with_for_update()):
+    lock = "" if run.dialect == "sqlite" else " FOR UPDATE"
+    for some in parts([bytes.fromhex(name) for name in names if _is_hex(name)]):
+        binds = Binds()
+        where = among(run.dialect, "source", some, binds)
+        sql = f"SELECT source, last, digest FROM sources WHERE {where} ORDER BY source{lock}"
+        for source, last, digest in run.rows(sql, binds):
             marks.set(source.hex(), last, digest.hex())
     return marks
 
@@ -78,12 +83,13 @@ def _is_hex(name: str) -> bool:
         return False  # it will be refused
 
 
-def _holders(connection: Connection, turns: Sequence[Turn]) -> dict[str, str]:
+def _holders(run: Runner, turns: Sequence[Turn]) -> dict[str, str]:
     wanted = sorted({_claim_id(turn.batch.claim) for turn in turns if turn.batch.claim})
     holders: dict[str, str] = {}
-    for some in few(wanted):
-        asked = select(claims.c.claim, claims.c.source).where(claims.c.id.in_(some))
-        holders |= {claim.decode(): source.hex() for claim, source in connection.execute(asked)}
+    for some in parts(wanted):
+        binds = Binds()
+        sql = f"SELECT claim, source FROM claims WHERE {among(run.dialect, 'id', some, binds)}"
+        holders |= {bytes(claim).decode(): source.hex() for claim, source in run.rows(sql, binds)}
     return holders
 
 
@@ -115,79 +121,61 @@ def _new(turns: Sequence[Turn], marks: Marks, holders: dict[str, str]) -> list[t
     return new
 
 
-def _write_marks(
-    connection: Connection, names: Sequence[str], before: dict[str, tuple[int, str]], marks: Marks
-) -> None:
-    rows = []
+def _write_marks(run: Runner, names: Sequence[str], before: Mapping[str, int], marks: Marks) -> None:
+    new: list[tuple[int, bytes, bytes]] = []
+    known: list[tuple[int, bytes, bytes]] = []
     for name in names:
         last, digest = marks.get(name)
-        rows.append({"source": bytes.fromhex(name), "last": last, "digest": bytes.fromhex(digest)})
-    new = [row for name, row in zip(names, rows, strict=True) if before[name][0] == 0]
-    if new:
-        connection.execute(insert(sources), new)
-    known = [{f"new_{key}": value for key, value in row.items()} for row in rows if row not in new]
-    if known:
-        marked = update(sources).where(sources.c.source == bindparam("new_source"))
-        connection.execute(marked.values(last=bindparam("new_last"), digest=bindparam("new_digest")), known)
+        (known if before[name] else new).append((last, bytes.fromhex(digest), bytes.fromhex(name)))
+    run.many(insert("sources", ("last", "digest", "source")), new)
+    run.many("UPDATE sources SET last = ?, digest = ? WHERE source = ?", known)
 
 
-def _write_claims(connection: Connection, new: Sequence[Batch]) -> None:
+def _write_claims(run: Runner, new: Sequence[Batch]) -> None:
     rows = [
-        {"id": _claim_id(batch.claim), "claim": batch.claim.encode(), "source": bytes.fromhex(batch.source)}
-        for batch in new if batch.claim is not None
-    ]  # fmt: skip
-    if rows:
-        connection.execute(insert(claims), sorted(rows, key=lambda row: row["id"]))
+        (_claim_id(batch.claim), batch.claim.encode(), bytes.fromhex(batch.source))
+        for batch in new
+        if batch.claim is not None
+    ]
+    run.many(insert("claims", ("id", "claim", "source")), sorted(rows))
 
 
-_SIGN = "INSERT INTO signs (home, seen) VALUES (:home, :seen) "
-_SEEN_AGAIN = {
-    "mysql": _SIGN + "ON DUPLICATE KEY UPDATE seen = greatest(seen, VALUES(seen))",
-    "postgresql": _SIGN + "ON CONFLICT (home) DO UPDATE SET seen = greatest(signs.seen, excluded.seen)",
-    "sqlite": _SIGN + "ON CONFLICT (home) DO UPDATE SET seen = max(signs.seen, excluded.seen)",
-}
 _NOW = {
-    "mysql": "SELECT CAST(unix_timestamp(now(3)) * 1000 AS SIGNED)",
-    "postgresql": "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
+    "mysql": "CAST(unix_timestamp(now(3)) * 1000 AS SIGNED)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
+    "sqlite": "0",  # there is no other clock than ours
 }
 
 
-def now(connection: Connection) -> int:
-    """Return the database's clock, in ms since 1970."""
-    asked = _NOW.get(_dialect(connection))
-    return time.time_ns() // 1_000_000 if asked is None else int(connection.execute(text(asked)).scalar_one())
-
-
-def _dialect(connection: Connection) -> str:
-    return connection.dialect.name.replace("mariadb", "mysql")
-
-
-def _write_signs(connection: Connection, homes: Sequence[str]) -> None:
-    seen = now(connection)
-    connection.execute(text(_SEEN_AGAIN[_dialect(connection)]), [{"home": h.encode(), "seen": seen} for h in homes])
-
-
-def _write_batches(connection: Connection, new: Sequence[tuple[Batch, str]]) -> None:
-    rows: list[dict[str, Any]] = []
+def _write_batches(run: Runner, new: Sequence[tuple[Batch, str]]) -> int:
+    """Write batches under the next positions; return the database's clock, in ms since 1970."""
+    rows: list[tuple[Any, ...]] = []
     for batch, actor in new:
-        previous = batch.previous
-        for index, part in enumerate(parts(batch.records)):
-            rows.append(_row(batch, part, previous, actor) | {"claim": None})
-            if index == 0 and batch.claim is not None:
-                rows[-1]["claim"] = batch.claim.encode()
+        previous, claim = batch.previous, batch.claim
+        for part in split(batch.records):
+            rows.append(
+                (
+                    bytes.fromhex(batch.source), batch.home.encode(), part.records[0].number, part.records[-1].number,
+                    bytes.fromhex(previous), actor.encode()[:255], claim and claim.encode(), part.size, part.events,
+                )
+            )  # fmt: skip
+            claim = None
             if part.records[-1] is not batch.records[-1]:
                 previous = digest_of(part.records, previous)
-    connection.execute(update(counter).values(n=counter.c.n + len(rows)))
-    last = connection.execute(select(counter.c.n)).scalar_one()
-    received = now(connection)
-    for position, row in enumerate(rows, last - len(rows) + 1):
-        row |= {"position": position, "received_at": received}
-    connection.execute(insert(batches), rows)
+    run.many("UPDATE counter SET n = n + ?", [(len(rows),)])
+    ((last, now),) = run.rows(f"SELECT n, {_NOW[run.dialect]} FROM counter")
+    now = now or time.time_ns() // 1_000_000
+    first = last - len(rows) + 1
+    columns = ("position", "received_at", *_BATCH)
+    run.many(insert("batches", columns), [(at, now, *row) for at, row in enumerate(rows, first)])
+    return int(now)
 
 
-def _row(batch: Batch, part: Part, previous: str, actor: str) -> dict[str, Any]:
-    return {
-        "source": bytes.fromhex(batch.source), "home": batch.home.encode(), "actor": actor.encode()[:255],
-        "first": part.records[0].number, "last": part.records[-1].number, "previous": bytes.fromhex(previous),
-        "size": part.size, "events": part.events,
-    }  # fmt: skip
+def _write_signs(run: Runner, homes: Sequence[str], seen: int | None) -> None:
+    if not homes:
+        return
+    if seen is None:
+        ((seen,),) = run.rows(f"SELECT {_NOW[run.dialect]}")
+    seen = seen or time.time_ns() // 1_000_000
+    # the clock of a server that took over may be behind: nobody is harmed
+    run.many(upsert(run.dialect, "signs", ("home", "seen"), ("home",)), [(home.encode(), seen) for home in homes])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-
-from sqlalchemy import Connection, delete, select
+from typing import TYPE_CHECKING
 
 from mlcore_sql.chunks import Chunk, Logged
-from mlcore_sql.rows import CHUNK_ROWS, insert_chunks, portions, row_of
-from mlcore_sql.tables import chunks
+from mlcore_sql.dialects import runner
+from mlcore_sql.rows import CHUNK_ROWS, insert_chunks, portions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 __all__ = ["Compaction", "compact"]
 
@@ -58,13 +60,13 @@ def _level(size: int) -> int | None:
 
 def compact(connection: Connection, id: bytes, source: str, below: int) -> list[int]:
     """Join the chunks of a series and source that have fewer rows than `below`; return how many each has now."""
-    chosen = (chunks.c.series == id, chunks.c.source == bytes.fromhex(source), chunks.c.size < below)
-    found = list(connection.execute(select(chunks.c.id, chunks.c.data).where(*chosen)))
+    run, binds = runner(connection), {"series": id, "source": bytes.fromhex(source), "below": below}
+    where = "series = :series AND source = :source AND size < :below"
+    found = list(run.rows(f"SELECT id, data FROM chunks WHERE {where}", binds))
     events: list[Logged] = [event for _, data in found for event in Chunk(source, bytes(data)).events()]
     events.sort(key=lambda event: (event.number, event.index))
     joined = list(portions(events))
-    if len(joined) >= len(found):
-        return [sum(map(len, part)) for part in joined]
-    connection.execute(delete(chunks).where(chunks.c.id.in_([key for key, _ in found])))
-    insert_chunks(connection, [row_of(id, source, part) for part in joined])
+    if len(joined) < len(found):
+        run.many("DELETE FROM chunks WHERE id = ?", [(key,) for key, _ in found])
+        insert_chunks(connection, [(id, source, part) for part in joined])
     return [sum(map(len, part)) for part in joined]

@@ -12,7 +12,6 @@ from typing import Any
 from mlcore.store import METRIC, Columns, Order, Rewind, Summary, ordered
 from mlcore_sql.chunks import Chunk, Logged, rising
 
-
 __all__ = ["Summed", "assembled", "summed"]
 
 _HEADS = ("stamps", "numbers", "indexes", "sizes")
@@ -83,9 +82,8 @@ def summed(events: Sequence[Logged], source: str) -> Summed:
     if not rising(steps):
         top = max(steps)
         last = max((times[row], row) for row, step in enumerate(steps) if step == top)[1]
-    real = (
-        values if all(map(operator.eq, values, values)) else [value for value in values if value == value] or [math.nan]
-    )  # noqa: PLR0124
+    whole = all(map(operator.eq, values, values))
+    real = values if whole else [value for value in values if not math.isnan(value)] or [math.nan]
     summary = Summary(len(values), min(real), max(real), steps[last], times[last], values[last])
     ends = accumulate(map(len, events))
     holder = next(event for event, end in zip(events, ends, strict=True) if last < end)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine, URL, event, exc
+from sqlalchemy import URL, Connection, Engine, event, exc
 
 from mlcore.errors import NotInstalled, StoreError, StoreNotFound
 from mlcore_sql.faults import reason
+from mlcore_sql.forks import apart
 
 __all__ = ["Database", "shown"]
 
@@ -56,6 +57,7 @@ class Database:
         self.path = Path(self.url.database or "") if self.dialect == "sqlite" else None
         self._guard, self._pid = threading.Lock(), os.getpid()
         self._engine: Engine | None = None
+        self._errors: type[Exception] = exc.DBAPIError
         self._turns = _Turns(self.path) if self.path is not None else None
 
     def __repr__(self) -> str:
@@ -88,7 +90,7 @@ class Database:
         engine = self.engine
         if self.dialect == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        with engine.connect() as connection:
+        with self._apart(), self._told(), engine.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
@@ -96,11 +98,23 @@ class Database:
         """Yield a connection whose work is committed at the end of the block, and undone if it raises."""
         engine = self.engine.execution_options(mlcore_writes=True)
         turn = self._turns.taken() if self._turns is not None else contextlib.nullcontext()
-        with turn, engine.connect() as connection:
+        with turn, self._apart(), self._told(), engine.connect() as connection:
             with connection.begin():
                 yield connection
             if self.path is not None:
                 _keep_short(connection, self.path)
+
+    def _apart(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.path is None else apart()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise errors of a driver, which we speak to directly at times, as SQLAlchemy raises them."""
+        try:
+            yield
+        except self._errors as error:
+            kind = getattr(exc, type(error).__name__, exc.DBAPIError)
+            raise kind(None, None, error) from error
 
     def check(self) -> None:
         """Connect. Raises `StoreError` with what is wrong and without the password, or `NotInstalled`."""
@@ -133,6 +147,7 @@ class Database:
     def _made(self) -> Engine:
         try:
             engine = sqlalchemy.create_engine(self.url, **self._options)
+            self._errors = engine.dialect.loaded_dbapi.Error
         except ModuleNotFoundError as error:
             pip = f"pip install 'mlcore-sql[{self._extra}]'"
             raise NotInstalled(f"store {self.name} needs {self._driver}, which is not installed: {pip}") from error

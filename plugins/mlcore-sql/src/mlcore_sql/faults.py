@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-from sqlalchemy import Connection, exc
+from sqlalchemy import exc
 
-__all__ = ["driver_errors", "passes", "reason"]
+__all__ = ["passes", "reason"]
 
 _POSTGRESQL = re.compile(r"08...|40001|40P01|53300|55P03|57P0[1-5]|25P0[23]|XX000")
 _MYSQL = {
@@ -37,30 +34,14 @@ def passes(error: BaseException) -> bool:
     if error.connection_invalidated:
         return True
     cause = error.orig
-    if hasattr(cause, "sqlstate"):
-        state = cause.sqlstate
-        return isinstance(cause, _interface(error)) if state is None else _POSTGRESQL.fullmatch(state) is not None
-    if type(cause).__module__.startswith("pymysql"):
+    library = type(cause).__module__.partition(".")[0]
+    if library == "psycopg":
+        state = getattr(cause, "sqlstate", None)
+        lost = type(error) in (exc.OperationalError, exc.InterfaceError)  # it had no answer from the server
+        return lost if state is None else _POSTGRESQL.fullmatch(state) is not None
+    if library == "pymysql":
         return bool(cause and cause.args and cause.args[0] in _MYSQL)
     return isinstance(error, exc.OperationalError) and any(word in str(cause) for word in _SQLITE)
-
-
-def _interface(error: exc.DBAPIError) -> tuple[type[BaseException], ...]:
-    import psycopg
-
-    return (psycopg.OperationalError, psycopg.InterfaceError)
-
-
-@contextmanager
-def driver_errors(connection: Connection) -> Iterator[Any]:
-    """Yield psycopg's own connection, for what SQLAlchemy has no words for, and raise its errors as SQLAlchemy would."""
-    import psycopg
-
-    try:
-        yield connection.connection.driver_connection
-    except psycopg.Error as error:
-        lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-        raise exc.DBAPIError("COPY", None, error, connection_invalidated=lost) from error
 
 
 def reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import attrs
 
 from mlcore.store import Event, Record, RowsLogged, decode_event, encode_event
 
-__all__ = ["Part", "Rows", "decoded", "parts"]
+__all__ = ["Part", "Rows", "decoded", "split"]
 
 _PART_BYTES = 1 << 20  # a server takes a statement of a few MB
 Rows = Callable[[int, int], Mapping[str, Sequence[Any]]]
@@ -28,7 +28,7 @@ class Part:
     size: int
 
 
-def parts(records: Iterable[Record]) -> Iterator[Part]:
+def split(records: Iterable[Record]) -> Iterator[Part]:
     """Yield records in order, as many together as fit."""
     taken: list[Record] = []
     lines: list[bytes] = []
@@ -70,6 +70,8 @@ def decoded(events: bytes, rows: Rows | None) -> tuple[Record, ...]:
             if rows is not None or not isinstance(event, RowsLogged):
                 found.append(event)
         elif rows is not None:
-            found.append(attrs.evolve(decode_event(line[1:]), columns=rows(number, index), raw=None))
+            event = decode_event(line[1:])
+            assert isinstance(event, RowsLogged)
+            found.append(attrs.evolve(event, columns=rows(number, index), raw=None))
         index += 1
     return tuple(Record(number, stamp, tuple(found)) for number, stamp, found in records)

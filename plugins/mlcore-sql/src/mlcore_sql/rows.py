@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
-from sqlalchemy import Connection, insert, select, update
 
-from mlcore.store import Batch, Erased, Order, Rewind, Rewound, RowsLogged, Summary
+from mlcore.store import Batch, Erased, Order, Rewind, Rewound, RowsLogged
 from mlcore_sql.chunks import Chunk, Logged, pack
 from mlcore_sql.curves import Summed, assembled, summed
-from mlcore_sql.faults import driver_errors
-from mlcore_sql.tables import chunks, cuts, owners, place, series
+from mlcore_sql.dialects import Binds, Runner, among, insert, parts, runner
+from mlcore_sql.tables import place
 
-__all__ = ["Name", "RowWriter", "Summaries", "few", "rewinds_of"]
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["CHUNK_ROWS", "Name", "RowWriter", "Summaries", "insert_chunks", "portions", "rewinds_of"]
 
 Name = tuple[str, str]  # key and context
 Owner = tuple[str, str]  # kind and id
-_MANY = 500  # values in one statement: SQLite takes 32,766, and none plans more of them well
+_COPY = 200  # rows that are worth it
+_CHUNK = ("series", "source", "first", "last", "size", "data")
 CHUNK_ROWS = 1 << 15
 _INT64 = 1 << 63
 
@@ -47,7 +50,7 @@ class RowWriter:
     """Write the rows of the batches of one transaction."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection, self._run = connection, runner(connection)
         self._owners: dict[Owner, _Gathered] = {}
 
     def gather(self, batch: Batch) -> None:
@@ -77,7 +80,7 @@ class RowWriter:
         self._lock_owners()
         odd = self._write_series()
         self._write_cuts()
-        rewinds = rewinds_of(self._connection, [place(*owner) for owner in self._owners])
+        rewinds = rewinds_of(self._run, [place(*owner) for owner in self._owners])
         made = self._write_chunks()
         for (kind, id), gathered in self._owners.items():
             names = list(gathered.rows)
@@ -96,13 +99,13 @@ class RowWriter:
         """Let no one else change these entities' rows until the end of the transaction."""
         ids = {place(*owner): owner for owner in self._owners}
         known: set[bytes] = set()
-        for some in few(sorted(ids)):
-            asked = select(owners.c.id).where(owners.c.id.in_(some)).order_by(owners.c.id).with_for_update()
-            known |= {id for (id,) in self._connection.execute(asked)}
-        new = [
-            {"id": id, "kind": ids[id][0].encode(), "entity": ids[id][1].encode()} for id in sorted(ids.keys() - known)
-        ]
-        _insert(self._connection, owners, new)
+        lock = "" if self._run.dialect == "sqlite" else " FOR UPDATE"
+        for some in parts(sorted(ids)):
+            binds = Binds()
+            sql = f"SELECT id FROM owners WHERE {among(self._run.dialect, 'id', some, binds)} ORDER BY id{lock}"
+            known |= {bytes(id) for (id,) in self._run.rows(sql, binds)}
+        new = [(id, *(name.encode() for name in ids[id])) for id in sorted(ids.keys() - known)]
+        self._run.many(insert("owners", ("id", "kind", "entity")), new)
 
     def _write_series(self) -> set[bytes]:
         """Note series that are new, or odd from now on; return those that are odd."""
@@ -112,26 +115,32 @@ class RowWriter:
             for name, logged in gathered.rows.items()
         }
         known: dict[bytes, bool] = {}
-        for some in few(sorted(wanted)):
-            asked = select(series.c.id, series.c.odd).where(series.c.id.in_(some))
-            known |= {id: bool(odd) for id, odd in self._connection.execute(asked)}
+        for some in parts(sorted(wanted)):
+            binds = Binds()
+            sql = f"SELECT id, odd FROM series WHERE {among(self._run.dialect, 'id', some, binds)}"
+            known |= {bytes(id): bool(odd) for id, odd in self._run.rows(sql, binds)}
         new = [
-            {"id": id, "owner": place(*owner), "name": name.encode(), "context": context.encode(), "odd": int(odd)}
-            for id, (owner, (name, context), odd) in sorted(wanted.items()) if id not in known
-        ]  # fmt: skip
-        _insert(self._connection, series, new)
+            (id, place(*owner), name.encode(), context.encode(), int(odd))
+            for id, (owner, (name, context), odd) in sorted(wanted.items())
+            if id not in known
+        ]
+        self._run.many(insert("series", ("id", "owner", "name", "context", "odd")), new)
         odd = {id for id, (*_, odd) in wanted.items() if odd}
-        for some in few(sorted(id for id in odd if known.get(id) is False)):
-            self._connection.execute(update(series).where(series.c.id.in_(some)).values(odd=1))
+        self._run.many(
+            "UPDATE series SET odd = 1 WHERE id = ?", [(id,) for id in sorted(odd) if known.get(id) is False]
+        )
         return odd | {id for id, odd in known.items() if odd}
 
     def _write_cuts(self) -> None:
         rows = [
-            {"owner": place(*owner), "stamp": s, "source": bytes.fromhex(source), "number": n, "event": i, "step": step}
+            (place(*owner), stamp, bytes.fromhex(source), number, event, step)
             for owner, gathered in self._owners.items()
-            for (s, source, n, i), step in [*gathered.rewinds, *((order, None) for order in gathered.erased)]
+            for (stamp, source, number, event), step in [
+                *gathered.rewinds,
+                *((order, None) for order in gathered.erased),
+            ]
         ]
-        _insert(self._connection, cuts, rows)
+        self._run.many(insert("cuts", ("owner", "stamp", "source", "number", "event", "step")), rows)
 
     def _write_chunks(self) -> list[tuple[bytes, str, int]]:
         made = [
@@ -141,35 +150,38 @@ class RowWriter:
             for source, events in logged.items()
             for part in portions(events)
         ]
-        insert_chunks(self._connection, [row_of(id, source, part) for id, source, part in made])
+        insert_chunks(self._connection, made)
         return [(id, source, sum(map(len, part))) for id, source, part in made]
 
     def _names(self, owner: bytes) -> set[Name]:
-        asked = select(series.c.name, series.c.context).where(series.c.owner == owner)
-        return {(key.decode(), context.decode()) for key, context in self._connection.execute(asked)}
+        found = self._run.rows("SELECT name, context FROM series WHERE owner = :owner", {"owner": owner})
+        return {(bytes(key).decode(), bytes(context).decode()) for key, context in found}
 
     def whole(self, kind: str, id: str, names: Iterable[Name], cut: Sequence[Rewind]) -> dict[Name, Summed | None]:
         """Return the summaries of all rows of metrics."""
         found: dict[Name, Summed | None] = {}
         for name in names:
-            asked = select(chunks.c.source, chunks.c.data).where(chunks.c.series == place(kind, id, *name))
-            parts = [Chunk(source.hex(), bytes(data)) for source, data in self._connection.execute(asked)]
-            summary = assembled(parts, cut).summary()
-            found[name] = None if summary is None else (summary, _last(parts))
+            binds = {"series": place(kind, id, *name)}
+            rows = self._run.rows("SELECT source, data FROM chunks WHERE series = :series", binds)
+            chunks = [Chunk(source.hex(), bytes(data)) for source, data in rows]
+            summary = assembled(chunks, cut).summary()
+            found[name] = None if summary is None else (summary, _last(chunks))
         return found
 
 
-def _last(parts: Sequence[Chunk]) -> Order:
-    return max((e.stamp, part.source, e.number, e.index) for part in parts for e in part.events())
+def _last(chunks: Sequence[Chunk]) -> Order:
+    return max((e.stamp, chunk.source, e.number, e.index) for chunk in chunks for e in chunk.events())
 
 
-def rewinds_of(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, list[Rewind]]:
+def rewinds_of(run: Runner, owners: Sequence[bytes]) -> dict[bytes, list[Rewind]]:
     """Return the rewinds of owners that have any."""
     found: defaultdict[bytes, list[Rewind]] = defaultdict(list)
-    for some in few(sorted(ids)):
-        asked = select(cuts).where(cuts.c.owner.in_(some), cuts.c.step.is_not(None))
-        for owner, stamp, source, number, event, step in connection.execute(asked):
-            found[owner].append(((stamp, source.hex(), number, event), step))
+    for some in parts(owners):
+        binds = Binds()
+        where = f"step IS NOT NULL AND {among(run.dialect, 'owner', some, binds)}"
+        sql = f"SELECT owner, stamp, source, number, event, step FROM cuts WHERE {where}"
+        for owner, stamp, source, number, event, step in run.rows(sql, binds):
+            found[bytes(owner)].append(((stamp, source.hex(), number, event), step))
     return found
 
 
@@ -188,33 +200,18 @@ def portions(events: Sequence[Logged]) -> Iterator[list[Logged]]:
         yield taken
 
 
-def row_of(id: bytes, source: str, events: Sequence[Logged]) -> dict[str, Any]:
-    """Return the row of a chunk."""
-    first, last = events[0].number, events[-1].number
-    size = sum(map(len, events))
-    data = pack(events)
-    return {"series": id, "source": bytes.fromhex(source), "first": first, "last": last, "size": size, "data": data}
-
-
-def insert_chunks(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert chunks, by COPY where there are many and the database has it."""
-    if connection.dialect.name != "postgresql" or len(rows) < _MANY:
-        _insert(connection, chunks, rows)
+def insert_chunks(connection: Connection, made: Sequence[tuple[bytes, str, Sequence[Logged]]]) -> None:
+    """Insert chunks of series, source and events, by COPY where they are many and the database has it."""
+    rows = [
+        (id, bytes.fromhex(source), events[0].number, events[-1].number, sum(map(len, events)), pack(events))
+        for id, source, events in made
+    ]
+    if connection.dialect.name != "postgresql" or len(rows) < _COPY:
+        runner(connection).many(insert("chunks", _CHUNK), rows)
         return
-    names = list(rows[0])
-    into = f"COPY chunks ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
-    with driver_errors(connection) as driver, driver.cursor() as cursor, cursor.copy(into) as copy:
+    driver: Any = connection.connection.driver_connection
+    into = f"COPY chunks ({', '.join(_CHUNK)}) FROM STDIN (FORMAT BINARY)"
+    with driver.cursor() as cursor, cursor.copy(into) as copy:
         copy.set_types(["bytea", "bytea", "int8", "int8", "int8", "bytea"])
         for row in rows:
-            copy.write_row([row[name] for name in names])
-
-
-def _insert(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(table), rows)
-
-
-def few(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Yield values, as many at a time as one statement takes."""
-    for start in range(0, len(values), _MANY):
-        yield values[start : start + _MANY]
+            copy.write_row(row)

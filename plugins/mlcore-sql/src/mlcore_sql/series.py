@@ -3,56 +3,64 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-
-from sqlalchemy import Connection, select
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mlcore.store import Columns, SeriesKey
 from mlcore_sql.chunks import Chunk
 from mlcore_sql.curves import assembled
-from mlcore_sql.faults import driver_errors
-from mlcore_sql.rows import few, rewinds_of
-from mlcore_sql.tables import chunks, cuts, place, series
+from mlcore_sql.dialects import Binds, Runner, among, parts, runner
+from mlcore_sql.rows import rewinds_of
+from mlcore_sql.tables import place
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 __all__ = ["read_series"]
+
+_CHUNKS = "SELECT series, source, data FROM chunks WHERE"
+_FEW = 100  # keys that are put into a statement
 
 
 def read_series(
     connection: Connection, kind: str, ids: Sequence[str], keys: Sequence[str] | None, context: str | None
 ) -> dict[SeriesKey, Columns]:
     """Return whole series of entities by (id, key, context); of erased entities there are none."""
+    run = runner(connection)
     owners = {place(kind, id): id for id in ids}
-    for erased in _erased(connection, list(owners)):
-        owners.pop(erased, None)
-    names = dict(_names(connection, owners, keys, context))
-    rewinds = rewinds_of(connection, list(owners))
+    for erased in _erased(run, list(owners)):
+        del owners[erased]
+    names = dict(_names(run, owners, keys, context))
+    rewinds = rewinds_of(run, list(owners))
     found: defaultdict[bytes, list[Chunk]] = defaultdict(list)
     for id, source, data in _chunks(connection, list(names)):
         found[id].append(Chunk(source.hex(), data))
     return {name: assembled(found[id], rewinds.get(place(kind, name[0]), ())) for id, name in names.items()}
 
 
-def _erased(connection: Connection, owners: Sequence[bytes]) -> set[bytes]:
+def _erased(run: Runner, owners: Sequence[bytes]) -> set[bytes]:
     erased: set[bytes] = set()
-    for some in few(owners):
-        asked = select(cuts.c.owner).where(cuts.c.owner.in_(some), cuts.c.step.is_(None))
-        erased |= {owner for (owner,) in connection.execute(asked)}
+    for some in parts(owners):
+        binds = Binds()
+        sql = f"SELECT owner FROM cuts WHERE step IS NULL AND {among(run.dialect, 'owner', some, binds)}"
+        erased |= {bytes(owner) for (owner,) in run.rows(sql, binds)}
     return erased
 
 
 def _names(
-    connection: Connection, owners: dict[bytes, str], keys: Sequence[str] | None, context: str | None
+    run: Runner, owners: Mapping[bytes, str], keys: Sequence[str] | None, context: str | None
 ) -> Iterator[tuple[bytes, SeriesKey]]:
-    for some in few(list(owners)):
-        asked = select(series.c.id, series.c.owner, series.c.name, series.c.context).where(series.c.owner.in_(some))
-        wanted = None if keys is None else {_bytes(key) for key in keys}
-        if wanted is not None and len(wanted) < 100:
-            asked = asked.where(series.c.name.in_(wanted))
+    wanted = None if keys is None else {_bytes(key) for key in keys}
+    for some in parts(list(owners)):
+        binds = Binds()
+        where = among(run.dialect, "owner", some, binds)
+        if wanted is not None and len(wanted) <= _FEW:
+            where += f" AND {among(run.dialect, 'name', sorted(wanted), binds)}"
         if context is not None:
-            asked = asked.where(series.c.context == _bytes(context))
-        for id, owner, key, under in connection.execute(asked):
+            where += f" AND context = {binds.add(_bytes(context))}"
+        for id, owner, key, under in run.rows(f"SELECT id, owner, name, context FROM series WHERE {where}", binds):
             if wanted is None or key in wanted:
-                yield id, (owners[owner], key.decode(), under.decode())
+                yield bytes(id), (owners[bytes(owner)], bytes(key).decode(), bytes(under).decode())
 
 
 def _bytes(text: str) -> bytes:
@@ -61,15 +69,13 @@ def _bytes(text: str) -> bytes:
 
 def _chunks(connection: Connection, ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
     if connection.dialect.name == "postgresql":
-        with (
-            driver_errors(connection) as driver,
-            driver.cursor(binary=True) as cursor,
-        ):  # as text every byte takes two, and a look at each
-            for some in few(ids):
-                yield from cursor.execute(
-                    "SELECT series, source, data FROM chunks WHERE series = ANY(%s)", [list(some)]
-                )
+        driver: Any = connection.connection.driver_connection
+        with driver.cursor(binary=True) as cursor:  # as text every byte takes two, and a look at each
+            for some in parts(ids):
+                yield from cursor.execute(f"{_CHUNKS} series = ANY(%s)", [list(some)])
         return
-    for some in few(ids):
-        asked = select(chunks.c.series, chunks.c.source, chunks.c.data).where(chunks.c.series.in_(some))
-        yield from ((id, source, bytes(data)) for id, source, data in connection.execute(asked))
+    run = runner(connection)
+    for some in parts(ids):
+        binds = Binds()
+        sql = f"{_CHUNKS} {among(run.dialect, 'series', some, binds)}"
+        yield from ((id, source, data) for id, source, data in run.rows(sql, binds))

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 import attrs
-from sqlalchemy import exc, select
+from sqlalchemy import exc
 
 from mlcore.journal import user
 from mlcore.store import (
@@ -28,14 +28,12 @@ from mlcore.store import (
     shaped,
 )
 from mlcore_sql.appending import Appender, retried
-from mlcore_sql.dialects import Runner, runner
+from mlcore_sql.dialects import Binds, Runner, among, parts, runner
 from mlcore_sql.engine import Database
 from mlcore_sql.listing import Listing
 from mlcore_sql.preparing import prepare
 from mlcore_sql.reading import Reading
-from mlcore_sql.rows import few
 from mlcore_sql.series import read_series
-from mlcore_sql.tables import signs
 
 __all__ = ["SqlStore", "open_store"]
 
@@ -136,9 +134,11 @@ class SqlStore(SimpleStore):
         def read() -> dict[str, int]:
             seen: dict[str, int] = {}
             with self._database.reading() as connection:
-                for some in few(running):
-                    asked = select(signs).where(signs.c.home.in_([id.encode() for id in some]))
-                    seen |= {home.decode(): at for home, at in connection.execute(asked)}
+                run = runner(connection)
+                for some in parts([id.encode() for id in running]):
+                    binds = Binds()
+                    sql = f"SELECT home, seen FROM signs WHERE {among(run.dialect, 'home', some, binds)}"
+                    seen |= {bytes(home).decode(): at for home, at in run.rows(sql, binds)}
             return seen
 
         return self._answer(read) if running else {}
@@ -152,5 +152,4 @@ def open_store(uri: str) -> SqlStore:
     database = Database(uri)
     if database.exists():
         database.check()
-    store = SqlStore(database)
-    return store
+    return SqlStore(database)
