@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
@@ -134,6 +133,8 @@ def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]
         fit = fit or [name for name in known if fnmatchcase(name, each)]
         fit = fit or [name for name in known if fnmatchcase(name.partition(".")[2], each)]
         if not fit and rows:
+            from difflib import get_close_matches
+
             near = get_close_matches(each, [*known, *(name.partition(".")[2] for name in known)], 1, 0.5)
             hint = (
                 f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FIELDS)}, metrics.*, params.*, tags.*"

@@ -18,7 +18,7 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +73,8 @@ class SealedSeries:
 class Sealed:
     """Hold what a sealed file says, but for the columns, which `columns` reads.
 
-    `journals` has the size and the last record number of each journal it was made from, by file name; `span` the first
-    and the last stamp of them all.
+    `journals` has the size and the last record number of each journal it was made from, by file name; `span` the stamps
+    of the first and the last that they say of the run.
     """
 
     def __init__(self, path: str, about: dict[str, Any], records: bytes) -> None:
@@ -151,8 +151,10 @@ def seal(folder: Path, run_id: str) -> bool:
     records, span = list[tuple[str, Record]](), list[int]()
     for path in sorted(folder.glob("*" + SUFFIX)):
         journal = Journal()
-        for record in _records(path, journal, rows, run_id):
+        for record in _records(path, journal, rows, span, run_id):
             events = []
+            if any((each.kind, each.id) == ("run", run_id) and not isinstance(each, Unknown) for each in record.events):
+                _widen(span, (record.stamp,))
             for index, event in enumerate(record.events):
                 if not isinstance(event, RowsLogged):
                     events.append(event)
@@ -165,11 +167,10 @@ def seal(folder: Path, run_id: str) -> bool:
                 records.append((journal.source, attrs.evolve(record, events=tuple(events))))
                 fold.add_record(*records[-1])
         sources[path.name] = (journal.offset + (journal.tail.length if journal.tail else 0), journal.last)
-        span += [journal.first, journal.stamp] if journal.last else []
     columns = {key: rows[key].columns(fold.rewinds("run", run_id)) for key in sorted(rows)}
     if not span or not all(map(_is_metric, columns.values())):
         return False
-    about: dict[str, Any] = {"journals": sources, "span": (min(span), max(span))}
+    about: dict[str, Any] = {"journals": sources, "span": span}
     about |= {"shown": _shown(fold, records, run_id), "others": _encoded(records, but=run_id)}
     _write(folder / NAME, about, columns, _encoded(records))
     return True
@@ -201,10 +202,18 @@ def _is_metric(columns: Columns) -> bool:
     )
 
 
-def _records(path: Path, journal: Journal, rows: dict[tuple[str, str], Rows], run_id: str) -> Iterator[Record]:
+def _widen(span: list[int], stamps: Iterable[int]) -> None:
+    known = [*span, *stamps]
+    span[:] = min(known), max(known)
+
+
+def _records(
+    path: Path, journal: Journal, rows: dict[tuple[str, str], Rows], span: list[int], run_id: str
+) -> Iterator[Record]:
     def take(journal: Journal, points: Points) -> None:
         kind, id, name, context = journal.named(points.key)
         if (kind, id) == ("run", run_id):
+            _widen(span, points.span())
             rows.setdefault((name, context), Rows()).add_points(journal.source, points)
 
     yield from read(path, journal, points=take)

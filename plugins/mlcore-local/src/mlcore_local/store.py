@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
-from operator import or_
+from operator import itemgetter, or_
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -36,11 +38,13 @@ from mlcore.store import (
     selected,
     shaped,
 )
-from mlcore_local.append import Appender
 from mlcore_local.home import Home, Piece
 from mlcore_local.reader import Journal, read
 from mlcore_local.sealed_fold import SealedFold
 from mlcore_local.watch import Watch
+
+if TYPE_CHECKING:
+    from mlcore_local.append import Appender
 
 __all__ = ["FolderStore", "open_store"]
 
@@ -76,6 +80,8 @@ class FolderStore(SimpleStore):
         """See `mlcore.store.Store.append`; the first one makes the store."""
         with self._lock:
             if self._appender is None:
+                from mlcore_local.append import Appender  # brings OpenSSL, which who reads does not need
+
                 self._folder, _ = Folder.create(self.root)
                 self._appender = Appender(self._folder)
             self._appender.append(batch, self._claims_of)
@@ -222,11 +228,15 @@ class FolderStore(SimpleStore):
         holders = self._holders(entity.kind, entity.id)
         if not holders:
             return entity
+        kind, id = entity.kind, entity.id
         if len(holders) == 1:
-            metrics = holders[0].summaries(entity.kind, entity.id, self._fold)
+            metrics = holders[0].summaries(kind, id, self._fold)
         else:
-            named = {name: self._columns(entity.kind, entity.id, name) for name in self._names(entity.kind, entity.id)}
-            metrics = {name: summary for name, each in named.items() if (summary := each.summary()) is not None}
+            held = Counter(name for home in holders for name in home.names(kind, id))
+            named = [item for home in holders for item in home.summaries(kind, id, self._fold).items()]
+            shared = [(name, self._columns(kind, id, name).summary()) for name, homes in held.items() if homes > 1]
+            named = [item for item in named if held[item[0]] == 1] + [(name, each) for name, each in shared if each]
+            metrics = dict(sorted(named, key=itemgetter(0)))
         return attrs.evolve(entity, metrics=metrics)
 
     def _with_signs(self, entity: Entity) -> Entity:
