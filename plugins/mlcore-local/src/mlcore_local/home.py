@@ -46,10 +46,16 @@ class Piece(NamedTuple):
 
 @attrs.define
 class _File:
-    size: int = 0
+    size: int = 0  # as far as it was read; `looked` is what the file has
     inode: int = 0
     changed: float = 0.0
+    arrived: float = 0.0
+    looked: int = 0
     journal: Journal = attrs.field(factory=Journal)
+
+    def look(self, status: os.stat_result) -> None:
+        self.inode, self.looked = status.st_ino, status.st_size
+        self.changed, self.arrived = status.st_mtime, status.st_ctime
 
     def own(self) -> bool:
         """Tell whether this is the file that its writer made, not a copy of it."""
@@ -147,6 +153,41 @@ class Home:
         own = [file.changed for file in self._files.values() if file.own()]
         return int(max(own) * 1000) if own else None
 
+    @property
+    def sealed(self) -> bool:
+        """Whether the seal stands for the journals that it names."""
+        return self._sealed is not None
+
+    def logged(self) -> Mapping[tuple[str, str], Mapping[Name, Rows]]:
+        """Return the rows that were read from journals, by kind and id of their entity."""
+        return self._rows
+
+    # What another process needs to go on from here
+
+    def sizes(self) -> dict[str, tuple[int, float]]:
+        """Return of each journal its size at the last look, and when it changed or arrived here, in s since 1970."""
+        return {name: (each.looked, max(each.changed, each.arrived)) for name, each in self._files.items()}
+
+    def noted(self) -> dict[str, list[Any]]:
+        """Return as JSON how far each journal was read, and what the rest of it needs to be understood."""
+        return {
+            name: [file.inode, file.size, *file.journal.noted()]
+            for name, file in self._files.items() if file.journal.header is not None
+        }  # fmt: skip
+
+    def restore(self, noted: Mapping[str, Sequence[Any]], writers: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Begin where another process stopped; the rows that it read are not here. `writers` are those of claims."""
+        for name, (inode, size, *journal) in noted.items():
+            self._files[name] = _File(size, inode, journal=Journal.restored(journal))
+        for writer in writers:
+            claimed = Journal()
+            claimed.writer = dict(writer)
+            self._claims.append((claimed, []))
+
+    def look(self) -> None:
+        """Look when the journals changed last, without reading them."""
+        self._grown()
+
     def _claimed(self) -> Iterator[Journal]:
         return (journal for journal, _ in self._claims)
 
@@ -160,13 +201,10 @@ class Home:
                     seal_there = True
                 elif name.endswith(SUFFIX):
                     status = entry.stat()
-                    file = self._files.get(name)
-                    if file is None:
-                        self._files[name] = _File(0, status.st_ino, status.st_mtime)
-                        grown[name] = status.st_size
-                        continue
-                    file.changed, file.inode = status.st_mtime, status.st_ino
-                    if file.size != status.st_size:
+                    known = self._files.get(name)
+                    file = known or self._files.setdefault(name, _File())
+                    file.look(status)
+                    if known is None or file.size != status.st_size:
                         grown[name] = status.st_size
         return grown, seal_there
 
