@@ -6,25 +6,52 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
 from mlcore.errors import JournalError
 from mlcore.journal import started, this_process
 from mlcore.journal.format import SUFFIX
-from mlcore.store import Batch, Columns, Erased, Record, Rewound, RowsLogged, Summary
+from mlcore.store import Batch, Columns, Entity, Erased, Record, Rewind, Rewound, RowsLogged, Summary
 from mlcore_local.points import Points
 from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows
 from mlcore_local.seal import NAME, Sealed, open_sealed
-from mlcore_local.sealed_fold import SealedFold
 
-__all__ = ["Home", "Name", "Piece", "Rewinds", "alive"]
+__all__ = ["File", "Home", "Name", "Piece", "Rewinding", "Rewinds", "Taking", "alive"]
 
 _log = logging.getLogger("mlcore")
 Name = tuple[str, str]  # key, context
-Rewinds = Sequence[tuple[Any, int]]
+Rewinds = Sequence[Rewind]
+
+
+class Rewinding(Protocol):
+    """Know what was rewound."""
+
+    def rewinds(self, kind: str, id: str) -> Rewinds:
+        """See `mlcore.store.Fold.rewinds`."""
+        ...
+
+
+class Taking(Rewinding, Protocol):
+    """Take in what homes hold, as `mlcore_local.sealed_fold.SealedFold` does."""
+
+    def add(self, batch: Batch) -> None:
+        """Take in events that are no rows."""
+        ...
+
+    def touch(self, kind: str, id: str, stamp: int) -> None:
+        """Let an entity be known, and changed at `stamp`."""
+        ...
+
+    def take_sealed(self, id: str, sealed: Sealed) -> None:
+        """Take in a sealed run."""
+        ...
+
+    def wake(self, id: str) -> None:
+        """Know that the seal of a run does not count any more."""
+        ...
 
 
 def alive(writer: Mapping[str, Any]) -> bool | None:
@@ -45,8 +72,10 @@ class Piece(NamedTuple):
 
 
 @attrs.define
-class _File:
-    size: int = 0  # as far as it was read; `looked` is what the file has
+class File:
+    """Remember a journal: how far it was read (`size`), and what the file was at the last look."""
+
+    size: int = 0
     inode: int = 0
     changed: float = 0.0
     arrived: float = 0.0
@@ -54,6 +83,7 @@ class _File:
     journal: Journal = attrs.field(factory=Journal)
 
     def look(self, status: os.stat_result) -> None:
+        """Take in the status of the file; times are in s since 1970."""
         self.inode, self.looked = status.st_ino, status.st_size
         self.changed, self.arrived = status.st_mtime, status.st_ctime
 
@@ -68,13 +98,13 @@ class Home:
     def __init__(self, id: str, folder: str) -> None:
         self.id, self.folder = id, folder
         self.foreign = False
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, File] = {}
         self._claims: list[tuple[Journal, list[Record]]] = []
         self._rows: dict[tuple[str, str], dict[Name, Rows]] = {}
         self._spans: dict[tuple[str, str], tuple[int, int]] = {}  # first and last stamp of rows, until the fold knows
         self._sealed: Sealed | None = None
 
-    def read(self, fold: SealedFold) -> list[Piece]:
+    def read(self, fold: Taking) -> list[Piece]:
         """Read what was written since the last time."""
         fresh = not self._files and not self._rows
         grown, seal_there = self._grown()
@@ -97,14 +127,14 @@ class Home:
                 pieces.append(Piece(path, self.id, known, file.journal.offset))
         return pieces
 
-    def take_claim(self, journal: Journal, records: list[Record], fold: SealedFold) -> None:
+    def take_claim(self, journal: Journal, records: list[Record], fold: Taking) -> None:
         """Read the records of a claim's file that has its home here."""
         self._claims.append((journal, records))
         if any(isinstance(event, RowsLogged) for record in records for event in record.events):
             self.unseal(fold)
         self._add(journal, records, fold)
 
-    def unseal(self, fold: SealedFold) -> None:
+    def unseal(self, fold: Taking) -> None:
         """Read the rows from the journals after all, as somebody wrote to the run after it was sealed."""
         if self._sealed is not None:
             self._sealed = None
@@ -128,7 +158,7 @@ class Home:
         """Return rows as they were read, of a home that is not sealed."""
         return self._rows[kind, id][name]
 
-    def summaries(self, kind: str, id: str, fold: SealedFold) -> dict[Name, Summary]:
+    def summaries(self, kind: str, id: str, fold: Rewinding) -> dict[Name, Summary]:
         """Return the summaries of the metrics of an entity."""
         if self._sealed is not None:
             return {**self._sealed.summaries}
@@ -142,7 +172,7 @@ class Home:
         known = {alive(journal.writer) for journal in [*(file.journal for file in files), *self._claimed()]}
         if True in known:
             return True
-        return None if None in known or not known or not all(map(_File.own, files)) else False
+        return None if None in known or not known or not all(map(File.own, files)) else False
 
     def changed(self) -> float:
         """Return when a journal changed last, in s since 1970."""
@@ -152,6 +182,12 @@ class Home:
         """Return the last sign of life in ms since 1970, None if these are copies, whose times say nothing."""
         own = [file.changed for file in self._files.values() if file.own()]
         return int(max(own) * 1000) if own else None
+
+    def signed(self, entity: Entity) -> Entity:
+        """Return the run of this home with its signs of life, if it is not over."""
+        if entity.fields.get("status", "RUNNING") != "RUNNING":
+            return entity
+        return attrs.evolve(entity, seen=self.seen(), alive=self.alive())
 
     @property
     def sealed(self) -> bool:
@@ -164,9 +200,9 @@ class Home:
 
     # What another process needs to go on from here
 
-    def sizes(self) -> dict[str, tuple[int, float]]:
-        """Return of each journal its size at the last look, and when it changed or arrived here, in s since 1970."""
-        return {name: (each.looked, max(each.changed, each.arrived)) for name, each in self._files.items()}
+    def files(self) -> Mapping[str, File]:
+        """Return the journals by name, as they were at the last look."""
+        return self._files
 
     def noted(self) -> dict[str, list[Any]]:
         """Return as JSON how far each journal was read, and what the rest of it needs to be understood."""
@@ -178,7 +214,7 @@ class Home:
     def restore(self, noted: Mapping[str, Sequence[Any]], writers: Iterable[Mapping[str, Any]] = ()) -> None:
         """Begin where another process stopped; the rows that it read are not here. `writers` are those of claims."""
         for name, (inode, size, *journal) in noted.items():
-            self._files[name] = _File(size, inode, journal=Journal.restored(journal))
+            self._files[name] = File(size, inode, journal=Journal.restored(journal))
         for writer in writers:
             claimed = Journal()
             claimed.writer = dict(writer)
@@ -202,7 +238,7 @@ class Home:
                 elif name.endswith(SUFFIX):
                     status = entry.stat()
                     known = self._files.get(name)
-                    file = known or self._files.setdefault(name, _File())
+                    file = known or self._files.setdefault(name, File())
                     file.look(status)
                     if known is None or file.size != status.st_size:
                         grown[name] = status.st_size
@@ -221,7 +257,7 @@ class Home:
                         return False
         return True
 
-    def _take(self, file: _File, path: str, size: int, fold: SealedFold) -> None:
+    def _take(self, file: File, path: str, size: int, fold: Taking) -> None:
         def take(journal: Journal, points: Points) -> None:
             for stamp in points.span():
                 rows = self._series(*journal.named(points.key), stamp)
@@ -233,7 +269,7 @@ class Home:
         if journal.damage[known:]:
             _log.warning("%s is damaged, the rest of it is read: %s", path, journal.damage[-1])
 
-    def _add(self, journal: Journal, records: Iterable[Record], fold: SealedFold) -> None:
+    def _add(self, journal: Journal, records: Iterable[Record], fold: Taking) -> None:
         for record in records:
             rest = []
             for index, event in enumerate(record.events):

@@ -17,6 +17,7 @@ __all__ = ["Marks"]
 
 _PREFIX = "home:"
 _TICK_NS = 2_000_000_000
+_SEALED_SECONDS = 5  # of a seal that came, whose journals came, too
 _EXPIRED = 50  # homes that are looked at in vain before somebody says so
 
 
@@ -51,33 +52,58 @@ class Marks:
         folder = folder_of(self._root, home)
         try:
             status = os.stat(folder)
-            if changed != [status.st_mtime_ns, status.st_ctime_ns] and count != sum(
-                name.endswith(SUFFIX) for name in os.listdir(folder)
-            ):
+            if changed != _times(status) and count != sum(name.endswith(SUFFIX) for name in os.listdir(folder)):
                 return True
             return any(os.stat(f"{folder}/{name}").st_size != size for name, size in sizes.items())
         except FileNotFoundError:
             return bool(count)
 
-    def looked_at(self, home: str) -> list[int] | None:
-        """Return the time of a home's folder, None if it may change again within its clock's tick; ask before reading."""
+    def look(self, home: str) -> os.stat_result | None:
+        """Return the status of a home's folder, None if there is none; to be asked for before the home is read."""
         try:
-            status = os.stat(folder_of(self._root, home))
+            return os.stat(folder_of(self._root, home))
         except FileNotFoundError:
             return None
-        return [status.st_mtime_ns, status.st_ctime_ns] if time.time_ns() - status.st_ctime_ns > _TICK_NS else None
 
-    def set(self, home: Home, looked: list[int] | None, *, until: float | None, anew: bool) -> None:
-        """Mark a home as far as it was read, if somebody may still write to it."""
-        now = time.time()
-        sizes = {name: size for name, (size, changed) in home.sizes().items() if home.id or changed > now - SETTLED_SECONDS}
-        mark = [looked, len(home.sizes()), sizes, until, anew]
+    def set(self, home: Home, looked: os.stat_result | None, *, until: float | None, anew: bool) -> None:
+        """Mark a home as far as it was read, if somebody may still write to it: until then, or as its files say."""
+        now, files = time.time(), home.files()
+        arriving = _SEALED_SECONDS if home.sealed else SETTLED_SECONDS  # who copies it may have more of it
+        if until is not None:
+            until = max(
+                until, *(each.changed + SETTLED_SECONDS for each in files.values()),
+                *(each.arrived + arriving for each in files.values()), looked.st_ctime + arriving if looked else 0.0,
+            )  # fmt: skip
+        young = (each for each in files.items() if home.id or each[1].changed > now - SETTLED_SECONDS)
+        sizes = {name: each.looked for name, each in young}
+        settled = looked is not None and time.time_ns() - looked.st_ctime_ns > _TICK_NS
+        mark = [_times(looked) if looked and settled else None, len(files), sizes, until, anew]
         if _expired(home.id, mark, now):
-            return self.remove(home.id)
+            self.remove(home.id)
+            return
         self._notes.set(QUICK, _PREFIX + home.id, mark)
         for name, state in home.noted().items():
             self._notes.set(f"file/{home.id}", name, state)
-        return None
+
+    def keep(self, home: str, *, running: bool) -> bool:
+        """Go on or stop looking at a home that was not read; False if it must be read before one can."""
+        mark = self.get(home)
+        if mark is None:
+            return not running or self.look(home) is None
+        if running != (mark[3] is None):
+            until = None if running else time.time() + SETTLED_SECONDS
+            self._notes.set(QUICK, _PREFIX + home, [*mark[:3], until, mark[4]])
+        return True
+
+    def runs_on(self, home: str) -> bool:
+        """Tell whether a home is marked as one whose run goes on."""
+        mark = self.get(home)
+        return mark is not None and mark[3] is None
+
+    def anew(self, home: str) -> bool:
+        """Tell whether a home must be read from the start."""
+        mark = self.get(home)
+        return mark is None or bool(mark[4])
 
     def get(self, home: str) -> list[Any] | None:
         """Return the mark of a home."""
@@ -106,6 +132,10 @@ class Marks:
 def folder_of(root: str, home: str) -> str:
     """Return the folder of a home, as `mlcore.folder.Folder.run_folder`, but without a path object for each."""
     return f"{root}/runs/{home[-2:]}/{home}" if home else f"{root}/store"
+
+
+def _times(status: os.stat_result) -> list[int]:
+    return [status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _expired(home: str, mark: list[Any], now: float) -> bool:

@@ -16,7 +16,7 @@ class Notes:
     """
 
     def __init__(self, ask: Callable[[str], dict[str, Any]] = lambda _: {}) -> None:
-        self._ask = ask
+        self.ask = ask
         self._whole: set[str] = set()
         self._known: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         self.changed: dict[str, Any] = {}
@@ -25,7 +25,7 @@ class Notes:
         """Return all of a group by name."""
         known = self._known[group]
         if group not in self._whole:
-            asked = {name[len(group) + 1 :]: value for name, value in self._ask(f"{group}/").items()}
+            asked = {name[len(group) + 1 :]: value for name, value in self.ask(f"{group}/").items()}
             known = self._known[group] = {**asked, **known}
             self._whole.add(group)
         return {name: value for name, value in known.items() if value is not None}
@@ -34,7 +34,7 @@ class Notes:
         """Return one, None if there is none."""
         known = self._known[group]
         if name not in known and group not in self._whole:
-            known[name] = self._ask(f"{group}/{name}").get(f"{group}/{name}")
+            known[name] = self.ask(f"{group}/{name}").get(f"{group}/{name}")
         return known.get(name)
 
     def set(self, group: str, name: str, value: Any) -> None:

@@ -50,7 +50,6 @@ class _Part:
             self.get("step"), self.get("time"), *map(chain.from_iterable, zip(*logged, strict=True)), strict=True
         )
 
-
     def last(self) -> tuple[int, int, int, int, int]:
         """Return the order of the last row."""
         if not self.in_order():

@@ -61,6 +61,10 @@ class Watch:
         self._notes.set(QUICK, "changes", sizes)
         return {each for each in found if each == STORE_HOME or _is_id(each)}
 
+    def forget(self, base: str, shard: str, name: str) -> None:
+        """Let something be new again the next time."""
+        self._notes.set(f"names/{base}", shard, sorted(self._known(base, shard) - {name}))
+
     def _read(self, name: str, start: int, size: int) -> bytes:
         if size <= 0:
             return b""
