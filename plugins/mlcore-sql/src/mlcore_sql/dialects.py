@@ -5,17 +5,19 @@ Reads are plain SQL with ``:name`` binds; writes take rows as tuples. The index 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["Runner", "runner"]
+__all__ = ["Binds", "Row", "Runner", "among", "insert_missing", "parts", "runner", "upsert"]
 
 Row = Sequence[Any]
 NO_BINDS: Mapping[str, Any] = {}
+_FEW = 100  # values that are bound one by one
 
 
 class Runner(Protocol):
@@ -64,3 +66,53 @@ class _Pooled:
 def runner(connection: sqlite3.Connection | Connection) -> Runner:
     """Return what runs statements on a connection of sqlite3 or SQLAlchemy."""
     return _Plain(connection) if isinstance(connection, sqlite3.Connection) else _Pooled(connection)
+
+
+def insert_missing(dialect: str, table: str, columns: Sequence[str], unique: Sequence[str]) -> str:
+    """Return the statement that inserts rows, and leaves those alone that are there by these columns."""
+    if dialect == "mysql":  # IGNORE would ignore more
+        return f"{_insert(table, columns)} ON DUPLICATE KEY UPDATE {unique[0]} = {unique[0]}"
+    return f"{_insert(table, columns)} ON CONFLICT ({', '.join(unique)}) DO NOTHING"
+
+
+def upsert(dialect: str, table: str, columns: Sequence[str], unique: Sequence[str]) -> str:
+    """Return the statement that inserts rows, or sets the other columns of those that are there by these."""
+    rest = [name for name in columns if name not in unique]
+    if dialect == "mysql":
+        return f"{_insert(table, columns)} ON DUPLICATE KEY UPDATE {', '.join(f'{n} = VALUES({n})' for n in rest)}"
+    values = ", ".join(f"{name} = excluded.{name}" for name in rest)
+    return f"{_insert(table, columns)} ON CONFLICT ({', '.join(unique)}) DO UPDATE SET {values}"
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+class Binds(dict[str, Any]):
+    """Collect the values of a statement, each under a name of its own."""
+
+    def add(self, value: Any) -> str:
+        """Bind a value and return its placeholder."""
+        name = f"b{len(self)}"
+        self[name] = value
+        return f":{name}"
+
+
+def among(dialect: str, column: str, values: Sequence[bytes] | Sequence[int], binds: Binds) -> str:
+    """Return the condition that a column is one of these values, however many."""
+    if len(values) <= _FEW or dialect == "mysql":  # whose driver puts the values into the text
+        return f"{column} IN ({', '.join(map(binds.add, values)) or 'NULL'})"
+    if dialect == "postgresql":
+        return f"{column} = ANY({binds.add(list(values))})"
+    if isinstance(values[0], int):
+        return f"{column} IN (SELECT value FROM json_each({binds.add(json.dumps(values))}))"
+    hexed = json.dumps([each.hex().upper() for each in values if isinstance(each, bytes)])
+    return f"hex({column}) IN (SELECT value FROM json_each({binds.add(hexed)}))"
+
+
+_Item = TypeVar("_Item")
+
+
+def parts(items: Sequence[_Item], size: int = 500) -> Iterable[Sequence[_Item]]:
+    """Yield items in parts that a statement can hold."""
+    return (items[start : start + size] for start in range(0, len(items), size))
