@@ -74,7 +74,7 @@ class Home:
         grown, seal_there = self._grown()
         if fresh and seal_there:
             self._sealed = open_sealed(self.folder)
-        if self._sealed is not None and not self._covered(grown):
+        if self._sealed is not None and (fresh or grown) and not self._covered(grown):
             self.unseal(fold)
         if fresh and self._sealed is not None:
             fold.take_sealed(self.id, self._sealed)
@@ -111,7 +111,7 @@ class Home:
     def names(self, kind: str, id: str) -> Iterable[Name]:
         """Return key and context of what is logged about an entity here."""
         if self._sealed is not None and (kind, id) == ("run", self.id):
-            return self._sealed.series.keys()
+            return self._sealed.summaries.keys()
         return self._rows.get((kind, id), {}).keys()
 
     def columns(self, kind: str, id: str, name: Name, rewinds: Rewinds) -> Columns:
@@ -125,7 +125,7 @@ class Home:
     def summaries(self, kind: str, id: str, fold: SealedFold) -> dict[Name, Summary]:
         """Return the summaries of the metrics of an entity."""
         if self._sealed is not None:
-            return self._sealed.summaries()
+            return {**self._sealed.summaries}
         rewinds = fold.rewinds(kind, id)
         found = {name: rows.summary(rewinds) for name, rows in sorted(self._rows.get((kind, id), {}).items())}
         return {name: summary for name, summary in found.items() if summary is not None}
@@ -174,7 +174,7 @@ class Home:
         """Tell whether the seal still holds: its journals are as they were, and what came is no row and no rewind."""
         assert self._sealed is not None
         for name, (size, _) in self._sealed.journals.items():
-            if size != (grown[name] if name in grown else self._files.get(name, _File()).size):
+            if name not in self._files or size != grown.get(name, self._files[name].size):
                 return False
         for name in grown.keys() - self._sealed.journals.keys():
             with contextlib.suppress(FileNotFoundError, JournalError):

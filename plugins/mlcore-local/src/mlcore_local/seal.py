@@ -110,10 +110,11 @@ class Sealed:
     @cached_property
     def series(self) -> dict[tuple[str, str], SealedSeries]:
         """Where the columns are, by key and context."""
-        return {(a, b): SealedSeries(a, b, c, d, Summary(*e)) for a, b, c, d, e in self._series}
+        return {(a, b): SealedSeries(a, b, c, d, self.summaries[a, b]) for a, b, c, d, _ in self._series}
 
+    @cached_property
     def summaries(self) -> dict[tuple[str, str], Summary]:
-        """Return the summaries of the metrics."""
+        """The summaries of the metrics, by key and context."""
         return {(key, context): Summary(*summary) for key, context, _, _, summary in self._series}
 
     def columns(self, key: tuple[str, str]) -> Columns:
