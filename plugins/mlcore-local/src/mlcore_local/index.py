@@ -171,4 +171,4 @@ def _remote(path: Path) -> bool:
     except (OSError, IndexError):
         return False  # no Linux: what the system does not tell is taken for a disk
     kind = found[1]
-    return kind in _REMOTE or kind.startswith(("nfs", "fuse")) and kind != "fuseblk"
+    return kind in _REMOTE or (kind.startswith(("nfs", "fuse")) and kind != "fuseblk")

@@ -135,7 +135,7 @@ class FolderStore(SimpleStore):
     def _answer(
         self, ask_index: Callable[[Indexed], _T], ask_folder: Callable[[Folded], _T], *, filling: bool = True
     ) -> _T:
-        """Answer from the index, or from the folder where there is none; only if `filling`, from one that is not made."""
+        """Answer from the index, or from the folder where there is none, or, but for `filling`, an empty one."""
         with self._lock:
             indexed = self._index()
             failed = self._failed and time.monotonic() - self._failed < _RETRY_SECONDS
