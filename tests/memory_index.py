@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,10 +99,8 @@ class MemoryIndex:
 
     @contextmanager
     def writing(self) -> Iterator[Filling]:
-        content = copy.deepcopy(self._content)
-        yield Filling(content)
-        content.revision += 1
-        self._content = content
+        yield Filling(self._content)
+        self._content.revision += 1
 
     def drop(self) -> None:
         self._content = Content(revision=self._content.revision + 1)
