@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["Binds", "Row", "Runner", "among", "insert_missing", "parts", "runner", "upsert"]
+__all__ = ["Binds", "Row", "Runner", "among", "contains", "insert_missing", "parts", "runner", "upsert"]
 
 Row = Sequence[Any]
 NO_BINDS: Mapping[str, Any] = {}
@@ -108,6 +108,13 @@ def among(dialect: str, column: str, values: Sequence[bytes] | Sequence[int], bi
         return f"{column} IN (SELECT value FROM json_each({binds.add(json.dumps(values))}))"
     hexed = json.dumps([each.hex().upper() for each in values if isinstance(each, bytes)])
     return f"hex({column}) IN (SELECT value FROM json_each({binds.add(hexed)}))"
+
+
+def contains(dialect: str, column: str, bind: str) -> str:
+    """Return the condition that some bytes are in a column."""
+    if dialect == "postgresql":
+        return f"position({bind} IN {column}) > 0"
+    return f"instr({column}, {bind}) > 0"
 
 
 _Item = TypeVar("_Item")

@@ -17,7 +17,21 @@ from typing import Any
 
 from mlcore.store import to_json
 
-__all__ = ["BOOL", "LIMIT", "MISSING", "NAN", "NUMBER", "OTHER", "TEXT", "after", "encode", "full", "id_key", "number"]
+__all__ = [
+    "BOOL",
+    "LIMIT",
+    "MISSING",
+    "NAN",
+    "NUMBER",
+    "OTHER",
+    "TEXT",
+    "after",
+    "encode",
+    "full",
+    "id_key",
+    "is_text",
+    "number",
+]
 __all__ += ["float_of", "kind_of", "text"]
 
 LIMIT = 480  # MySQL holds at most 3,072 bytes in an index
@@ -58,6 +72,11 @@ def text(value: str) -> bytes:
 def number(value: float) -> bytes:
     """Return the key of a number, cut to `LIMIT`."""
     return _number(value)[:LIMIT]
+
+
+def is_text(key: bytes) -> bool:
+    """Tell whether a key is in the rank of texts."""
+    return key[:1] == _TEXT
 
 
 def id_key(id: str) -> bytes:

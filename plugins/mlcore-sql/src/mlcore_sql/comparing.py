@@ -1,0 +1,190 @@
+"""Comparisons as SQL: what `mlcore.store.holds` says of one value, said of a column.
+
+A `Condition` has two sides, since a key may be cut and a pattern may be more than a database knows: `upper` misses
+nothing that holds, `lower` takes nothing that does not. Where they are the same, the database's word is the last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from mlcore.store import Compare, Entity, Term, holds
+from mlcore_sql import keys
+from mlcore_sql.dialects import Binds, among, contains
+
+__all__ = ["FALSE", "TRUE", "UNSURE", "Condition", "Integers", "Keys", "Texts", "every", "inverted", "some"]
+
+
+@attrs.frozen
+class Condition:
+    """Hold a condition in SQL from above and from below.
+
+    `driving` are selects of entities, each of which misses none that the condition holds for.
+    """
+
+    upper: str
+    lower: str
+    driving: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the database alone can tell."""
+        return self.upper == self.lower
+
+
+TRUE, FALSE = Condition("1 = 1", "1 = 1"), Condition("1 = 0", "1 = 0")
+UNSURE = Condition(TRUE.upper, FALSE.lower)
+
+
+def _sure(sql: str) -> Condition:
+    return Condition(sql, sql)
+
+
+def every(parts: Sequence[Condition]) -> Condition:
+    """Hold where all parts do."""
+    driving = tuple(each for part in parts for each in part.driving)
+    return Condition(_joined("AND", [p.upper for p in parts]), _joined("AND", [p.lower for p in parts]), driving)
+
+
+def some(parts: Sequence[Condition]) -> Condition:
+    """Hold where any part does."""
+    return Condition(_joined("OR", [p.upper for p in parts]), _joined("OR", [p.lower for p in parts]))
+
+
+def inverted(part: Condition) -> Condition:
+    """Hold where the part does not."""
+    return Condition(f"NOT ({part.lower})", f"NOT ({part.upper})")
+
+
+def _joined(word: str, parts: Sequence[str]) -> str:
+    if not parts:
+        return (TRUE if word == "AND" else FALSE).upper
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2  # a database takes a deep tree for an attack
+    return f"({_joined(word, parts[:middle])} {word} {_joined(word, parts[middle:])})"
+
+
+@attrs.frozen
+class Integers:
+    """A column of 64-bit integers."""
+
+    column: str
+
+    def compare(self, op: str, value: Any, binds: Binds) -> Condition:
+        """Say that an integer compares so."""
+        if op == "in":
+            return some([self.compare("=", each, binds) for each in value])
+        if keys.kind_of(value) != keys.NUMBER:
+            return UNSURE if op == "=" and keys.kind_of(value) == keys.OTHER else FALSE
+        if op.endswith("like") or value != value:  # noqa: PLR0124 - isnan fails on huge integers
+            return FALSE
+        if abs(value) >= 1 << 63:
+            return TRUE if (op[0] == "<" and value > 0) or (op[0] == ">" and value < 0) else FALSE
+        whole = math.ceil(value) if op in ("<", ">=") else math.floor(value)
+        return _sure(f"{self.column} {op} {binds.add(whole)}") if op != "=" or whole == value else FALSE
+
+
+@attrs.frozen
+class Keys:
+    """A column of keys; `type` is the column of their types, or `only` the type that all have.
+
+    `distinct` returns the different keys of texts in it.
+    """
+
+    column: str
+    dialect: str
+    distinct: Callable[[], Iterable[bytes]]
+    type: str = ""
+    only: int = keys.TEXT
+
+    def compare(self, op: str, value: Any, binds: Binds) -> Condition:
+        """Say that a key that is there compares so."""
+        if op == "in":
+            return self._in(tuple(value), binds)
+        if op.endswith("like"):
+            is_text = self.type or self.only == keys.TEXT
+            return self._typed(keys.TEXT, self._like(op, value, binds), binds) if is_text else FALSE
+        kind = keys.kind_of(value)
+        if kind in (keys.MISSING, keys.OTHER):
+            return UNSURE if op == "=" and kind == keys.OTHER else FALSE
+        if value != value:  # noqa: PLR0124 - isnan fails on huge integers
+            return FALSE
+        key = keys.full(value)
+        return self._typed(kind, self._equal([key], binds) if op == "=" else self._ordered(op, key, binds), binds)
+
+    def _typed(self, kind: int, condition: Condition, binds: Binds) -> Condition:
+        if not self.type:
+            return condition if kind == self.only else FALSE
+        return every([_sure(f"{self.type} = {binds.add(kind)}"), condition])
+
+    def _in(self, values: Sequence[Any], binds: Binds) -> Condition:
+        kinds: dict[int, list[bytes]] = {}
+        for value in values:
+            if value is not None and value == value:  # noqa: PLR0124 - as above
+                kinds.setdefault(keys.kind_of(value), []).append(keys.full(value))
+        unsure = [UNSURE] if kinds.pop(keys.OTHER, None) else []
+        return some([self._typed(kind, self._equal(each, binds), binds) for kind, each in kinds.items()] + unsure)
+
+    def _equal(self, wanted: Sequence[bytes], binds: Binds) -> Condition:
+        short = [key for key in wanted if len(key) < keys.LIMIT]
+        cut = [key[: keys.LIMIT] for key in wanted if len(key) >= keys.LIMIT]
+        found = [_sure(among(self.dialect, self.column, short, binds))] if short else []
+        return some(found + ([Condition(among(self.dialect, self.column, cut, binds), FALSE.lower)] if cut else []))
+
+    def _ordered(self, op: str, key: bytes, binds: Binds) -> Condition:
+        low, high = key[:1], bytes([key[0] + 1])  # among its own rank
+        side = f"{self.column} {'>=' if op[0] == '<' else '<'} {binds.add(low if op[0] == '<' else high)} AND "
+        cut = key[: keys.LIMIT]
+        if len(key) < keys.LIMIT:
+            return _sure(f"{side}{self.column} {op} {binds.add(cut)}")
+        return Condition(
+            f"{side}{self.column} {op[0]}= {binds.add(cut)}", f"{side}{self.column} {op[0]} {binds.add(cut)}"
+        )
+
+    def _like(self, op: str, pattern: str, binds: Binds) -> Condition:
+        head, *rest = pattern.split("%")
+        key = keys.full(head)
+        if op == "like" and "_" not in pattern and len(key) < keys.LIMIT:
+            if not rest:
+                return self._equal([key], binds)
+            if rest == [""]:
+                return _sure(f"{self.column} >= {binds.add(key)} AND {self.column} < {binds.add(keys.after(key))}")
+            if len(rest) == 2 and not head and not rest[1]:
+                found = contains(self.dialect, self.column, binds.add(rest[0].encode(errors="surrogatepass")))
+                return Condition(f"({found} OR {self._cut(binds)})", found)
+        return self._looked_up(op, pattern, binds)
+
+    def _looked_up(self, op: str, pattern: str, binds: Binds) -> Condition:
+        """Ask core about each different text: it is the same for thousands of entities."""
+        where, found, cut = Compare(Term("fields", "it"), op, pattern), [], False
+        for key in self.distinct():
+            if len(key) >= keys.LIMIT:
+                cut = True
+            elif holds(where, Entity("", "", fields={"it": key[1:].decode(errors="surrogatepass")})):
+                found.append(key)
+        sure = among(self.dialect, self.column, found, binds) if found else FALSE.lower
+        return Condition(f"({sure} OR {self._cut(binds)})", sure) if cut else _sure(sure)
+
+    def _cut(self, binds: Binds) -> str:
+        return f"length({self.column}) >= {binds.add(keys.LIMIT)}"
+
+
+@attrs.frozen
+class Texts:
+    """Values as `str` writes them: text has its key, all else the key of its text, in columns of their own."""
+
+    own: Keys
+    written: Keys
+
+    def compare(self, op: str, value: Any, binds: Binds) -> Condition:
+        """Say that the text of a value that is there compares so."""
+        values = [each for each in value if isinstance(each, str)] if op == "in" else value
+        if op != "in" and not isinstance(value, str):
+            return FALSE
+        written = every([_sure(f"{self.written.column} IS NOT NULL"), self.written.compare(op, values, binds)])
+        return some([self.own.compare(op, values, binds), written])
