@@ -157,7 +157,7 @@ def parse(file: Path, content: bytes) -> dict[str, str]:
             raise ConfigError(f"{file}: {name!r} must be a table, as in [tool.mlcore]")
     for key, value in found.items():
         if key not in known:
-            raise ConfigError(f"{file} may set {' and '.join(known)} and nothing else, not {key!r}")
+            raise ConfigError(f"{file} sets {key!r}, and may set only {', '.join(known)}")
         if not isinstance(value, str) or not value or "\0" in value or (shared and value.startswith("~")):
             raise ConfigError(f"{file}: {key} must be text{' without a ~' if shared else ''}, not {value!r:.80}")
         if key != "experiment" and "://" not in value and value != OFF:
