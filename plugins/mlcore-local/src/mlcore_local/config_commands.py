@@ -139,11 +139,14 @@ def _file(shared: bool) -> Path:
 
 def _written(key: str, value: str, folder: Path | None) -> str:
     """Return a value as a file shall have it: the project's paths relative to its folder, the user's absolute."""
-    if key == "experiment" or "://" in value or (key, value) == ("store", core.OFF):
+    if not value or key == "experiment" or "://" in value or (key, value) == ("store", core.OFF):
         return value
     if folder is None:
         return os.path.abspath(os.path.expanduser(value))
-    return value if os.path.isabs(value) or value.startswith("~") else os.path.relpath(value, folder)
+    if os.path.isabs(value) or value.startswith("~"):
+        return value
+    path = os.path.relpath(value, folder)
+    return f"./{path}" if path == core.OFF else path
 
 
 def _change(
