@@ -22,12 +22,12 @@ _key = click.argument("key", type=click.Choice(core.KEYS))
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(no_args_is_help=True)
+@click.group(no_args_is_help=True, epilog="Example: mlcore config list")
 def config() -> None:
     """Show and change settings: store, experiment, and artifacts, where runs keep their files.
 
-    The strongest counts: what a command or script says itself, the environment (MLCORE_STORE and so on), the project,
-    you, and what is found where you are.
+    The strongest counts: what a script or command says itself, then the environment (MLCORE_STORE and so on), the
+    project's pyproject.toml, your own file, and last what is found where you are.
     """
 
 
@@ -40,7 +40,10 @@ def _place(function: Callable[..., Any]) -> Callable[..., Any]:
 @config.command("list", epilog="Example: mlcore config list --json")
 @_as_json
 def list_settings(as_json: bool) -> None:
-    """List the settings: what each is, why, and what else was said that does not count."""
+    """List the settings, and who says what.
+
+    Each with its value, why it is that, and what was said in weaker places.
+    """
     found = [_described(key) for key in core.KEYS]
     terminal.show(terminal.as_json(found) if as_json else (line for each in found for line in _lines(each)))
 
@@ -62,7 +65,7 @@ def get(key: str, as_json: bool) -> None:
 @_place
 @_as_json
 def set_setting(key: str, value: str, shared: bool, as_json: bool) -> None:
-    """Write a setting into your file, or into the project's.
+    """Write a setting into your file or the project's.
 
     What else is there stays as it is, comments too. A path counts from the folder you are in. A project sets store
     and experiment, for all who work with it, and nothing else.
@@ -90,7 +93,10 @@ def set_setting(key: str, value: str, shared: bool, as_json: bool) -> None:
 @_place
 @_as_json
 def unset(key: str, shared: bool, as_json: bool) -> None:
-    """Take a setting, or a KEY that does not belong there, out of your file or the project's."""
+    """Take a setting out of your file or the project's.
+
+    KEY may be one that does not belong there.
+    """
     file = _file(shared)
 
     def change(table: MutableMapping[str, Any]) -> None:
@@ -109,7 +115,7 @@ def unset(key: str, shared: bool, as_json: bool) -> None:
 @_place
 @_as_json
 def path(shared: bool, as_json: bool) -> None:
-    """Print which file your settings stand in, or the project's, be it there or not."""
+    """Print where your file is, or the project's, be it there or not."""
     file = _file(shared)
     content = {"file": str(file), "exists": file.is_file()}
     terminal.show(terminal.as_json(content) if as_json else [terminal.printable(file)])
