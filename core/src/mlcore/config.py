@@ -157,9 +157,10 @@ def parse(file: Path, content: bytes) -> dict[str, str]:
             raise ConfigError(f"{file}: {name!r} must be a table, as in [tool.mlcore]")
     for key, value in found.items():
         if key not in known:
-            raise ConfigError(f"{file} sets {key!r}, and may set only {', '.join(known)}")
+            raise ConfigError(f"{file} sets {key!r:.80}, and may set only {', '.join(known)}")
         if not isinstance(value, str) or not value or "\0" in value or (shared and value.startswith("~")):
-            raise ConfigError(f"{file}: {key} must be text{' without a ~' if shared else ''}, not {value!r:.80}")
+            tail = ", not beginning with ~" if shared else ""
+            raise ConfigError(f"{file}: {key} must be some text in quotes{tail}")
         if key != "experiment" and "://" not in value and value != OFF:
             found[key] = os.path.abspath(base / os.path.expanduser(value))
     return found

@@ -247,6 +247,8 @@ def test_a_stronger_word_is_told_of(project: Path, monkeypatch: pytest.MonkeyPat
     assert done.stderr == told
     monkeypatch.setenv("MLCORE_EXPERIMENT", "env")
     assert "environment variable MLCORE_EXPERIMENT" in call("set", "experiment", "x", "--project").stderr
+    (project / "pyproject.toml").write_text("[tool.mlcore]\nstore = 3\n")
+    assert "before this is mended: " in call("set", "store", "x").stderr, "it is written, and the other file told of"
 
 
 def test_where_and_doctor_tell_which_file_said_it(project: Path) -> None:

@@ -82,10 +82,8 @@ def set_setting(key: str, value: str, shared: bool, as_json: bool) -> None:
         terminal.show(terminal.as_json({"name": key, "value": said, "file": str(file)}))
     else:
         terminal.show([f"{key} = {terminal.printable(said)}", f"  set in {terminal.printable(file)}"])
-    stronger = next(core.settings(key))
-    if stronger.reason != f"set in {file}":
-        text = f"but {key} is {stronger.value} here, which is stronger: {stronger.reason}"
-        click.echo(f"mlcore: {terminal.printable(text)}", err=True)
+    if told := _stronger(key, file):
+        click.echo(f"mlcore: {terminal.printable(told)}", err=True)
 
 
 @config.command(epilog="Example: mlcore config unset experiment --project")
@@ -124,6 +122,16 @@ def path(shared: bool, as_json: bool) -> None:
 def _described(key: str) -> dict[str, Any]:
     said = [{"value": each.value, "reason": each.reason} for each in core.settings(key)]
     return {"name": key, **(said[0] if said else {"value": None, "reason": _NOT_SET}), "overrides": said[1:]}
+
+
+def _stronger(key: str, file: Path) -> str:
+    """Return why what a file says of a setting does not count here; nothing if it does."""
+    try:
+        found = next(core.settings(key))
+    except ConfigError as error:  # another file, which is stronger
+        return f"but nothing counts here before this is mended: {error}"
+    same = found.reason == f"set in {file}"
+    return "" if same else f"but {key} is {found.value} here, which is stronger: {found.reason}"
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
@@ -194,7 +202,7 @@ def _edited(file: Path, before: bytes, shared: bool, change: Callable[[MutableMa
         raise ConfigError(f"{file}: 'mlcore' must be a table, as in [tool.mlcore]")
     change(table)
     after = tomlkit.dumps(document)
-    if "\r\n" in text:  # the line ends of Windows, as what was there has them
+    if 0 < text.count("\n") == text.count("\r\n"):  # the line ends of Windows, as all that was there
         after = after.replace("\r\n", "\n").replace("\n", "\r\n")
     return after.encode()
 
