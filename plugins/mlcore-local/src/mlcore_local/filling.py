@@ -21,9 +21,10 @@ from mlcore_local.seal import Sealed
 from mlcore_local.sealed_fold import SealedFold
 from mlcore_local.watch import QUICK, SETTLED_SECONDS, Watch
 
-__all__ = ["WHOLE", "claim_paths", "fill", "holders", "whole_home"]
+__all__ = ["BEGUN", "WHOLE", "claim_paths", "fill", "holders", "whole_home"]
 
 WHOLE = "whole"  # the note that everything there was has been read
+BEGUN = "begun"  # the note of when that began: what was read before may be gone
 _FOREIGN = "foreign"  # the note that some rows are not in the home of their run
 _LIMIT = 1_000  # new homes in one transaction, so that others that wait get their turn, and help
 _NEVER = (0, "", 0, 0)  # the order of a last row to which nothing is added: what comes makes the home be read anew
@@ -127,6 +128,8 @@ class _Step:
         noted, claims, runs = self._watch.noted(), self._watch.claims(_LIMIT), self._watch.runs(_LIMIT)
         if self._watch.vanished:
             raise _Vanished
+        if self._notes.get(QUICK, BEGUN) is None:
+            self._notes.set(QUICK, BEGUN, os.urandom(8).hex())
         for shard, name in claims:
             self._take_claim(shard, name)
         homes = {*noted, *runs, *(home for home, mark in self._marks.all() if self._marks.grown(home, mark))}

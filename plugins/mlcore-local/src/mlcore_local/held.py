@@ -49,7 +49,15 @@ class Held:
 
     def summaries(self) -> dict[Name, Summary]:
         """Return the summaries of the metrics."""
-        if len(self.homes) == 1:
-            return self.homes[0].summaries(self.kind, self.id, self.rewinding)
-        found = ((name, self.columns(name).summary()) for name in self.names())
-        return {name: summary for name, summary in found if summary is not None}
+        each = [home.summaries(self.kind, self.id, self.rewinding) for home in self.homes]
+        if len(each) == 1:
+            return each[0]
+        found = dict[Name, Summary | None]()
+        for name in self.names():
+            known = [
+                some.get(name)
+                for some, home in zip(each, self.homes, strict=True)
+                if name in home.names(self.kind, self.id)
+            ]
+            found[name] = known[0] if len(known) == 1 else self.columns(name).summary()
+        return {name: summary for name, summary in found.items() if summary is not None}

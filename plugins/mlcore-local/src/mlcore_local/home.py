@@ -21,6 +21,7 @@ from mlcore_local.seal import NAME, Sealed, open_sealed
 
 __all__ = ["File", "Home", "Name", "Piece", "Rewinding", "Rewinds", "Taking", "alive"]
 
+_BEGINNING = 4_096  # bytes, of which the header and the frame of the writer are less
 _log = logging.getLogger("mlcore")
 Name = tuple[str, str]  # key, context
 Rewinds = Sequence[Rewind]
@@ -81,15 +82,20 @@ class File:
     arrived: float = 0.0
     looked: int = 0
     journal: Journal = attrs.field(factory=Journal)
+    peeked: Journal | None = None
 
     def look(self, status: os.stat_result) -> None:
         """Take in the status of the file; times are in s since 1970."""
         self.inode, self.looked = status.st_ino, status.st_size
         self.changed, self.arrived = status.st_mtime, status.st_ctime
 
-    def own(self) -> bool:
-        """Tell whether this is the file that its writer made, not a copy of it."""
-        return self.inode == self.journal.writer.get("inode")
+    def writer(self, path: str) -> Mapping[str, Any]:
+        """Return what the writer of the journal said about itself, from its beginning if it was not read."""
+        if self.journal.header is None and self.peeked is None:
+            self.peeked = Journal()
+            with contextlib.suppress(OSError, JournalError), open(path, "rb", buffering=0) as file:
+                next(self.peeked.feed(file.read(_BEGINNING), final=False), None)
+        return (self.peeked or self.journal).writer
 
 
 class Home:
@@ -103,10 +109,11 @@ class Home:
         self._rows: dict[tuple[str, str], dict[Name, Rows]] = {}
         self._spans: dict[tuple[str, str], tuple[int, int]] = {}  # first and last stamp of rows, until the fold knows
         self._sealed: Sealed | None = None
+        self._changed = False  # by claims, of which the seal does not know
 
     def read(self, fold: Taking) -> list[Piece]:
         """Read what was written since the last time."""
-        fresh = not self._files and not self._rows
+        fresh = not self._files and not self._changed
         grown, seal_there = self._grown()
         if fresh and seal_there:
             self._sealed = open_sealed(self.folder)
@@ -130,7 +137,8 @@ class Home:
     def take_claim(self, journal: Journal, records: list[Record], fold: Taking) -> None:
         """Read the records of a claim's file that has its home here."""
         self._claims.append((journal, records))
-        if any(isinstance(event, RowsLogged) for record in records for event in record.events):
+        if any(isinstance(event, RowsLogged | Rewound) for record in records for event in record.events):
+            self._changed = True
             self.unseal(fold)
         self._add(journal, records, fold)
 
@@ -168,11 +176,12 @@ class Home:
 
     def alive(self) -> bool | None:
         """Tell whether a writer runs; None if that cannot be known, as of a copy, whose run may go on elsewhere."""
-        files = [file for file in self._files.values() if file.journal.header is not None]
-        known = {alive(journal.writer) for journal in [*(file.journal for file in files), *self._claimed()]}
+        files = [(file, writer) for file, writer in self._writers() if writer]
+        known = {alive(writer) for writer in [*(writer for _, writer in files), *self._claimed()]}
         if True in known:
             return True
-        return None if None in known or not known or not all(map(File.own, files)) else False
+        own = all(file.inode == writer.get("inode") for file, writer in files)
+        return None if None in known or not known or not own else False
 
     def changed(self) -> float:
         """Return when a journal changed last, in s since 1970."""
@@ -180,8 +189,11 @@ class Home:
 
     def seen(self) -> int | None:
         """Return the last sign of life in ms since 1970, None if these are copies, whose times say nothing."""
-        own = [file.changed for file in self._files.values() if file.own()]
+        own = [file.changed for file, writer in self._writers() if file.inode == writer.get("inode")]
         return int(max(own) * 1000) if own else None
+
+    def _writers(self) -> Iterator[tuple[File, Mapping[str, Any]]]:
+        return ((file, file.writer(f"{self.folder}/{name}")) for name, file in self._files.items())
 
     def signed(self, entity: Entity) -> Entity:
         """Return the run of this home with its signs of life, if it is not over."""
@@ -224,8 +236,8 @@ class Home:
         """Look when the journals changed last, without reading them."""
         self._grown()
 
-    def _claimed(self) -> Iterator[Journal]:
-        return (journal for journal, _ in self._claims)
+    def _claimed(self) -> Iterator[Mapping[str, Any]]:
+        return (journal.writer for journal, _ in self._claims)
 
     def _grown(self) -> tuple[dict[str, int], bool]:
         """Return the sizes of the journals that are new or not as long as they were, and whether there is a seal."""

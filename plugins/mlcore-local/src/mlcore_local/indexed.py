@@ -12,7 +12,7 @@ import attrs
 from mlcore.errors import PositionLost
 from mlcore.folder import Folder
 from mlcore.store import Columns, Entity, Page, Query, SeriesKey
-from mlcore_local.filling import WHOLE, claim_paths, fill, holders, whole_home
+from mlcore_local.filling import BEGUN, WHOLE, claim_paths, fill, holders, whole_home
 from mlcore_local.held import Held
 from mlcore_local.home import Home
 from mlcore_local.index import Index, Reading
@@ -138,13 +138,13 @@ class Indexed:
 
     def _home(self, id: str, notes: Notes) -> Home:
         """Return a home as far as it is written; what was read of it for the last questions is kept."""
-        claims = set(notes.under(f"claim/{id}"))
+        begun = {str(notes.get(QUICK, BEGUN)), *notes.under(f"claim/{id}")}
         known = self._homes.pop(id, None)
-        if known is not None and known[0] == claims:
+        if known is not None and known[0] == begun:
             known[1].read(known[2])
         else:
             fold = SealedFold()
-            known = claims, whole_home(self._root, id, notes, fold), fold
+            known = begun, whole_home(self._root, id, notes, fold), fold
         self._homes[id] = known
         if len(self._homes) > _HOMES:
             self._homes.popitem(last=False)

@@ -147,7 +147,7 @@ class Rows:
 def summary_of(columns: Columns) -> Summary | None:
     """Return the summary of rows in order, as `Columns.summary` does."""
     numpy = numpy_for(len(columns)) if len(columns) else None
-    if numpy is None or not all(isinstance(columns.columns.get(name), array) for name in METRIC):
+    if numpy is None or "".join(getattr(columns.columns.get(name), "typecode", "-") for name in METRIC) != "qqd":
         return columns.summary()
     values = numpy.frombuffer(columns["value"])
     real = values if not math.isnan(values.min()) else values[~numpy.isnan(values)]

@@ -27,7 +27,7 @@ __all__ = ["VERSION", "Index", "open_index"]
 
 VERSION = 1  # of the tables, of what they mean, and of the notes
 _WAIT_SECONDS = 10.0
-_TABLES = ("members", "metrics", "attributes", "documents", "entities", "terms", "notes")
+_TABLES = ("members", "metrics", "attributes", "documents", "entities")  # terms only name things, and are remembered
 # what a program can do nothing about, by SQLite's primary codes: full, read-only, denied, no file, I/O error
 _SYSTEM = {13: errno.ENOSPC, 8: errno.EROFS, 3: errno.EACCES, 23: errno.EACCES, 14: errno.ENOENT, 10: errno.EIO}
 _BUSY = (5, 6)
@@ -124,8 +124,8 @@ class _Filling(_State):
         """Forget everything, notes too."""
         self._projection = Projection(self._connection)
         for table in _TABLES:
-            where = " WHERE name LIKE '~%'" if table == "notes" else ""
-            self._connection.execute(f"DELETE FROM {table}{where}")
+            self._connection.execute(f"DELETE FROM {table}")
+        self._connection.execute("DELETE FROM notes WHERE name LIKE '~%'")
 
 
 class Index:
@@ -145,7 +145,11 @@ class Index:
         self._pid, self._lock = os.getpid(), threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._reading = Reading(lambda: nullcontext(runner(self._connected())))
+        self._reading = self._reader()
+
+    def _reader(self) -> Reading:
+        """Return what remembers something of the file that is open."""
+        return Reading(lambda: nullcontext(runner(self._connected())))
 
     @contextmanager
     def reading(self) -> Iterator[_State]:
@@ -237,6 +241,7 @@ class Index:
                     self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
                 )
                 self._connection, self._inode = connection, os.stat(self.path).st_ino
+                self._reading = self._reader()
             try:
                 if self._is_ours(connection):
                     return
