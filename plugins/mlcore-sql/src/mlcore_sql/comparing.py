@@ -23,12 +23,15 @@ __all__ = ["FALSE", "TRUE", "UNSURE", "Condition", "Integers", "Keys", "Texts", 
 class Condition:
     """Hold a condition in SQL from above and from below.
 
-    `driving` are selects of entities, each of which misses none that the condition holds for.
+    `driving` are selects of entities, each of which misses none that the condition holds for. `depth` and `nesting` are
+    those of the expression: a database takes a deep one for an attack.
     """
 
     upper: str
     lower: str
     driving: tuple[str, ...] = ()
+    depth: int = 10
+    nesting: int = 0
 
     @property
     def exact(self) -> bool:
@@ -38,6 +41,7 @@ class Condition:
 
 TRUE, FALSE = Condition("1 = 1", "1 = 1"), Condition("1 = 0", "1 = 0")
 UNSURE = Condition(TRUE.upper, FALSE.lower)
+_SIDE_BY_SIDE, _DEPTH, _NESTING = 50, 800, 12  # of 1,000 that SQLite takes, and a hundred words that it keeps in mind
 
 
 def _sure(sql: str) -> Condition:
@@ -47,26 +51,32 @@ def _sure(sql: str) -> Condition:
 def every(parts: Sequence[Condition]) -> Condition:
     """Hold where all parts do."""
     driving = tuple(each for part in parts for each in part.driving)
-    return Condition(_joined("AND", [p.upper for p in parts]), _joined("AND", [p.lower for p in parts]), driving)
+    return attrs.evolve(_joined(" AND ", parts), driving=driving) if parts else TRUE
 
 
 def some(parts: Sequence[Condition]) -> Condition:
     """Hold where any part does."""
-    return Condition(_joined("OR", [p.upper for p in parts]), _joined("OR", [p.lower for p in parts]))
+    return _joined(" OR ", parts) if parts else FALSE
 
 
 def inverted(part: Condition) -> Condition:
     """Hold where the part does not."""
-    return Condition(f"NOT ({part.lower})", f"NOT ({part.upper})")
+    return Condition(f"NOT ({part.lower})", f"NOT ({part.upper})", (), part.depth, part.nesting)
 
 
-def _joined(word: str, parts: Sequence[str]) -> str:
-    if not parts:
-        return (TRUE if word == "AND" else FALSE).upper
+def _joined(word: str, parts: Sequence[Condition]) -> Condition:
+    while len(parts) > _SIDE_BY_SIDE:
+        groups = range(0, len(parts), _SIDE_BY_SIDE)
+        parts = [_joined(word, parts[start : start + _SIDE_BY_SIDE]) for start in groups]
     if len(parts) == 1:
-        return parts[0]
-    middle = len(parts) // 2  # a database takes a deep tree for an attack
-    return f"({_joined(word, parts[:middle])} {word} {_joined(word, parts[middle:])})"
+        return attrs.evolve(parts[0], driving=())
+    depth, nesting = max(part.depth for part in parts) + len(parts), max(part.nesting for part in parts) + 1
+    if depth > _DEPTH or nesting > _NESTING:
+        return UNSURE
+    upper, lower = (
+        f"({word.join(sides)})" for sides in zip(*((part.upper, part.lower) for part in parts), strict=True)
+    )
+    return Condition(upper, lower, (), depth, nesting)
 
 
 @attrs.frozen

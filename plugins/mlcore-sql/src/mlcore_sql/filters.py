@@ -52,16 +52,16 @@ class Filter:
     numbers: Mapping[Name, tuple[int, bool]]
     binds: Binds
 
-    def compile(self, where: Where | None) -> Condition:
-        """Return the condition on an entity ``e``."""
+    def compile(self, where: Where | None, negated: bool = False) -> Condition:
+        """Return the condition on an entity ``e``: that it fits, or that it does not."""
         if where is None:
             return TRUE
         if isinstance(where, Compare):
-            return self._compare(where)
+            return inverted(self._compare(where)) if negated else self._compare(where)
         if isinstance(where, Not):
-            return inverted(self.compile(where.part))
-        parts = [self.compile(part) for part in where.parts]
-        return every(parts) if isinstance(where, And) else some(parts)
+            return self.compile(where.part, not negated)
+        parts = [self.compile(part, negated) for part in where.parts]
+        return every(parts) if isinstance(where, And) != negated else some(parts)
 
     def _compare(self, where: Compare) -> Condition:
         op, negated = where.op, 0

@@ -69,7 +69,7 @@ def sorts(
             column = f"COALESCE({alias}.text, {alias}.value)" if term.function == "text" else f"{alias}.value"
             table, whole = f"attributes {alias}", False
         known = bool(number) or not table
-        driving = known and column.endswith((".value", ".last"))
+        driving = known and column.endswith((".value", ".last", ".low", ".high"))
         found.append(Sorted(column if known else "", table, number, whole, sort.descending, driving))
     return found
 

@@ -64,7 +64,7 @@ entities = Table(
     _number("changed"), _key("start"), _key("duration", nullable=True), _small("hidden"), _small("rewound"),
     _number("revision"),
     UniqueConstraint("kind", "id", name="entities_id"),
-    Index("entities_start", "kind", text("start DESC"), "id"),
+    Index("entities_start", "kind", text("start DESC"), "id", "hidden"),
     Index("entities_parent", "kind", "parent", text("start DESC"), "id"),
 )  # fmt: skip
 
@@ -78,7 +78,7 @@ documents = Table(
 attributes = Table(
     "attributes", projected, _number("entity"), _number("term"), _small("type"), _key("value", nullable=True),
     _key("text", nullable=True), PrimaryKeyConstraint("entity", "term"),
-    Index("attributes_value", "term", "value", "entity"), **_WITHOUT_ROWID,
+    Index("attributes_value", "term", "value", "entity", "type"), **_WITHOUT_ROWID,
 )  # fmt: skip
 
 # what objects in a family have under a name, each value once
@@ -92,5 +92,6 @@ members = Table(
 metrics = Table(
     "metrics", projected, _number("entity"), _number("term"), _number("count"), _key("low"), _key("high"),
     _key("last"), _number("step"), _number("time"), _blob("origin"), _blob("odd", nullable=True),
-    PrimaryKeyConstraint("entity", "term"), Index("metrics_last", "term", "last", "entity"), **_WITHOUT_ROWID,
+    PrimaryKeyConstraint("entity", "term"), Index("metrics_last", "term", "last", "entity"),
+    Index("metrics_low", "term", "low", "entity"), Index("metrics_high", "term", "high", "entity"), **_WITHOUT_ROWID,
 )  # fmt: skip
