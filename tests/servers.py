@@ -62,8 +62,7 @@ class Server:
             yield self.uri(name, scheme)
         finally:
             if self.running():
-                self.disconnect(name)
-                self.execute(f"DROP DATABASE {name}")
+                self.drop(name)
 
     def uri(self, database: str, scheme: str = "") -> str:
         """Return the URI of a database."""
@@ -137,8 +136,8 @@ class Server:
         finally:
             connection.close()
 
-    def disconnect(self, database: str) -> None:
-        """End every connection to a database."""
+    def drop(self, database: str) -> None:
+        """End every connection to a database, and remove it."""
         raise NotImplementedError
 
     def _answers(self, process: subprocess.Popen[bytes], port: int) -> bool:
@@ -187,8 +186,8 @@ class PostgreSQL(Server):
             connect_timeout=SECONDS,
         )  # fmt: skip
 
-    def disconnect(self, database: str) -> None:
-        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+    def drop(self, database: str) -> None:
+        self.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
 class MariaDB(Server):
@@ -223,10 +222,11 @@ class MariaDB(Server):
 
         return pymysql.connect(host="127.0.0.1", port=port, user="ml", password=PASSWORD, autocommit=True)
 
-    def disconnect(self, database: str) -> None:
+    def drop(self, database: str) -> None:
         for (id,) in self.execute(f"SELECT id FROM information_schema.processlist WHERE db = '{database}'"):
             with suppress(Exception):  # it has gone by itself
                 self.execute(f"KILL {id}")
+        self.execute(f"DROP DATABASE {database}")
 
 
 KINDS: dict[str, type[Server]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}

@@ -356,8 +356,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "store", "said"),
         [
-            ([], "", "set MLCORE_STORE"),
-            ([], "off", "set MLCORE_STORE"),
+            ([], "", "as in MLCORE_STORE"),
+            ([], "off", "as in MLCORE_STORE"),
             ([], ".mlcore", "both SRC and DST"),
             (["a", "./a/"], "", "both SRC and DST"),
             (["nowhere", "there"], "", "there is no store at"),

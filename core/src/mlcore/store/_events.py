@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -300,8 +300,7 @@ def digest(records: Iterable[Record], previous: str = "") -> str:
 
     for record in records:
         state = hashlib.sha256(f"{previous} {record.number} {record.stamp}".encode())
-        event: Any  # rows have more than others
-        for event in record.events:
+        for event in cast("tuple[Any, ...]", record.events):  # rows have more than others
             rows = isinstance(event, RowsLogged)
             state.update(_head(event.kind, event.id, event.key, event.context) if rows else encode_event(event))
             for name, values in sorted(event.columns.items()) if rows else ():

@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """Bring the store DST what the store SRC has, and leave SRC as it is.
 
-    Both are paths or URIs. SRC is by default MLCORE_SPOOL, or else the folder that is found from here; DST is the store
-    of MLCORE_STORE. It can be interrupted and repeated: what DST has is not kept twice. What DST refuses is set aside,
+    Both are paths or URIs. SRC is by default MLCORE_SPOOL, or else the folder that is found from here; DST is the
+    configured store. It can be interrupted and repeated: what DST has is not kept twice. What DST refuses is set aside,
     the rest goes on, and the exit code is 1.
 
     The files of runs are not copied: they stay where they are.
@@ -65,11 +65,11 @@ def command(
 
 def _target(source: str, target: str | None) -> str:
     setting = config.store_setting(target)
-    found = target is None and not os.environ.get("MLCORE_STORE")
+    found = setting.reason == config.project_root()[1]  # nobody said it: it is the folder that SRC is by default
     if found or setting.value == config.OFF:
-        raise click.UsageError("which store is it to go to? Name it after SRC, or set MLCORE_STORE")
+        raise click.UsageError("which store is it to go to? Name it after SRC, or configure it, as in MLCORE_STORE")
     if _absolute(setting.value) == _absolute(source):
-        raise click.UsageError(f"{source} is both SRC and DST: name another store, or set MLCORE_STORE")
+        raise click.UsageError(f"{source} is both SRC and DST: name another store, or configure one, as in MLCORE_STORE")
     return setting.value
 
 

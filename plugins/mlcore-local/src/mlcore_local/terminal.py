@@ -11,7 +11,6 @@ import io
 import json
 import math
 import os
-import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +65,13 @@ def interactive() -> bool:
 
 def room() -> int | None:
     """Return the width of the terminal, None where there is none and lines stay whole."""
-    return shutil.get_terminal_size((80, 24)).columns if interactive() else None
+    return _size().columns if interactive() else None
+
+
+def _size() -> os.terminal_size:
+    import shutil  # brings what packs archives, and whoever writes into a pipe does not ask
+
+    return shutil.get_terminal_size((80, 24))
 
 
 def styled(text: str, **style: Any) -> str:
@@ -83,7 +88,7 @@ def status(text: str, padded: str | None = None) -> str:
 def show(lines: Iterable[str]) -> None:
     """Print lines: on a terminal that they do not fit, in the user's pager."""
     shown = [_encodable(line) for line in lines]
-    if interactive() and sys.stdin.isatty() and len(shown) >= shutil.get_terminal_size((80, 24)).lines:
+    if interactive() and sys.stdin.isatty() and len(shown) >= _size().lines:
         os.environ.setdefault("LESS", "FRX")  # as git does: leaves at once if it fits, knows colours, leaves it there
         click.echo_via_pager("".join(f"{line}\n" for line in shown))
     elif shown:

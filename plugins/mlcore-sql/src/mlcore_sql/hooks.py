@@ -17,3 +17,13 @@ def mlcore_stores() -> Iterable[Provider]:
         Provider("postgresql", _OPEN, "runs of a team in PostgreSQL"),
         Provider("sqlite", _OPEN, "runs in one file of SQLite"),
     ]
+
+
+def mlcore_commands() -> Iterable[Provider]:
+    """Provide the commands that look after a team store."""
+    return [Provider("db", "mlcore_sql.db_commands:group", "Upgrade, check, rebuild and back up a team's database.")]
+
+
+def mlcore_indexes() -> Iterable[Provider]:
+    """Provide an index in a SQLite file."""
+    return [Provider("sqlite", "mlcore_sql.index:open_index", "what a folder store holds, in a SQLite file")]
