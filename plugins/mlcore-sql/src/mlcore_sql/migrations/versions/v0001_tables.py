@@ -6,8 +6,19 @@ from typing import Any
 
 from alembic import op
 from sqlalchemy import (
-    BigInteger, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, SmallInteger, Table,
-    UniqueConstraint, insert, select, text,
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    UniqueConstraint,
+    insert,
+    select,
+    text,
 )  # fmt: skip
 from sqlalchemy.dialects import mysql
 
