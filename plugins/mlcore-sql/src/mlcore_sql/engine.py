@@ -32,9 +32,9 @@ _LOCK_SECONDS = 30
 _START_SECONDS = 30  # that a server may take to be back
 _STARTING = re.compile("starting up|shutting down|recovery mode|Server shutdown in progress")
 _WAL_BYTES = 8 << 20
-_POWER = {  # what a server is set to decides whether a commit survives the loss of power
-    "postgresql": "SELECT current_setting('fsync')::bool AND current_setting('full_page_writes')::bool",
-    "mysql": "SELECT @@innodb_flush_log_at_trx_commit = 1",
+_SETTINGS = {  # whether a commit survives the loss of power, and how long a statement may be
+    "postgresql": "SELECT (current_setting('fsync')::bool AND current_setting('full_page_writes')::bool)::int, 0",
+    "mysql": "SELECT @@innodb_flush_log_at_trx_commit = 1, @@max_allowed_packet",
 }
 
 
@@ -50,7 +50,8 @@ class Database:
         options = _options(uri, scheme)
         self.url: URL = options.pop("url")
         self.dialect = "mysql" if scheme.startswith("mariadb") else scheme.partition("+")[0]
-        self.power = options.pop("power")
+        self.power = options.pop("power")  # of a server, known when it was connected to
+        self.packet = 0
         self._options = options
         self.path = Path(self.url.database or "") if self.dialect == "sqlite" else None
         self._guard, self._pid = threading.Lock(), os.getpid()
@@ -120,8 +121,8 @@ class Database:
         while True:
             try:
                 with self.engine.connect() as connection:
-                    if asked := _POWER.get(self.dialect):
-                        self.power = bool(connection.exec_driver_sql(asked).scalar_one())
+                    if asked := _SETTINGS.get(self.dialect):
+                        self.power, self.packet = map(int, connection.exec_driver_sql(asked).one())
                 return
             except exc.SQLAlchemyError as error:
                 if not _STARTING.search(reason(error)) or time.monotonic() > deadline:
