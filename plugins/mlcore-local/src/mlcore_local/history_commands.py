@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -68,7 +68,7 @@ def _current(client: Client) -> str:
     return named or c.find_run(client, c.LAST).experiment_id
 
 
-def _entries(shown: list[Run], every: list[Run], only: tuple[str, ...]) -> Iterator[_Entry]:
+def _entries(shown: Iterable[Run], every: Sequence[Run], only: tuple[str, ...]) -> Iterator[_Entry]:
     earlier: dict[str, Run] = {}
     latest: dict[str | None, Run] = {}
     for run in reversed(every):  # the oldest first
