@@ -2,6 +2,7 @@
 
 What is not printable is shown as Python escapes it: control characters, line ends, the controls of terminals and of
 the direction of writing. Columns are measured in cells, of which wide characters take two (Unicode's UAX #11).
+Where rich is installed it draws the tables of a terminal; a pipe never waits for its import.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -71,8 +73,17 @@ def room() -> int | None:
 
 def styled(text: str, **style: Any) -> str:
     """Return text in colour, on a terminal that has some and whose user wants it."""
-    coloured = interactive() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    return click.style(text, **style) if coloured and text else text
+    return click.style(text, **style) if text and _coloured() else text
+
+
+def _coloured() -> bool:
+    return interactive() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"  # no-color.org
+
+
+def _drawn() -> bool:
+    """Tell whether rich draws tables: it is there, somebody looks, and the terminal knows its lines."""
+    able = interactive() and os.environ.get("TERM") != "dumb" and _encodable("─") == "─"
+    return able and find_spec("rich") is not None
 
 
 def status(text: str, padded: str | None = None) -> str:
@@ -158,7 +169,29 @@ class Table:
 
     def lines(self) -> list[str]:
         """Return the lines, the names first."""
+        if _drawn():
+            return self._draw()
         return [styled(self._line(self._names), bold=True), *(self._line(row, body=True) for row in self._rows)]
+
+    def _draw(self) -> list[str]:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table as Drawing
+        from rich.text import Text  # which takes no markup, so that a name in brackets is one
+
+        table = Drawing(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), border_style="dim")
+        for name, number in zip(self._names[: self._fit], self._numbers, strict=False):
+            table.add_column(Text(_isolated(name)), justify="right" if number else "left", no_wrap=True)
+        for row in self._rows:
+            styles = [_COLOURS.get(cell, "") if at == self._status else "" for at, cell in enumerate(row)]
+            table.add_row(*map(Text, map(_isolated, row[: self._fit]), styles))
+        text = io.StringIO()
+        console = Console(
+            file=text, width=room(), color_system="standard" if _coloured() else None,
+            force_terminal=True, legacy_windows=False,
+        )  # fmt: skip
+        console.print(table)
+        return [line.rstrip() for line in text.getvalue().removesuffix("\n").split("\n")]
 
     def _line(self, row: Sequence[str], *, body: bool = False) -> str:
         shown = list[str]()
