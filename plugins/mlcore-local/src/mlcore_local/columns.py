@@ -26,7 +26,7 @@ __all__ = [
 __all__ += ["duration", "keys", "pair", "values_of", "worth"]
 
 _TIMES = ("start_time", "end_time", "duration", "last_seen")
-FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "deleted", "experiment_id", "parent_run_id")
+FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "user", "deleted", "experiment_id", "parent_run_id")
 FAMILIES = ("metrics", "params", "tags")
 LAST = "@last"
 

@@ -12,7 +12,7 @@ import mlcore
 from mlcore.errors import DigestMismatch, InvalidValue
 from mlcore.models import ModelInfo
 from mlcore_local.clean import check_model
-from mlcore_local.payloads import dumps, plain, read_data
+from mlcore_local.payloads import dumps, read_data
 
 __all__ = ["check", "inspect", "models", "predict"]
 
@@ -91,7 +91,7 @@ def check(uri: str, trust: tuple[str, ...], trust_all: bool, uri_of_store: str |
         click.echo(json.dumps(content))
     else:
         click.echo(f"loads and predicts in an environment of its own ({checked.seconds:.0f} s)")
-        click.echo(f"predictions: {json.dumps(plain(checked.predictions)):.200}")
+        click.echo(f"predictions: {json.dumps(checked.predictions):.200}")
 
 
 def _client(uri: str | None) -> mlcore.Client:

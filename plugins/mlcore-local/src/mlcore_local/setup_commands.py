@@ -149,4 +149,10 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(program, {}, "mlcore", "_MLCORE_COMPLETE").source())
+    script = kind(program, {}, "mlcore", "_MLCORE_COMPLETE").source()
+    for call in (" $1)", " mlcore)"):  # nothing is printed between what somebody types
+        script = script.replace(call, f"{call[:-1]} 2>/dev/null)")
+    script = script.replace('string split ","', 'string split -m 1 ","')  # fish: a word may have commas
+    if shell == "bash":
+        script += "\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//@/}  # so that @last is one word\n"
+    click.echo(script)

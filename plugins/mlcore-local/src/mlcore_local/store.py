@@ -46,7 +46,7 @@ _SETTLED_SECONDS = 90  # three signs of life: a run that ended and is silent tha
 class FolderStore(SimpleStore):
     """Read and append to a store in a folder; a handle keeps what it read, and looks only at what changed.
 
-    Positions are good in the handle that gave them.
+    Positions are good in the handle that gave them. With `newest` set it looks only at so many runs, the newest by id.
     """
 
     capabilities = Capabilities()
@@ -54,6 +54,7 @@ class FolderStore(SimpleStore):
     def __init__(self, root: Path) -> None:
         super().__init__()
         self.root = root
+        self.newest: int | None = None
         self._folder: Folder | None = None
         self._homes: dict[str, Home] = {}
         self._active: set[str] = set()
@@ -142,7 +143,8 @@ class FolderStore(SimpleStore):
     def _read_all(self) -> None:
         self._read_claims()
         assert self._watch is not None
-        for home in {STORE_HOME, *self._watch.changed(), *self._active}:
+        homes = {STORE_HOME, *self._watch.changed(), *self._active}
+        for home in homes if self.newest is None else {STORE_HOME, *sorted(homes)[-self.newest :]}:
             self._read_home(home)
 
     def _read_some(self, run_ids: Iterable[str]) -> None:

@@ -15,8 +15,9 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import chain, islice
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ import click
 __all__ = ["Table", "as_csv", "as_json", "cut", "interactive", "plain", "printable", "remark", "room", "show", "status"]
 __all__ += ["styled", "width"]
 
+_TOGETHER = 100  # lines of one write, so that whoever reads a pipe need not wait for the last
 _MARKS = 3  # on one letter, at most, so that they do not climb into other lines
 _COLOURS = {"FINISHED": "green", "RUNNING": "cyan", "FAILED": "red", "KILLED": "magenta", "LOST": "yellow"}
 
@@ -92,13 +94,17 @@ def status(text: str, padded: str | None = None) -> str:
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print lines: on a terminal that they do not fit, in the user's pager."""
-    shown = [_encodable(line) for line in lines]
-    if interactive() and sys.stdin.isatty() and len(shown) >= shutil.get_terminal_size((80, 24)).lines:
+    """Print lines as they come: on a terminal that they do not fit, in the user's pager."""
+    coming = (f"{_encodable(line)}\n" for line in lines)
+    if interactive() and sys.stdin.isatty():
+        first = [*islice(coming, shutil.get_terminal_size((80, 24)).lines - 1)]
+        if (more := next(coming, None)) is None:
+            return click.echo("".join(first), nl=False)
         os.environ.setdefault("LESS", "FRX")  # as git does: leaves at once if it fits, knows colours, leaves it there
-        click.echo_via_pager("".join(f"{line}\n" for line in shown))
-    elif shown:
-        click.echo("\n".join(shown))
+        return click.echo_via_pager(chain(first, [more], coming))
+    while part := "".join(islice(coming, _TOGETHER)):
+        click.echo(part, nl=False)
+    return None
 
 
 def remark(text: str) -> None:
@@ -112,23 +118,37 @@ def _encodable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON has it; what JSON's numbers lack are the strings NaN, Infinity and -Infinity."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def plain(value: Any, *, words: bool = True) -> Any:
+    """Return a value as JSON has it: arrays as lists, frames as records, what else there is as its text.
+
+    What JSON's numbers lack are the strings NaN, Infinity and -Infinity, or null without `words`.
+    """
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(each, words=words) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(each, words=words) for each in value]
+    if hasattr(value, "toarray"):
+        return plain(value.toarray(), words=words)
+    if hasattr(value, "columns") and hasattr(value, "to_dict"):
+        return plain(value.to_dict("records"), words=words)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), words=words)
+    if isinstance(value, float) and not math.isfinite(value):
+        word = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return word if words else None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def as_json(content: Any) -> list[str]:
-    """Return JSON in ASCII: of a list a line for each element, else indented."""
-    if isinstance(content, list):
-        lines = [json.dumps(plain(each)) for each in content]
-        return ["[", *(f"{line}," for line in lines[:-1]), *lines[-1:], "]"] if lines else ["[]"]
-    return json.dumps(plain(content), indent=2).split("\n")
+def as_json(content: Any) -> Iterator[str]:
+    """Yield JSON in ASCII: of a list, or of what comes one by one, a line for each element; else indented."""
+    if not isinstance(content, list | Iterator):
+        yield from json.dumps(plain(content), indent=2).split("\n")
+        return
+    before = ""
+    for each in content:
+        yield f"{before}," if before else "["
+        before = json.dumps(plain(each))
+    yield from [before, "]"] if before else ["[]"]
 
 
 def as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
