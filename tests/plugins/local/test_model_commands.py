@@ -116,6 +116,12 @@ def test_predict_takes_the_example_of_the_model(
         ("{", "cannot be read as json"),
         ('{"inputs": {}, "instances": []}', "give one of them"),
         ('{"dataframe_split": {"columns": ["a"], "data": [[1]]}}', "sepal length"),
+        (
+            '{"dataframe_split": {"columns": ["a"]}}',
+            "dataframe_split is an object of columns and data, and this has no data",
+        ),
+        ('{"dataframe_split": [[1]]}', "dataframe_split is an object of columns and data"),
+        ('{"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}', "dataframe_split makes no table"),
         ('[{"sepal length": "x", "sepal width": 1, "petal length": 1, "petal width": 1}]', "sepal length"),
     ],
 )

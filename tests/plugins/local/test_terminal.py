@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -10,7 +11,10 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
+import numpy
+import pandas
 import pytest
+import scipy.sparse
 from hypothesis import given, settings, strategies as st
 from rich.cells import cell_len
 
@@ -184,19 +188,27 @@ def test_letters_that_run_to_the_left_do_not_turn_what_follows(monkeypatch: pyte
         assert "שלום\u200e" in terminal.Table(["name", "loss"], [["שלום", 0.5]]).lines()[-1]
 
 
-def test_what_the_encoding_lacks_is_escaped(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_encoding_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards terminals and cron jobs whose encoding is ASCII."""
-
-    class Ascii:
-        encoding = "ascii"
-
-        def isatty(self) -> bool:
-            return False
-
-    written: list[str] = []
-    monkeypatch.setattr(terminal.click, "echo", written.append)
-    monkeypatch.setattr(sys, "stdout", Ascii())
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     terminal.show(["深 é …"])
-    assert written == ["\\u6df1 \\xe9 \\u2026"]
+    assert written.getvalue() == b"\\u6df1 \\xe9 \\u2026\n"
+
+
+def test_json_comes_while_it_is_made() -> None:
+    """Guards streams of many runs: a line is there before the next one is asked for."""
+    asked = list[int]()
+    lines = terminal.as_json(asked.append(at) or at for at in range(3))
+    assert (next(lines), next(lines), asked) == ("[", "0,", [0, 1])
+    assert [*lines] == ["1,", "2", "]"]
+    assert [*terminal.as_json(iter(()))] == ["[]"]
+
+
+def test_arrays_and_frames_are_lists_and_records() -> None:
+    """Guards predictions: JSON has them, and NaN is null where no words are wanted."""
+    frame = pandas.DataFrame({"a": [1, 2], "b": [0.5, math.nan]})
+    assert terminal.plain(frame, words=False) == [{"a": 1, "b": 0.5}, {"a": 2, "b": None}]
+    assert terminal.plain({"x": numpy.array([[1, 2]]), "y": numpy.float32(0.5)}) == {"x": [[1, 2]], "y": 0.5}
+    assert terminal.plain(scipy.sparse.csr_array([[1.0, 0.0]])) == [[1.0, 0.0]]
+    assert terminal.plain(pandas.Series([1, 2])) == [1, 2]
