@@ -21,6 +21,12 @@ __all__ = ["completion", "doctor"]
 
 _SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "DISABLE_PLUGINS")
 _SPACE = 1 << 30
+_MENDED = {  # in the scripts that click writes: no error is printed amid what somebody types, and words stay whole
+    " $1)": " $1 2>/dev/null)",
+    " mlcore)": " mlcore 2>/dev/null)",
+    "read type value": "read -r type value",
+    'string split ","': 'string split -m 1 ","',
+}
 
 
 @attrs.frozen
@@ -150,9 +156,8 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(program, {}, "mlcore", "_MLCORE_COMPLETE").source()
-    for call in (" $1)", " mlcore)"):  # nothing is printed between what somebody types
-        script = script.replace(call, f"{call[:-1]} 2>/dev/null)")
-    script = script.replace('string split ","', 'string split -m 1 ","')  # fish: a word may have commas
+    for theirs, ours in _MENDED.items():
+        script = script.replace(theirs, ours)
     if shell == "bash":
         script += "\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//@/}  # so that @last is one word\n"
     click.echo(script)
