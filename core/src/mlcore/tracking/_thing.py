@@ -25,7 +25,7 @@ Seen = Callable[[Any], dict[str, Any]] | None
 More = Callable[[], tuple[list[Any], Any]] | None  # reads a page, and returns it with what reads the next
 Chosen = Mapping[str, tuple[store.Term, ...]] | None  # terms by the names that they were selected by
 _LIVE = store.Compare(store.Term("fields", "deleted"), "is null")
-_FIRST, _GROWTH = 2_000, 4  # pages grow, as a store that folds reads all of itself for each
+_FIRST, _GROWTH = 2_000, 10  # pages grow, as a store that folds reads all of itself for each
 ALL = store.Or((_LIVE, store.Not(_LIVE)))  # naming the field asks for deleted ones, too
 
 

@@ -71,7 +71,7 @@ def verify(run: str, uri: str | None, as_json: bool) -> None:
         _show(wrong, as_json)
     else:
         lines = [f"{terminal.printable(each.path)}: {each.problem}" for each in wrong]
-        terminal.show([*lines, f"{count} files, {len(wrong)} problems"])
+        terminal.show([*lines, f"{terminal.counted(count, 'file')}, {terminal.counted(len(wrong), 'problem')}"])
     sys.exit(1 if wrong else 0)
 
 
@@ -86,4 +86,4 @@ def _show(found: Listing[Artifact], as_json: bool) -> None:
         return click.echo("there are no files", err=True)
     names = ["size", "sha256", "path", *(["kept at"] if any(each.uri for each in found) else [])]
     rows = ([each.size, each.sha256[:12], each.path, each.uri or None][: len(names)] for each in found)
-    return terminal.show(terminal.Table(names, rows, most=1000).lines())
+    return terminal.show_table(names, rows, most=1000)

@@ -58,9 +58,13 @@ def list_experiments(
     if not rows:
         return click.echo("there are no experiments", err=True)
     shown = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    cells = ([c.moment(row[name]) if name == "last_start_time" else row.get(name) for name in shown] for row in rows)
+    cells = ([_when(row[name]) if name == "last_start_time" else row.get(name) for name in shown] for row in rows)
     titles = ["last run" if name == "last_start_time" else name for name in shown]
-    return terminal.show(terminal.Table(titles, cells).lines())
+    return terminal.show_table(titles, cells)
+
+
+def _when(stamp: int | None) -> str | None:
+    return c.ago(stamp) if terminal.interactive() and stamp is not None else c.moment(stamp)
 
 
 @_command("create digits --tag team=vision")

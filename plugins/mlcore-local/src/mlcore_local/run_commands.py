@@ -164,7 +164,8 @@ def _summaries(client: Client, run: Run) -> dict[str, dict[str, Any]]:
 def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     text = terminal.printable
     lines = [f"{terminal.styled(text(run.name), bold=True)}  {terminal.status(text(run.status))}"]
-    about = {"id": run.id, "experiment": values["experiment"], "started": c.moment(run.start_time, seconds=True)}
+    about = {"id": run.id, "experiment": values["experiment"], "user": run.user}
+    about |= {"started": c.moment(run.start_time, seconds=True)}
     about |= {"ended": c.moment(run.end_time, seconds=True), "duration": c.duration(values["duration"])}
     if run.status in ("RUNNING", "LOST"):
         about["last seen"] = c.ago(run.last_seen)
@@ -184,7 +185,11 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
     if run.models:
         lines += _titled("models", [f"  {text(each.uri)}  {text(each.flavor)}" for each in run.models])
     if files := run.artifacts.list():
-        lines += _titled("files", [f"  {each.size:>13,}  {text(each.path)}" for each in files])
+        sizes = [f"{each.size:,}" for each in files]
+        digits = max(map(len, sizes))
+        lines += _titled(
+            "files", [f"  {size:>{digits}}  {text(each.path)}" for size, each in zip(sizes, files, strict=True)]
+        )
     for conflict in run.conflicts:
         lines.append(
             f"conflict: {text(conflict.family)}.{text(conflict.name)} was {text(repr(conflict.value))} elsewhere"
@@ -224,9 +229,17 @@ def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | Non
         lines = ([name, *(row.get(name) for row in rows)] for name in kept)
         return terminal.show(terminal.as_csv(["", *(each.id for each in found)], lines))
     short = terminal.interactive()
-    cells = [[name, *(_cell(name, row.get(name), short=short) for row in rows)] for name in kept]
+    shares = _shares(kept, len(found))
+    narrow = short and shares[-1] < 10  # where a number that is cut would be read as another one
+    cells = [
+        [
+            _title(name, ()) if name in ("start_time", "end_time") else name,
+            *(f"{it:.3g}" if narrow and isinstance(it, float) else it for it in values),
+        ]
+        for name, values in ((name, [_cell(name, row.get(name), short=short) for row in rows]) for name in kept)
+    ]
     heads = [_cell("id", each.id, short=short) for each in found]
-    table = terminal.Table(["", *heads], cells, most=_shares(kept, len(found)))
+    table = terminal.Table(["", *heads], cells, most=shares)
     terminal.show(table.lines())
     if alike and not everything:
         terminal.remark(f"alike in {len(alike)} more: --all shows them")
@@ -363,6 +376,8 @@ def log(
     client = Client(uri)
     found = c.find_run(client, run)
     numbers, given = dict(map(_number, metrics)), dict(map(_param, params))
+    if found.status not in ("RUNNING", "LOST"):
+        raise RunStateError(f"run {terminal.printable(found.name)} ({found.id}) has ended, as {found.status}")
     last = (
         {}
         if step is not None or not numbers

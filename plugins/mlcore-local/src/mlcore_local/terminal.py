@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from typing import Any
 import click
 
 __all__ = ["Table", "as_csv", "as_json", "cut", "interactive", "plain", "printable", "remark", "room", "show", "status"]
-__all__ += ["styled", "width"]
+__all__ += ["counted", "show_table", "styled", "width", "wrapped"]
 
 _TOGETHER = 100  # lines of one write, so that whoever reads a pipe need not wait for the last
 _MARKS = 3  # on one letter, at most, so that they do not climb into other lines
@@ -101,10 +102,32 @@ def show(lines: Iterable[str]) -> None:
         if (more := next(coming, None)) is None:
             return click.echo("".join(first), nl=False)
         os.environ.setdefault("LESS", "FRX")  # as git does: leaves at once if it fits, knows colours, leaves it there
-        return click.echo_via_pager(chain(first, [more], coming))
+        later = (f"\n{line[:-1]}" for line in chain([more], coming))  # click ends the last line
+        return click.echo_via_pager(chain(["".join(first)[:-1]], later))
     while part := "".join(islice(coming, _TOGETHER)):
         click.echo(part, nl=False)
     return None
+
+
+def show_table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, most: int | Sequence[int] = 40) -> None:
+    """Print rows under names; what the terminal has no room for is named below."""
+    table = Table(names, rows, most=most)
+    show(table.lines())
+    if table.left_out:
+        remark(f"no room for {', '.join(table.left_out)}: --json has it all")
+
+
+def wrapped(text: str, indent: int) -> list[str]:
+    """Return a printable text as lines that fit the terminal, the later ones indented; in a pipe it stays whole."""
+    limit = room()
+    if limit is None or indent + 20 > limit:
+        return [text]
+    return textwrap.wrap(text, limit - 1, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many there are of a thing: ``1 run``, ``2 runs``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def remark(text: str) -> None:
