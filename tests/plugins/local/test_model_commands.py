@@ -49,7 +49,7 @@ def test_inspect_tells_what_a_model_is_and_needs(model: str) -> None:
     """Guards that all a reader wants to know before loading is printed, for people and as JSON."""
     text = call("inspect", model)
     assert text.exit_code == 0, text.output
-    for part in ("sklearn", "petal width", "as saved", "scikit-learn==", "made               today"):
+    for part in ("sklearn", "petal width", "as saved", "scikit-learn==", "made             today"):
         assert part in text.output
     told = json.loads(call("inspect", model, "--json").output)
     assert told["model"] == model
