@@ -175,7 +175,7 @@ class Client(Loading):
             where.append(Compare(_PARENT, "=", id))
         elif not include_deleted:
             hidden = tuple(each.id for each in self.list_experiments(include_deleted=True) if each.deleted)
-            where.append(Not(Compare(_PARENT, "in", hidden)))
+            where += [Not(Compare(_PARENT, "in", hidden))] if hidden else []
         return Run._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order, chosen=chosen)
 
     def set_experiment(self, name: str) -> None:

@@ -12,9 +12,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlcore import Client, Run, query
+from mlcore import Client, Run
 from mlcore_local import columns as c
-from mlcore_local.store import FolderStore
 
 if TYPE_CHECKING:
     import click
@@ -35,6 +34,8 @@ def _offered(find: Callable[[Client, click.Context, str], Words]) -> Callable[..
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
         from click.shell_completion import CompletionItem
+
+        from mlcore_local.store import FolderStore
 
         found = list[CompletionItem[str]]()
         with suppress(Exception):  # whatever is wrong with the store, whoever types must not read of it in his line
@@ -107,6 +108,8 @@ def columns(client: Client, ctx: click.Context, incomplete: str) -> Iterator[tup
 @_offered
 def order(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
     """Offer what runs can be ordered by, as a query names it."""
+    from mlcore import query
+
     known = (name for name, each in query.RUN.items() if each.terms and name.isidentifier())
     for name in (*known, "status", *_keys(client, ctx)):
         family, dot, key = name.partition(".")

@@ -14,7 +14,7 @@ import attrs
 import click
 
 from mlcore import Client, __version__, config, plugins
-from mlcore.errors import MlcoreError, StoreNotFound
+from mlcore.errors import ConfigError, MlcoreError, StoreNotFound
 from mlcore_local import terminal
 
 __all__ = ["completion", "doctor"]
@@ -47,7 +47,7 @@ def doctor(uri: str | None, as_json: bool) -> None:
 
     Exit code 1 if something is wrong. It changes nothing; that every record is whole is what `mlcore fsck` checks.
     """
-    found = [*_program(), *_plugins(), *_environment(), *_store(uri)]
+    found = [*_program(), *_plugins(), *_environment(), *_settings(), *_store(uri)]
     wrong = [each for each in found if each.problem]
     if as_json:
         content = {"healthy": not wrong, "findings": [attrs.asdict(each) for each in found]}
@@ -98,12 +98,25 @@ def _environment() -> Iterator[_Finding]:
             strange = name not in known
             problem, mend = ("mlcore knows no such variable", hint) if strange else ("", "")
             yield _Finding("environment", f"{name}={value}", problem, mend)
-    experiment = config.experiment_setting()
-    yield _Finding("experiment", f"{experiment.value}, {experiment.reason}")
+
+
+def _settings() -> Iterator[_Finding]:
+    try:
+        said = {key: list(config.settings(key)) for key in config.KEYS}  # to the end, so that every file is read
+    except ConfigError as error:
+        mend = "correct the file, or take the key out with `mlcore config unset`, for a project's with --project"
+        yield _Finding("settings", "cannot be read", str(error), mend)
+        return
+    for key in ("experiment", "artifacts"):
+        for setting in said[key][:1]:
+            yield _Finding(key, f"{setting.value}, {setting.reason}")
 
 
 def _store(uri: str | None) -> Iterator[_Finding]:
-    setting = config.store_setting(uri)
+    try:
+        setting = config.store_setting(uri)
+    except ConfigError:  # told already
+        return
     told = f"{setting.value}, because: {setting.reason}"
     if setting.value == config.OFF:
         yield _Finding("store", f"{told}; nothing is stored")

@@ -12,9 +12,7 @@ import io
 import json
 import math
 import os
-import shutil
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -71,7 +69,13 @@ def interactive() -> bool:
 
 def room() -> int | None:
     """Return the width of the terminal, None where there is none and lines stay whole."""
-    return shutil.get_terminal_size((80, 24)).columns if interactive() else None
+    return _size().columns if interactive() else None
+
+
+def _size() -> os.terminal_size:
+    import shutil  # brings what packs archives, and whoever writes into a pipe does not ask
+
+    return shutil.get_terminal_size((80, 24))
 
 
 def styled(text: str, **style: Any) -> str:
@@ -98,7 +102,7 @@ def show(lines: Iterable[str]) -> None:
     """Print lines as they come: on a terminal that they do not fit, in the user's pager."""
     coming = (f"{_encodable(line)}\n" for line in lines)
     if interactive() and sys.stdin.isatty():
-        first = [*islice(coming, shutil.get_terminal_size((80, 24)).lines - 1)]
+        first = [*islice(coming, _size().lines - 1)]
         if (more := next(coming, None)) is None:
             return click.echo("".join(first), nl=False)
         os.environ.setdefault("LESS", "FRX")  # as git does: leaves at once if it fits, knows colours, leaves it there
@@ -122,6 +126,8 @@ def wrapped(text: str, indent: int) -> list[str]:
     limit = room()
     if limit is None or indent + 20 > limit:
         return [text]
+    import textwrap
+
     return textwrap.wrap(text, limit - 1, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
 
 
