@@ -212,3 +212,15 @@ def test_arrays_and_frames_are_lists_and_records() -> None:
     assert terminal.plain({"x": numpy.array([[1, 2]]), "y": numpy.float32(0.5)}) == {"x": [[1, 2]], "y": 0.5}
     assert terminal.plain(scipy.sparse.csr_array([[1.0, 0.0]])) == [[1.0, 0.0]]
     assert terminal.plain(pandas.Series([1, 2])) == [1, 2]
+
+
+def test_text_is_wrapped_between_words_and_a_digest_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards what is copied from a terminal, and what a pipe reads."""
+    on_a_terminal(monkeypatch, 30, rich=False)
+    assert terminal.wrapped("files  a.txt, b.txt, c.txt, d.txt, e.txt", 7) == [
+        "files  a.txt, b.txt, c.txt,", "       d.txt, e.txt"
+    ]  # fmt: skip
+    assert terminal.wrapped(f"digest {'0' * 64}", 7) == [f"digest {'0' * 64}"]
+    assert [terminal.counted(number, "run") for number in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
+    monkeypatch.setattr(terminal, "room", lambda: None)
+    assert terminal.wrapped("word " * 50, 7) == ["word " * 50]

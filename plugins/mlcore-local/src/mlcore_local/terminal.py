@@ -124,8 +124,8 @@ def show_table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, most: int
 def wrapped(text: str, indent: int) -> list[str]:
     """Return a printable text as lines that fit the terminal, the later ones indented; in a pipe it stays whole."""
     limit = room()
-    if limit is None or indent + 20 > limit:
-        return [text]
+    if limit is None or max(map(len, text.split()), default=0) >= limit - indent:
+        return [text]  # a digest or a path is copied as one word
     import textwrap
 
     return textwrap.wrap(text, limit - 1, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
