@@ -69,7 +69,9 @@ def _target(source: str, target: str | None) -> str:
     if found or setting.value == config.OFF:
         raise click.UsageError("which store is it to go to? Name it after SRC, or configure it, as in MLCORE_STORE")
     if _absolute(setting.value) == _absolute(source):
-        raise click.UsageError(f"{source} is both SRC and DST: name another store, or configure one, as in MLCORE_STORE")
+        raise click.UsageError(
+            f"{source} is both SRC and DST: name another store, or configure one, as in MLCORE_STORE"
+        )
     return setting.value
 
 

@@ -17,12 +17,11 @@ from mlcore.errors import MlcoreError
 from mlcore.store import Batch, Entity, Fold, Record, RowsLogged, digest, from_json, to_json
 from mlcore_sql import migrations
 from mlcore_sql.contents import Projected, differing, projected_entities
-from mlcore_sql.dialects import runner
+from mlcore_sql.dialects import parts, runner
 from mlcore_sql.engine import Database
 from mlcore_sql.listing import Listing
 from mlcore_sql.reading import Reading
 from mlcore_sql.rebuilding import Progress, replay, silent
-from mlcore_sql.rows import few
 from mlcore_sql.schema import documents, entities, projected, terms
 from mlcore_sql.tables import batches, chunks, claims, metadata, sources
 
@@ -134,7 +133,7 @@ def _sampled(connection: Connection, size: int) -> Iterator[_Name]:
         entities, documents, documents.c.entity == entities.c.entity
     )
     asked = asked.join(terms, terms.c.id == entities.c.kind)
-    for some in few(sorted(random.sample(numbers, min(size, len(numbers))))):
+    for some in parts(sorted(random.sample(numbers, min(size, len(numbers))))):
         for kind, shown in connection.execute(asked.where(entities.c.entity.in_(some))):
             if shown:
                 yield bytes(kind).decode(), from_json(bytes(shown))[0]

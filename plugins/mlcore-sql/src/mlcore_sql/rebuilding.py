@@ -12,10 +12,11 @@ from sqlalchemy import Connection, delete, exc, func, select, text
 from mlcore_sql.appending import retried
 from mlcore_sql.chunks import Chunk
 from mlcore_sql.curves import summed
+from mlcore_sql.dialects import parts, runner
 from mlcore_sql.engine import Database
 from mlcore_sql.projection import Projection
 from mlcore_sql.records import decoded
-from mlcore_sql.rows import Name, RowWriter, few, rewinds_of
+from mlcore_sql.rows import Name, RowWriter, rewinds_of
 from mlcore_sql.schema import projected
 from mlcore_sql.tables import batches, chunks, owners, series, sources
 
@@ -102,7 +103,7 @@ def _sum_up(source: Connection, projection: Projection) -> Iterator[int]:
     asked = select(owners).order_by(owners.c.id).limit(_OWNERS)
     while page := source.execute(asked.where(owners.c.id > at)).all():
         names = _names(source, [row.id for row in page])
-        cut = rewinds_of(source, [row.id for row in page])
+        cut = rewinds_of(runner(source), [row.id for row in page])
         for row in page:
             _sum_up_one(
                 source, projection, (row.kind.decode(), row.entity.decode()), names[row.id], cut.get(row.id, [])
@@ -114,7 +115,7 @@ def _sum_up(source: Connection, projection: Projection) -> Iterator[int]:
 def _names(source: Connection, ids: Sequence[bytes]) -> dict[bytes, dict[bytes, tuple[Name, bool]]]:
     """Return the series of owners by their ids: what they are called, and whether they are odd."""
     found: defaultdict[bytes, dict[bytes, tuple[Name, bool]]] = defaultdict(dict)
-    for some in few(ids):
+    for some in parts(ids):
         for row in source.execute(select(series).where(series.c.owner.in_(some)).order_by(series.c.id)):
             found[row.owner][row.id] = (row.name.decode(), row.context.decode()), bool(row.odd)
     return found
@@ -128,7 +129,7 @@ def _sum_up_one(
     if whole:
         projection.replace(*owner, RowWriter(source).whole(*owner, whole, rewinds))
     plain = [id for id, (name, _) in names.items() if name not in whole]
-    for some in few(plain):
+    for some in parts(plain):
         asked = select(chunks.c.series, chunks.c.source, chunks.c.data).where(chunks.c.series.in_(some))
         for id, name, data in source.execute(asked.order_by(chunks.c.series, chunks.c.id)):
             events = list(Chunk(name.hex(), bytes(data)).events())
