@@ -26,8 +26,8 @@ def logged(draw: st.DrawFn, *, plain: bool = False) -> dict[str, list[Logged]]:
         events, stamp = [], draw(st.integers(0, 5))
         for number in range(1, draw(st.integers(1, 5)) + 1):
             stamp += draw(st.integers(0, 3))
-            for index in range(draw(st.integers(1, 2))):
-                events.append(Logged(number, index, stamp, draw(plain_columns if plain else columns)))
+            each = [draw(plain_columns if plain else columns) for _ in range(draw(st.integers(1, 2)))]
+            events += [Logged(number, index, stamp, rows) for index, rows in enumerate(each)]
         found[source * 32] = events
     return found
 
@@ -53,11 +53,12 @@ def rewinds(draw: st.DrawFn) -> list[Rewind]:
 
 def chunks_of(found: dict[str, list[Logged]], cuts: int = 1) -> list[Chunk]:
     """Pack events, some at a time."""
-    made = []
-    for source, events in found.items():
-        some = [events[start : start + cuts] for start in range(0, len(events), cuts)]
-        made += [Chunk(source, pack(part)) for each in some for part in portions(each)]
-    return made
+    return [
+        Chunk(source, pack(part))
+        for source, events in found.items()
+        for start in range(0, len(events), cuts)
+        for part in portions(events[start : start + cuts])
+    ]
 
 
 def by_oracle(found: dict[str, list[Logged]], cuts: list[Rewind]) -> Columns:

@@ -162,16 +162,16 @@ def test_a_server_that_crashes_under_load_loses_and_doubles_nothing(kind: str, t
         store = open_store(uri)
         store._prepare()
         writers = [start(tmp_path, WRITER, uri, SECONDS + 6) for _ in range(4)]
-        time.sleep(3)
+        begun = [writer.stdout.readline() for writer in writers if writer.stdout is not None]
         for _ in range(2):
+            time.sleep(1)
             server.stop(immediate=True)
             time.sleep(0.5)
             server.start()
-            time.sleep(SECONDS / 2)
         known: dict[str, int] = {}
         waits = []
-        for writer in writers:
-            lines = finish(writer)[0].splitlines()
+        for first, writer in zip(begun, writers, strict=True):
+            lines = [first, *finish(writer)[0].splitlines()]
             known |= acknowledged(lines)
             waits += [float(line.split()[2]) for line in lines]
         print(f"{sum(known.values())} batches acknowledged, longest wait {max(waits):.2f} s")

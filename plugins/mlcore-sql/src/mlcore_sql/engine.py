@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, event, exc
 
+from mlcore.config import shown
 from mlcore.errors import NotInstalled, StoreError, StoreNotFound
 from mlcore_sql.faults import reason
 from mlcore_sql.forks import apart
@@ -27,17 +29,13 @@ _DRIVERS = {
 }
 _IDLE_SECONDS = 60  # a client that died within a transaction must not keep all others waiting
 _LOCK_SECONDS = 30
+_START_SECONDS = 30  # that a server may take to be back
+_STARTING = re.compile("starting up|shutting down|recovery mode|Server shutdown in progress")
 _WAL_BYTES = 8 << 20
 _POWER = {  # what a server is set to decides whether a commit survives the loss of power
     "postgresql": "SELECT current_setting('fsync')::bool AND current_setting('full_page_writes')::bool",
     "mysql": "SELECT @@innodb_flush_log_at_trx_commit = 1",
 }
-_PASSWORD = re.compile(r"(?<=://)([^:/@?]*):[^@]*(?=@)|(?<=[?&]password=)[^&]*")
-
-
-def shown(uri: str) -> str:
-    """Return a URI as it may be shown: without its password."""
-    return _PASSWORD.sub(lambda found: f"{found[1]}:***" if found[1] is not None else "***", uri)
 
 
 class Database:
@@ -118,12 +116,17 @@ class Database:
 
     def check(self) -> None:
         """Connect. Raises `StoreError` with what is wrong and without the password, or `NotInstalled`."""
-        try:
-            with self.engine.connect() as connection:
-                if asked := _POWER.get(self.dialect):
-                    self.power = bool(connection.exec_driver_sql(asked).scalar_one())
-        except exc.SQLAlchemyError as error:
-            raise self.error("cannot be opened", error) from None
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                with self.engine.connect() as connection:
+                    if asked := _POWER.get(self.dialect):
+                        self.power = bool(connection.exec_driver_sql(asked).scalar_one())
+                return
+            except exc.SQLAlchemyError as error:
+                if not _STARTING.search(reason(error)) or time.monotonic() > deadline:
+                    raise self.error("cannot be opened", error) from None
+            time.sleep(0.1)
 
     def error(self, what: str, error: BaseException) -> StoreError:
         """Return the error to raise for one of the database's."""
@@ -162,9 +165,9 @@ class Database:
 def _options(uri: str, scheme: str) -> dict[str, Any]:
     try:
         url = sqlalchemy.make_url(f"{scheme}://{uri.partition('://')[2]}")
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):  # of a port
         raise StoreError(
-            f"{shown(uri)} is no URI of a database: write {scheme}://USER:PASSWORD@HOST/DATABASE"
+            f"{shown(uri)} is no URI of a database: write {uri.partition(':')[0]}://USER:PASSWORD@HOST/DATABASE"
         ) from None
     durability = url.query.get("durability", "process")
     if durability not in ("process", "power") or ("durability" in url.query and scheme != "sqlite"):
@@ -178,9 +181,7 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {"timeout": _LOCK_SECONDS, "check_same_thread": False}
         return options | {"connect_args": arguments, "max_overflow": -1}
     if not url.database:
-        raise StoreError(
-            f"{shown(uri)} names no database: write {scheme.partition('+')[0]}://USER:PASSWORD@HOST/DATABASE"
-        )
+        raise StoreError(f"{shown(uri)} names no database: write {uri.partition(':')[0]}://USER:PASSWORD@HOST/DATABASE")
     if scheme.startswith("postgresql"):
         wait = f"-c lock_timeout={_LOCK_SECONDS}s -c idle_in_transaction_session_timeout={_IDLE_SECONDS}s"
         keep = (
