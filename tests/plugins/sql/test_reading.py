@@ -48,7 +48,8 @@ INF, NAN = float("inf"), float("nan")
 SCALARS: list[Any] = [
     0, 1, -1, 2, 0.5, 1.0, -0.0, True, False, INF, -INF, NAN, 2**53, 2**53 + 1, float(2**53), -(2**53) - 1, 2**63,
     10**400, -(10**400), 1e308, 5e-324, "", "a", "A", "b", "ab", "a_b", "a%b", "aXb", "a\x00", "a\nb", "1", "1.0",
-    "True", "None", "nan", "[1]", "é", "É", "\uffff", "\U0001d4b5", "\u017f", "x" * 600, "x" * 600 + "y", "x" * 479, "x" * 480,
+    "True", "None", "nan", "[1]", "é", "É", "\uffff", "\U0001d4b5", "\u017f",
+    "x" * 600, "x" * 600 + "y", "x" * 479, "x" * 480,
 ]  # fmt: skip
 OBJECTS: list[Any] = [None, [1], [1, 2.0], {"a": 1}, {"name": "ab", "size": 2}, {"size": NAN}, {"size": None}, {}]
 NAMES = ["x", "y", "\U0001d4b5 '\"\\%:b0"]

@@ -8,6 +8,7 @@ tell, as it was cut or is no column, is ordered by `mlcore.store.find` itself.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -17,8 +18,8 @@ from mlcore.store import Compare, Entity, Not, Or, Page, Query, Term, find, hold
 from mlcore_sql import keys
 from mlcore_sql.comparing import UNSURE
 from mlcore_sql.decoded import Decoded, Names
-from mlcore_sql.dialects import Binds, Runner, among, parts
-from mlcore_sql.filters import Filter, terms_of
+from mlcore_sql.dialects import Binds, Runner, parts
+from mlcore_sql.filters import ENTITY, Filter, terms_of
 from mlcore_sql.orders import Position, Sorted, after, order_by, position_of, sorts
 from mlcore_sql.terms import Name
 
@@ -26,7 +27,8 @@ __all__ = ["Answer"]
 
 _DELETED = Term("fields", "deleted")
 _ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
-_RARE = 1_000  # entities at most that are by rather than looked for in order
+_FEW = 500  # entities are sorted rather than looked for in order
+_TRIED = 4  # parts of a filter
 _BINDS = 30_000  # of 32,766 that SQLite takes
 _Row = Sequence[Any]  # number, revision, a value for each sort, start and id
 
@@ -45,8 +47,9 @@ class Answer:
             self._binds, self._condition = Binds(), UNSURE
         self._sorts = None if is_cut else sorts(kind, query.order, numbers, runner.dialect)
         hidden = "e.hidden < 2" if _DELETED in terms_of(query.where) else "e.hidden = 0"
-        self._where = [f"e.kind = {self._binds.add(number)}", hidden, self._condition.upper]
-        self._few: list[int] | None = None  # the only entities that can fit, if they are few
+        self._where = [f"e.kind = {self._binds.add(number)}", hidden]
+        self._parts = self._condition.parts or ((self._condition.upper, ""),)
+        self._way: str | None = None  # a select of all entities that can fit, if they are few
 
     def page(self) -> Page:
         """Return the page."""
@@ -54,7 +57,7 @@ class Answer:
         if by is None or (query.limit is not None and query.limit < 0):
             return find(self._entities(self._rows([], None, None), None), query)
         position = None if query.token is None else _read(query.token, by)
-        self._few = self._rare()
+        self._choose(query.limit)
         need = None if query.limit is None else query.limit + 1
         found = list(islice(self._fitting(by, position, need), need)) if query.limit != 0 else []
         token = None
@@ -65,11 +68,12 @@ class Answer:
         return Page(tuple(shown), token, self._count() if query.count else None)
 
     def _count(self) -> int:
+        self._choose(None)
         if not self._condition.exact:
             return sum(1 for _ in self._fitting([], None, None))
         binds = Binds(self._binds)
-        where = [*self._where, *self._only(binds)]
-        ((count,),) = self._runner.rows(f"SELECT count(*) FROM entities e WHERE {' AND '.join(where)}", binds)
+        tables, where = self._begin()
+        ((count,),) = self._runner.rows(f"SELECT count(*) FROM {tables} WHERE {' AND '.join(where)}", binds)
         return int(count)
 
     def _fitting(self, by: Sequence[Sorted], position: Position | None, need: int | None) -> Iterator[Entity]:
@@ -99,24 +103,30 @@ class Answer:
         names = frozenset(term.name for term in terms if term.family == "metrics")
         return None if "" in names else names
 
-    def _rare(self) -> list[int] | None:
-        """Return the entities of a part of the filter that fits few, None if no part does."""
-        found: list[int] | None = None
-        for select in self._condition.driving[:4]:
-            rows = self._runner.rows(f"{select} LIMIT {_RARE + 1:d}", self._binds)
-            entities = [row[0] for row in rows]
-            if len(entities) < (_RARE + 1 if found is None else len(found)):
-                found = entities
-        return found
+    def _choose(self, limit: int | None) -> None:
+        """Choose the part of the filter that fits fewest, if to sort those is less than to go through all in order."""
+        selects = [select for _, select in self._parts if select][:_TRIED]
+        ((most,),) = self._runner.rows("SELECT max(entity) FROM entities") if selects else ((0,),)
+        few = max(_FEW, (most or 0) // 2 if limit is None else math.isqrt(limit * (most or 0)))
+        for select in selects:
+            ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({select} LIMIT {few + 1:d}) q", self._binds)
+            if count <= few:
+                few, self._way = count, select
 
-    def _only(self, binds: Binds) -> list[str]:
-        return [] if self._few is None else [among(self._runner.dialect, "e.entity", self._few, binds)]
+    def _begin(self, by: Sequence[Sorted] = (), driven: bool = False) -> tuple[str, list[str]]:
+        """Return the tables to go through, first the one that leads, and what they must fulfil."""
+        leader, entity = "", ENTITY  # SQLite takes the tables of a CROSS JOIN in this order
+        if driven:
+            leader, entity = f"{by[0].table} CROSS JOIN ", "s0.entity"
+        elif self._way is not None:
+            leader, entity = f"({self._way}) w CROSS JOIN ", "w.entity"
+        where = [] if entity == ENTITY else [f"{ENTITY} = {entity}"]
+        where += [part.replace(ENTITY, entity) for part, select in self._parts if driven or select != self._way]
+        return f"{leader}entities e", [*self._where, *where]
 
     def _rows(self, by: Sequence[Sorted], position: Position | None, size: int | None) -> list[_Row]:
         """Return at most `size` rows in order that may fit."""
-        if self._few == []:
-            return []
-        if size is None or self._few is not None or not (by and by[0].driving):
+        if size is None or self._way is not None or not (by and by[0].driving):
             return self._select(by, position, size)
         first, value = by[0], None if position is None else position[0]
         segments = [f"{first.column} IS NOT NULL", f"{first.column} IS NULL"]
@@ -137,13 +147,12 @@ class Answer:
         self, by: Sequence[Sorted], position: Position | None, size: int | None, where: str = "", driven: bool = False
     ) -> list[_Row]:
         binds = Binds(self._binds)
-        wheres = [*self._where, *self._only(binds), *filter(None, [where])]
-        if ":nan" in where:
+        tables, wheres = self._begin(by, driven)
+        if where:
+            wheres.append(where)
             binds["nan"] = keys.NAN
-        tables = "entities e"
         if driven:
-            tables = f"{by[0].table} CROSS JOIN entities e"  # SQLite goes through the first one first
-            wheres += ["e.entity = s0.entity", f"s0.term = {binds.add(by[0].number)}"]
+            wheres.append(f"s0.term = {binds.add(by[0].number)}")
         for place, each in enumerate(by):
             if each.table and each.column and (place or not driven):
                 same = f"s{place}.entity = e.entity AND s{place}.term = {binds.add(each.number)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -23,13 +24,15 @@ __all__ = ["FALSE", "TRUE", "UNSURE", "Condition", "Integers", "Keys", "Texts", 
 class Condition:
     """Hold a condition in SQL from above and from below.
 
-    `driving` are selects of entities, each of which misses none that the condition holds for. `depth` and `nesting` are
-    those of the expression: a database takes a deep one for an attack.
+    `parts` are conditions that together are the upper one, each with a select of all entities that it holds for where
+    an index has them. `hint` says what else is so wherever the condition holds, for the index. `depth` and `nesting`
+    are those of the expression: a database takes a deep one for an attack.
     """
 
     upper: str
     lower: str
-    driving: tuple[str, ...] = ()
+    parts: tuple[tuple[str, str], ...] = ()
+    hint: str = ""
     depth: int = 10
     nesting: int = 0
 
@@ -50,8 +53,9 @@ def _sure(sql: str) -> Condition:
 
 def every(parts: Sequence[Condition]) -> Condition:
     """Hold where all parts do."""
-    driving = tuple(each for part in parts for each in part.driving)
-    return attrs.evolve(_joined(" AND ", parts), driving=driving) if parts else TRUE
+    both = _joined(" AND ", parts) if parts else TRUE
+    flat = tuple(each for part in parts for each in part.parts or ((part.upper, ""),))
+    return attrs.evolve(both, parts=flat if len(flat) <= _SIDE_BY_SIDE and both is not UNSURE else ())
 
 
 def some(parts: Sequence[Condition]) -> Condition:
@@ -61,7 +65,7 @@ def some(parts: Sequence[Condition]) -> Condition:
 
 def inverted(part: Condition) -> Condition:
     """Hold where the part does not."""
-    return Condition(f"NOT ({part.lower})", f"NOT ({part.upper})", (), part.depth, part.nesting)
+    return Condition(f"NOT ({part.lower})", f"NOT ({part.upper})", depth=part.depth, nesting=part.nesting)
 
 
 def _joined(word: str, parts: Sequence[Condition]) -> Condition:
@@ -69,14 +73,12 @@ def _joined(word: str, parts: Sequence[Condition]) -> Condition:
         groups = range(0, len(parts), _SIDE_BY_SIDE)
         parts = [_joined(word, parts[start : start + _SIDE_BY_SIDE]) for start in groups]
     if len(parts) == 1:
-        return attrs.evolve(parts[0], driving=())
+        return attrs.evolve(parts[0], parts=(), hint="")
     depth, nesting = max(part.depth for part in parts) + len(parts), max(part.nesting for part in parts) + 1
     if depth > _DEPTH or nesting > _NESTING:
         return UNSURE
-    upper, lower = (
-        f"({word.join(sides)})" for sides in zip(*((part.upper, part.lower) for part in parts), strict=True)
-    )
-    return Condition(upper, lower, (), depth, nesting)
+    upper, lower = (f"({word.join(sides)})" for sides in zip(*((p.upper, p.lower) for p in parts), strict=True))
+    return Condition(upper, lower, depth=depth, nesting=nesting)
 
 
 @attrs.frozen
@@ -193,8 +195,23 @@ class Texts:
 
     def compare(self, op: str, value: Any, binds: Binds) -> Condition:
         """Say that the text of a value that is there compares so."""
-        values = [each for each in value if isinstance(each, str)] if op == "in" else value
-        if op != "in" and not isinstance(value, str):
+        values = [each for each in (value if op == "in" else [value]) if isinstance(each, str)]
+        if not values:
             return FALSE
-        written = every([_sure(f"{self.written.column} IS NOT NULL"), self.written.compare(op, values, binds)])
-        return some([self.own.compare(op, values, binds), written])
+        value = values if op == "in" else values[0]
+        written = every([_sure(f"{self.written.column} IS NOT NULL"), self.written.compare(op, value, binds)])
+        found = some([self.own.compare(op, value, binds), written])
+        return attrs.evolve(found, hint=self._hint(values, binds)) if op in ("=", "in") else found
+
+    def _hint(self, texts: Sequence[str], binds: Binds) -> str:
+        """Return what the keys of values with such texts must be, nothing if that cannot be told."""
+        if any(text[:1] in ("[", "{") or text == "None" for text in texts):
+            return ""
+        found = {keys.text(text) for text in texts}
+        for text in texts:
+            numbers: list[float] = [value for value in (True, False) if str(value) == text]
+            for kind in (int, float):
+                with suppress(ValueError):
+                    numbers.append(kind(text))
+            found |= {keys.number(value) for value in numbers}
+        return among(self.own.dialect, self.own.column, sorted(found), binds)

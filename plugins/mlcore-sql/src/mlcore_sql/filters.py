@@ -14,13 +14,14 @@ from mlcore_sql.comparing import FALSE, TRUE, UNSURE, Condition, Integers, Keys,
 from mlcore_sql.dialects import Binds, Runner
 from mlcore_sql.terms import Name
 
-__all__ = ["COLUMNS", "METRICS", "Filter", "ms", "name_of", "terms_of"]
+__all__ = ["COLUMNS", "ENTITY", "METRICS", "Filter", "ms", "name_of", "terms_of"]
 
 # of an entity itself
 COLUMNS = {
     **{name: f"e.{name}" for name in ("id", "parent", "duration", "created", "changed")},
     **{f"{name}_ms": f"e.{name}" for name in ("created", "changed")},
 }
+ENTITY = "e.entity"  # of the entity that a condition is about
 METRICS = {"last": "last", "min": "low", "max": "high", "count": "count", "step": "step", "time": "time"}
 _WHOLE = ("count", "step", "time", "created", "changed", "created_ms", "changed_ms")
 
@@ -109,8 +110,8 @@ class Filter:
         found = self.runner.rows(f"SELECT DISTINCT {column} FROM {table}", {"n": number})
         return [key for key in map(bytes, chain.from_iterable(found)) if keys.is_text(key)]
 
-    def _there(self, term: Term, condition: Condition, driving: bool = False) -> Condition:
-        """Say that there is a value, for which the condition holds."""
+    def _there(self, term: Term, condition: Condition, indexed: bool = False) -> Condition:
+        """Say that there is a value, for which the condition holds; `indexed` if an index may have those."""
         if term.family == "" and term.function != "any":
             if term.name not in COLUMNS:
                 return UNSURE
@@ -118,7 +119,7 @@ class Filter:
             if term.name == "duration":
                 there = every([Condition("e.duration IS NOT NULL", "e.duration IS NOT NULL"), condition])
             select = f"SELECT e.entity FROM entities e WHERE e.kind = {self.binds.add(self.number)} AND {there.upper}"
-            return attrs.evolve(there, driving=(select,) if driving and term.name in ("id", "parent") else ())
+            return _part(there, select if indexed and term.name in ("id", "parent") else "")
         number = self.numbers.get(name_of(self.kind, term))
         if number is None:
             return FALSE
@@ -129,12 +130,19 @@ class Filter:
             table, is_there = "metrics", ""
         where = f"v.term = {self.binds.add(number[0])}{is_there}"
         upper, lower = (
-            f"EXISTS (SELECT 1 FROM {table} v WHERE v.entity = e.entity AND {where} AND {side})"
+            f"EXISTS (SELECT 1 FROM {table} v WHERE v.entity = {ENTITY} AND {where} AND {side})"
             for side in (condition.upper, condition.lower)
         )
-        select = f"SELECT v.entity FROM {table} v WHERE {where} AND {condition.upper}"
-        driven = driving and (term.family != "metrics" or term.function in ("last", "any"))
-        return Condition(upper, lower, (select,) if driven else ())
+        found = attrs.evolve(condition, upper=upper, lower=lower)
+        indexed = indexed and (table != "metrics" or METRICS[term.function] not in _WHOLE)
+        if not indexed or (term.function == "text" and not condition.hint):
+            return _part(found)
+        distinct, hint = "DISTINCT " * (table == "members"), f" AND {condition.hint}" if condition.hint else ""
+        return _part(found, f"SELECT {distinct}v.entity FROM {table} v WHERE {where}{hint} AND {condition.upper}")
+
+
+def _part(condition: Condition, select: str = "") -> Condition:
+    return attrs.evolve(condition, parts=((condition.upper, select),), hint="")
 
 
 def ms(dialect: str, column: str) -> str:
