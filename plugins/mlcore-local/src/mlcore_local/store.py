@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mlcore.folder import Folder
 from mlcore.store import (
@@ -23,10 +23,11 @@ from mlcore.store import (
     selected,
     shaped,
 )
-from mlcore_local.append import Appender
-from mlcore_local.folded import Folded
-from mlcore_local.index import open_index
 from mlcore_local.indexed import Indexed
+
+if TYPE_CHECKING:  # imported when it is needed: most questions are answered by the index alone
+    from mlcore_local.append import Appender
+    from mlcore_local.folded import Folded
 
 __all__ = ["FolderStore", "open_store"]
 
@@ -48,7 +49,7 @@ class FolderStore(SimpleStore):
         super().__init__()
         self.root = root
         self._folder: Folder | None = None
-        self._folded = Folded(root)
+        self._memory: Folded | None = None
         self._wanted = indexed
         self._indexed: Indexed | None = None
         self._failed = 0.0  # when the index could not be used, of the monotonic clock
@@ -58,6 +59,8 @@ class FolderStore(SimpleStore):
         """See `mlcore.store.Store.append`; the first one makes the store."""
         with self._lock:
             if self._appender is None:
+                from mlcore_local.append import Appender
+
                 self._folder, _ = Folder.create(self.root)
                 self._appender = Appender(self._folder)
             self._appender.append(batch, self._claims_of)
@@ -125,9 +128,19 @@ class FolderStore(SimpleStore):
             self._folder = Folder.open(self.root)
         return self._folder
 
+    @property
+    def _folded(self) -> Folded:
+        if self._memory is None:
+            from mlcore_local.folded import Folded
+
+            self._memory = Folded(self.root)
+        return self._memory
+
     def _index(self) -> Indexed | None:
         folder = self._open()
         if self._wanted and self._indexed is None:
+            from mlcore_local.index import open_index
+
             index = open_index(folder)
             self._indexed, self._wanted = None if index is None else Indexed(folder, index), index is not None
         return self._indexed
