@@ -40,7 +40,8 @@ class FolderStore(SimpleStore):
     """Read and append to a store in a folder; a handle keeps what it read, and looks only at what changed.
 
     With `indexed` it answers from an index, if one is installed and can be used: the same, and faster. Positions are
-    good in the handle that gave them.
+    good in the handle that gave them. With `newest` set it looks, without an index, only at so many runs, the newest by
+    id.
     """
 
     capabilities = Capabilities()
@@ -48,6 +49,7 @@ class FolderStore(SimpleStore):
     def __init__(self, root: Path, *, indexed: bool = False) -> None:
         super().__init__()
         self.root = root
+        self.newest: int | None = None
         self._folder: Folder | None = None
         self._memory: Folded | None = None
         self._wanted = indexed
@@ -85,7 +87,9 @@ class FolderStore(SimpleStore):
 
     def find(self, kind: str, query: Query) -> Page:
         """See `mlcore.store.Store.find`."""
-        return self._answer(lambda it: it.find(kind, query), lambda it: it.find(kind, query))
+        return self._answer(
+            lambda it: it.find(kind, query), lambda it: it.find(kind, query), filling=self.newest is None
+        )
 
     def series(
         self,
@@ -134,6 +138,7 @@ class FolderStore(SimpleStore):
             from mlcore_local.folded import Folded
 
             self._memory = Folded(self.root)
+        self._memory.newest = self.newest
         return self._memory
 
     def _index(self) -> Indexed | None:
