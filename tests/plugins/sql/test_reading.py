@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import attrs
@@ -42,6 +42,7 @@ from mlcore.testing import Writer
 from mlcore.testing._checking import exact_entity
 from mlcore.testing._finding import SEARCHED, TERMS, population, queries
 from mlcore_sql.projection import Projection
+from servers import driver
 from tables import Tables, folded
 
 INF, NAN = float("inf"), float("nan")
@@ -121,13 +122,16 @@ asked = st.builds(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tables]:
-    """Give empty tables in a database of SQLite."""
-    path: Path = tmp_path_factory.mktemp("tables")
-    engine = create_engine(f"sqlite:///{path / 'tables.db'}")
-    yield Tables(engine)
-    engine.dispose()
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
+def tables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tables]:
+    """Give tables in a database, on each engine in turn."""
+    with ExitStack() as stack:
+        uri = f"sqlite:///{tmp_path_factory.mktemp('tables') / 'tables.db'}"
+        if request.param != "sqlite":
+            uri = stack.enter_context(request.getfixturevalue(f"{request.param}_server").database())
+        engine = create_engine(driver(uri))
+        yield Tables(engine)
+        engine.dispose()
 
 
 def agree(tables: Tables, entities: list[Entity], query: Query) -> Page:

@@ -165,7 +165,7 @@ def _remote(path: Path) -> bool:
             for line in file:
                 fields, _, rest = line.partition(" - ")
                 mount = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields.split(" ")[4])
-                inside = mount == "/" or real == mount or real.startswith(f"{mount}/")
+                inside = mount in ("/", real) or real.startswith(f"{mount}/")
                 if inside and len(mount) >= len(found[0]):  # the later of two is on top
                     found = mount, rest.split(" ")[0]
     except (OSError, IndexError):
