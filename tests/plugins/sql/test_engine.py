@@ -135,7 +135,9 @@ def test_the_whole_stack_works_on_a_database(database: str, tmp_path: Path) -> N
             run.log_points("curve", range(5_000), [float(step) for step in range(5_000)])
     with client.start_run(name="stopped", experiment="second"):
         pass
-    assert [each.name for each in client.search_runs("metrics.loss < 2 and params.lr > 0", experiment="first")] == ["run 1"]
+    assert [each.name for each in client.search_runs("metrics.loss < 2 and params.lr > 0", experiment="first")] == [
+        "run 1"
+    ]
     assert [each.status for each in client.list_runs("*")] == ["FINISHED"] * 4
     found = client.search_runs("metrics.loss > 2", experiment="first")[0]
     assert found.metrics == {"loss": 2.2, "curve": 4999.0}
