@@ -15,7 +15,7 @@ from mlcore.store._events import Batch, Event, RowsLogged, Shown, from_json, to_
 from mlcore.store._fold import Columns, Entity, Fold
 
 __all__ = ["START", "And", "Capabilities", "Compare", "Not", "Or", "Page", "Query", "SeriesKey", "SimpleStore", "Sort"]
-__all__ += ["Store", "Stored", "Term", "Where", "find", "holds", "selected", "shaped", "value_of"]
+__all__ += ["Store", "Stored", "Term", "Where", "find", "holds", "narrowed", "selected", "shaped", "value_of"]
 
 START = ""
 FUNCTIONS = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
@@ -173,7 +173,7 @@ def find(entities: Iterable[Entity], query: Query) -> Page:
         ranked = [item for item in ranked if _order(item[0], after, signs) > 0]
     stop = len(ranked) if query.limit is None else query.limit
     token = base64.urlsafe_b64encode(to_json(ranked[stop - 1][0])).decode() if 0 < stop < len(ranked) else None
-    return Page(tuple(_selected(entity, query.select) for _, entity in ranked[:stop]), token, count)
+    return Page(tuple(narrowed(entity, query.select) for _, entity in ranked[:stop]), token, count)
 
 
 def _names_deleted(where: Where | None) -> bool:
@@ -213,7 +213,8 @@ def _read_token(token: str, size: int) -> list[Any]:
         raise Malformed(f"not a page token: {token[:40]!r}: {error}") from error
 
 
-def _selected(entity: Entity, select: tuple[Term, ...] | None) -> Entity:
+def narrowed(entity: Entity, select: tuple[Term, ...] | None) -> Entity:
+    """Return of an entity what `Query.select` names."""
     if select is None:
         return entity
 

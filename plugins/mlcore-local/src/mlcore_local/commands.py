@@ -45,9 +45,9 @@ def where(uri: str | None, as_json: bool) -> None:
     setting = config.store_setting(uri)
     exists = None if "://" in setting.value or setting.value == config.OFF else _exists(setting.value)
     if as_json:
-        click.echo(json.dumps({"store": setting.value, "reason": setting.reason, "exists": exists}))
+        click.echo(json.dumps({"store": config.shown(setting.value), "reason": setting.reason, "exists": exists}))
     else:
-        click.echo(f"{setting.value}\n  because: {setting.reason}")
+        click.echo(f"{config.shown(setting.value)}\n  because: {setting.reason}")
         if exists is False:
             click.echo("  not there yet: the first run makes it, or `mlcore init`")
 
@@ -120,7 +120,7 @@ def cat(paths: tuple[Path, ...]) -> None:
 def _folder(uri: str | None) -> Folder:
     value = config.store_setting(uri).value
     if value == config.OFF or ("://" in value and not value.startswith("file://")):
-        raise StoreError(f"{value} is no folder store; name one with --store")
+        raise StoreError(f"{config.shown(value)} is no folder store; name one with --store")
     return Folder.open(Path(value.removeprefix("file://")))
 
 

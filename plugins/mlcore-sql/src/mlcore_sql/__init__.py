@@ -1,0 +1,8 @@
+"""mlcore on SQL: entities as tables, and queries of them compiled to SQL, for an index and for stores of teams.
+
+The parts are imported by name: `projection` writes entities, `reading` answers queries, `schema` has the tables.
+"""
+
+__all__ = ["VERSION"]
+
+VERSION = 1  # of the tables that are projected; an index of another version is made anew

@@ -1,0 +1,173 @@
+"""Answer one query: choose how the tables are gone through, and look at what the database could not tell alone.
+
+Three ways lead to a page. What few entities fit are by. Else the index of the first sort is walked, what is there,
+then NaN, then what is missing, until the page is full; or, where it has none, the index of the starts. What no key can
+tell, as it was cut or is no column, is ordered by `mlcore.store.find` itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from mlcore.errors import Malformed
+from mlcore.store import Compare, Entity, Not, Or, Page, Query, Term, find, holds, narrowed
+from mlcore_sql import keys
+from mlcore_sql.comparing import UNSURE
+from mlcore_sql.decoded import Decoded, Names
+from mlcore_sql.dialects import Binds, Runner, parts
+from mlcore_sql.filters import ENTITY, Filter, terms_of
+from mlcore_sql.orders import Position, Sorted, after, order_by, position_of, sorts
+from mlcore_sql.terms import Name
+
+__all__ = ["Answer"]
+
+_DELETED = Term("fields", "deleted")
+_ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
+_FEW = 500  # entities are sorted rather than looked for in order
+_TRIED = 4  # parts of a filter
+_BINDS = 30_000  # of 32,766 that SQLite takes
+_Row = Sequence[Any]  # number, revision, a value for each sort, start and id
+
+
+class Answer:
+    """Find the page of one query of entities of a kind; `numbers` has the numbers of that and of its terms."""
+
+    def __init__(
+        self, runner: Runner, decoded: Decoded, kind: str, query: Query, numbers: Mapping[Name, tuple[int, bool]]
+    ) -> None:
+        self._runner, self._decoded, self._kind, self._query = runner, decoded, kind, query
+        number, is_cut = numbers[kind, "", "", ""]
+        self._binds = Binds()
+        self._condition = Filter(runner, kind, number, numbers, self._binds).compile(query.where)
+        if len(self._binds) > _BINDS:
+            self._binds, self._condition = Binds(), UNSURE
+        self._sorts = None if is_cut else sorts(kind, query.order, numbers, runner.dialect)
+        hidden = "e.hidden < 2" if _DELETED in terms_of(query.where) else "e.hidden = 0"
+        self._where = [f"e.kind = {self._binds.add(number)}", hidden]
+        self._parts = self._condition.parts or ((self._condition.upper, ""),)
+        self._way: str | None = None  # a select of all entities that can fit, if they are few
+
+    def page(self) -> Page:
+        """Return the page."""
+        query, by = self._query, self._sorts
+        if by is None or (query.limit is not None and query.limit < 0):
+            return find(self._entities(self._rows([], None, None), None), query)
+        position = None if query.token is None else _read(query.token, by)
+        self._choose(query.limit)
+        need = None if query.limit is None else query.limit + 1
+        found = list(islice(self._fitting(by, position, need), need)) if query.limit != 0 else []
+        token = None
+        if query.limit and len(found) > query.limit:
+            token = find(found[-2:], Query(_ALL, order=query.order, limit=1)).token
+        items = found if query.limit is None else found[: query.limit]
+        shown = items if query.select is None else [narrowed(entity, query.select) for entity in items]
+        return Page(tuple(shown), token, self._count() if query.count else None)
+
+    def _count(self) -> int:
+        self._choose(None)
+        if not self._condition.exact:
+            return sum(1 for _ in self._fitting([], None, None))
+        binds = Binds(self._binds)
+        tables, where = self._begin()
+        ((count,),) = self._runner.rows(f"SELECT count(*) FROM {tables} WHERE {' AND '.join(where)}", binds)
+        return int(count)
+
+    def _fitting(self, by: Sequence[Sorted], position: Position | None, need: int | None) -> Iterator[Entity]:
+        """Yield the entities that fit, in order, from a position on; about as many as are needed are read at once."""
+        exact, names = self._condition.exact, self._names()
+        size = need if exact or need is None else 4 * need + 100
+        while True:
+            rows = self._rows(by, position, size)
+            for part in parts(rows, 1_000):
+                for entity in self._entities(part, names):
+                    if exact or holds(self._query.where, entity):
+                        yield entity
+            if size is None or len(rows) < size:
+                return
+            position = tuple(bytes(each) if isinstance(each, memoryview) else each for each in rows[-1][2:])
+
+    def _entities(self, rows: Sequence[_Row], names: Names) -> list[Entity]:
+        found = self._decoded.get(self._runner, self._kind, [(row[0], row[1]) for row in rows], names)
+        return [found[row[0]] for row in rows if row[0] in found]
+
+    def _names(self) -> Names:
+        """Return the names of the metrics that are asked for, or looked at."""
+        if self._query.select is None:
+            return None
+        terms = [*self._query.select, *(sort.term for sort in self._query.order)]
+        terms += [] if self._condition.exact else terms_of(self._query.where)
+        names = frozenset(term.name for term in terms if term.family == "metrics")
+        return None if "" in names else names
+
+    def _choose(self, limit: int | None) -> None:
+        """Choose the part of the filter that fits fewest, if to sort those is less than to go through all in order."""
+        selects = [select for _, select in self._parts if select][:_TRIED]
+        ((most,),) = self._runner.rows("SELECT max(entity) FROM entities") if selects else ((0,),)
+        few = max(_FEW, (most or 0) // 2 if limit is None else math.isqrt(limit * (most or 0)))
+        for select in selects:
+            ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({select} LIMIT {few + 1:d}) q", self._binds)
+            if count <= few:
+                few, self._way = count, select
+
+    def _begin(self, by: Sequence[Sorted] = (), driven: bool = False) -> tuple[str, list[str]]:
+        """Return the tables to go through, first the one that leads, and what they must fulfil."""
+        leader, entity = "", ENTITY  # SQLite takes the tables of a CROSS JOIN in this order
+        if driven:
+            leader, entity = f"{by[0].table} CROSS JOIN ", "s0.entity"
+        elif self._way is not None:
+            leader, entity = f"({self._way}) w CROSS JOIN ", "w.entity"
+        where = [] if entity == ENTITY else [f"{ENTITY} = {entity}"]
+        where += [part.replace(ENTITY, entity) for part, select in self._parts if driven or select != self._way]
+        return f"{leader}entities e", [*self._where, *where]
+
+    def _rows(self, by: Sequence[Sorted], position: Position | None, size: int | None) -> list[_Row]:
+        """Return at most `size` rows in order that may fit."""
+        if size is None or self._way is not None or not (by and by[0].driving):
+            return self._select(by, position, size)
+        first, value = by[0], None if position is None else position[0]
+        segments = [f"{first.column} IS NOT NULL", f"{first.column} IS NULL"]
+        if first.descending:
+            segments[:1] = [f"{first.column} < :nan", f"{first.column} = :nan"]
+        start = int(first.descending and value == keys.NAN)
+        if position is not None and value is None:
+            start = len(segments) - 1
+        rows: list[_Row] = []
+        for place in range(start, len(segments)):
+            if len(rows) < size:
+                here = position if place == start else None
+                driven = place < len(segments) - 1
+                rows += self._select(by, here, size - len(rows), segments[place], driven)
+        return rows
+
+    def _select(
+        self, by: Sequence[Sorted], position: Position | None, size: int | None, where: str = "", driven: bool = False
+    ) -> list[_Row]:
+        binds = Binds(self._binds)
+        tables, wheres = self._begin(by, driven)
+        if where:
+            wheres.append(where)
+            binds["nan"] = keys.NAN
+        if driven:
+            wheres.append(f"s0.term = {binds.add(by[0].number)}")
+        for place, each in enumerate(by):
+            if each.table and each.column and (place or not driven):
+                same = f"s{place}.entity = e.entity AND s{place}.term = {binds.add(each.number)}"
+                tables += f" LEFT JOIN {each.table} ON {same}"
+        if position is not None:
+            wheres.append(after(by, position, binds))
+            if driven and position[0] is not None:  # for the index: the condition above is no range
+                wheres.append(f"{by[0].column} {'<=' if by[0].descending else '>='} {binds.add(position[0])}")
+        columns = ", ".join(["e.entity", "e.revision", *(each.column or "NULL" for each in by), "e.start", "e.id"])
+        sql = f"SELECT {columns} FROM {tables} WHERE {' AND '.join(wheres)} ORDER BY {order_by(by, binds, driven)}"
+        return list(self._runner.rows(sql if size is None else f"{sql} LIMIT {binds.add(size)}", binds))
+
+
+def _read(token: str, by: Sequence[Sorted]) -> Position:
+    try:
+        return position_of(base64.urlsafe_b64decode(token), by)
+    except (ValueError, TypeError) as error:
+        raise Malformed(f"not a page token: {token[:40]!r}: {error}") from error

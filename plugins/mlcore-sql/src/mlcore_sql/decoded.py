@@ -1,0 +1,115 @@
+"""Decoded entities, kept for the next question: those that did not change need not be read again."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from mlcore.store import Entity, Summary
+from mlcore_sql import summaries
+from mlcore_sql.dialects import Binds, Runner, among, parts
+from mlcore_sql.shown import entity_of
+
+__all__ = ["Decoded"]
+
+_MOST = 500_000  # values that are kept: about 100 MB
+Names = frozenset[str] | None  # of metrics, None for all
+
+
+@attrs.frozen
+class _Kept:
+    revision: int
+    names: Names
+    entity: Entity
+    cost: int
+
+    def serves(self, revision: int, names: Names) -> bool:
+        return self.revision == revision and (self.names is None or (names is not None and names <= self.names))
+
+
+class Decoded:
+    """Read entities by number, and keep them by revision. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self._cost = 0
+        self._terms: dict[int, tuple[str, str]] = {}  # key and context of metrics, by number
+
+    def get(self, runner: Runner, kind: str, revisions: Iterable[tuple[int, int]], names: Names) -> dict[int, Entity]:
+        """Return entities by number, with at least the metrics of these names; those that are gone are left out."""
+        found: dict[int, Entity] = {}
+        missing = []
+        with self._lock:
+            for entity, revision in revisions:
+                kept = self._kept.get(entity)
+                if kept is not None and kept.serves(revision, names):
+                    self._kept.move_to_end(entity)
+                    found[entity] = kept.entity
+                else:
+                    missing.append(entity)
+        for part in parts(missing):
+            read = self._read(runner, kind, part, names)
+            found |= {entity: kept.entity for entity, kept in read.items()}
+            with self._lock:
+                for entity, kept in read.items():
+                    self._keep(entity, kept)
+        return found
+
+    def _keep(self, entity: int, kept: _Kept) -> None:
+        old = self._kept.pop(entity, None)
+        self._kept[entity] = kept
+        self._cost += kept.cost - (old.cost if old else 0)
+        while self._cost > _MOST and len(self._kept) > 1:
+            self._cost -= self._kept.popitem(last=False)[1].cost
+
+    def _read(self, runner: Runner, kind: str, entities: Sequence[int], names: Names) -> dict[int, _Kept]:
+        metrics, binds = self._metrics(runner, entities, names), Binds()
+        sql = (
+            "SELECT e.entity, e.revision, e.created, e.changed, d.shown FROM entities e"
+            f" JOIN documents d ON d.entity = e.entity WHERE {among(runner.dialect, 'e.entity', entities, binds)}"
+        )
+        found = {}
+        for entity, revision, created, changed, shown in runner.rows(sql, binds):
+            if shown:
+                own = dict(sorted(metrics[entity].items()))
+                made = entity_of(kind, bytes(shown), created, changed, own)
+                cost = 8 + len(made.fields) + len(own) + sum(map(len, made.attributes.values()))
+                found[entity] = _Kept(revision, names, made, cost + len(shown) // 200)
+        return found
+
+    def _metrics(
+        self, runner: Runner, entities: Sequence[int], names: Names
+    ) -> defaultdict[int, dict[tuple[str, str], Summary]]:
+        found: defaultdict[int, dict[tuple[str, str], Summary]] = defaultdict(dict)
+        binds, columns = Binds(), ", ".join(summaries.COLUMNS)
+        sql = f"SELECT entity, term, {columns} FROM metrics WHERE {among(runner.dialect, 'entity', entities, binds)}"
+        if names is not None:
+            wanted = self._numbers(runner, names)
+            if not wanted:
+                return found
+            sql += f" AND {among(runner.dialect, 'term', wanted, binds)}"
+        rows = list(runner.rows(sql, binds))
+        self._learn(runner, {row[1] for row in rows} - self._terms.keys())
+        for entity, term, *row in rows:
+            found[entity][self._terms[term]] = summaries.summary_of(row)
+        return found
+
+    def _numbers(self, runner: Runner, names: Iterable[str]) -> list[int]:
+        binds, encoded = Binds(), [name.encode(errors="surrogatepass") for name in names]
+        if not encoded:
+            return []
+        where = f"family = {binds.add(b'metrics')} AND {among(runner.dialect, 'name', encoded, binds)}"
+        return sorted(number for (number,) in runner.rows(f"SELECT id FROM terms WHERE {where}", binds))
+
+    def _learn(self, runner: Runner, numbers: Iterable[int]) -> None:
+        for part in parts(sorted(numbers)):
+            binds = Binds()
+            sql = f"SELECT id, name, context FROM terms WHERE {among(runner.dialect, 'id', part, binds)}"
+            self._terms |= {
+                number: (bytes(name).decode(), bytes(context).decode())
+                for number, name, context in runner.rows(sql, binds)
+            }

@@ -1,0 +1,52 @@
+"""Summaries of metrics as rows of a table: floats as their keys, what a key does not give back beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mlcore.store import Order, Summary, from_json, to_json
+from mlcore_sql.keys import float_of, number
+
+__all__ = ["COLUMNS", "Summed", "joined", "origin_of", "packed", "summary_of"]
+
+COLUMNS = ("count", "low", "high", "last", "step", "time", "origin", "odd")
+Summed = tuple[Summary, Order]  # of rows, and the order of the event that holds the last of them
+
+
+def packed(summed: Summed) -> tuple[Any, ...]:
+    """Return the columns of a row."""
+    summary, origin = summed
+    values = summary.min, summary.max, summary.value
+    odd = to_json(values) if any(map(_is_odd, values)) else None
+    keys = map(number, values)
+    return (summary.count, *keys, summary.step, summary.time, to_json(origin), odd)
+
+
+def summary_of(row: Sequence[Any]) -> Summary:
+    """Return the summary in the columns of a row."""
+    count, low, high, last, step, time, _, odd = row
+    values = from_json(bytes(odd)) if odd is not None else (float_of(low), float_of(high), float_of(last))
+    return Summary(count, values[0], values[1], step, time, values[2])
+
+
+def origin_of(row: Sequence[Any]) -> Order:
+    """Return the order of the event with the last row."""
+    stamp, source, number, index = from_json(bytes(row[6]))
+    return stamp, source, number, index
+
+
+def joined(one: Summed | None, other: Summed) -> Summed:
+    """Return the summary of the rows of both."""
+    if one is None:
+        return other
+    a, b = one[0], other[0]
+    last, order = max(one, other, key=lambda summed: (summed[0].step, summed[0].time, summed[1]))
+    low = [value for value in (a.min, b.min) if value == value] or [math.nan]  # noqa: PLR0124 - see Columns.summary
+    high = [value for value in (a.max, b.max) if value == value] or [math.nan]  # noqa: PLR0124
+    return Summary(a.count + b.count, min(low), max(high), last.step, last.time, last.value), order
+
+
+def _is_odd(value: float) -> bool:
+    return type(value) is not float or (value == 0 and math.copysign(1, value) < 0)
