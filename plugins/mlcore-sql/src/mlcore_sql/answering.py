@@ -156,9 +156,10 @@ class Answer:
 
     def _group(self, first: Sorted, where: str) -> bytes:
         """Return the value that comes next, if very many have it."""
-        binds, edge = Binds(self._binds), "max" if first.descending else "min"
+        binds = Binds(self._binds)
         there = f"FROM {first.table} WHERE {first.alias}.term = {binds.add(first.number)} AND"
-        ((value,),) = self._runner.rows(f"SELECT {edge}({first.column}) {there} {where}", binds)
+        order = f"ORDER BY {first.column} {first.direction} LIMIT 1"
+        (value,) = next(iter(self._runner.rows(f"SELECT {first.column} {there} {where} {order}", binds)), (None,))
         if value is None:
             return b""
         many = max(_MANY, self._most() // 8)
