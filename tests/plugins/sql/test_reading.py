@@ -140,7 +140,8 @@ def every_way(small: bool) -> Iterator[None]:
     """Let a few entities count as many, if `small`: the ways to a page that are for many are gone, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answering, "_FEW", 0 if small else 500)
-        patch.setattr(answering, "_MANY", 2 if small else 2_000)
+        if small:
+            patch.setattr(answering, "_crowd", lambda *_: 2)
         yield
 
 

@@ -28,7 +28,6 @@ __all__ = ["Answer"]
 _DELETED = Term("fields", "deleted")
 _ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
 _FEW = 500  # entities are sorted rather than looked for in order
-_MANY = 2_000  # entities, and an eighth of all, with one value are worth a way of their own
 _TRIED = 4  # parts of a filter
 _BINDS = 30_000  # of 32,766 that SQLite takes
 _Row = Sequence[Any]  # number, revision, a value for each sort, start and id
@@ -51,6 +50,7 @@ class Answer:
         self._where = [f"e.kind = {self._binds.add(number)}", hidden]
         self._parts = self._condition.parts or ((self._condition.upper, ""),)
         self._way: str | None = None  # a select of all entities that can fit, if they are few
+        self._share = 1.0  # of the entities that may fit, at most, as far as is known
 
     def page(self) -> Page:
         """Return the page."""
@@ -105,12 +105,19 @@ class Answer:
         return None if "" in names else names
 
     def _choose(self, limit: int | None) -> None:
-        """Choose the part of the filter that fits fewest, if to sort those is less than to go through all in order."""
+        """Choose the part of the filter that fits fewest, if to sort those is less than to go through all in order.
+
+        To sort one costs about three times what it costs to pass one by.
+        """
         selects = [select for _, select in self._parts if select][:_TRIED]
-        most = self._most() if selects else 0
-        few = max(_FEW, most // 2 if limit is None else math.isqrt(limit * most) // 2)
+        if not selects:
+            return
+        most = self._most()
+        few = max(_FEW, most // 2 if limit is None else math.isqrt(limit * most // 3))
         for select in selects:
-            ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({select} LIMIT {few + 1:d}) q", self._binds)
+            stop = max(few, most // 4)
+            ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({select} LIMIT {stop + 1:d}) q", self._binds)
+            self._share = min(self._share, (count + 1) / (most + 1))
             if count <= few:
                 few, self._way = count, select
 
@@ -143,7 +150,7 @@ class Answer:
         start = None if position is None else position[0]
         while len(rows) < size:
             here = bound if start is None else f"{first.column} {first.onward}= {self._binds.add(start)}"
-            group = self._group(first, here)
+            group = self._group(first, here, size - len(rows))
             if not group:
                 return rows + self._select(by, position, size - len(rows), [*within, bound], driven=True)
             same = f"{first.column} = {self._binds.add(group)} AND {first.alias}.term = {self._binds.add(first.number)}"
@@ -154,15 +161,15 @@ class Answer:
             bound, start, position = f"{first.column} {first.onward} {self._binds.add(group)}", None, None
         return rows
 
-    def _group(self, first: Sorted, where: str) -> bytes:
-        """Return the value that comes next, if very many have it."""
+    def _group(self, first: Sorted, where: str, size: int) -> bytes:
+        """Return the value that comes next, if so many have it that sorting them is more than to look for `size`."""
         binds = Binds(self._binds)
         there = f"FROM {first.table} WHERE {first.alias}.term = {binds.add(first.number)} AND"
         order = f"ORDER BY {first.column} {first.direction} LIMIT 1"
         (value,) = next(iter(self._runner.rows(f"SELECT {first.column} {there} {where} {order}", binds)), (None,))
         if value is None:
             return b""
-        many = max(_MANY, self._most() // 8)
+        many = _crowd(size, self._most(), self._share)
         all_of_them = f"SELECT 1 {there} {first.column} = {binds.add(value)} LIMIT {many:d}"
         ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({all_of_them}) q", binds)
         return bytes(value) if count == many else b""
@@ -208,6 +215,11 @@ class Answer:
             *where,
             *(part.replace(ENTITY, entity) for part in (*parts, *within)),
         ]
+
+
+def _crowd(size: int, most: int, share: float) -> int:
+    """Return how many of all must have one value to be worth a way of their own, where a share of them fits."""
+    return max(1_000, int(math.sqrt(size * most / (share * (1 + share)))))
 
 
 def _read(token: str, by: Sequence[Sorted]) -> Position:
