@@ -29,6 +29,7 @@ def benchmarks(tiny: bool) -> dict[str, Benchmark]:
         "one_run": lambda each: inside.one_run(each, 2 if tiny else 40),
         "models": lambda each: inside.models(each, 2 if tiny else 20),
         "list_runs": lambda each: inside.list_runs(each, runs),
+        "list_command": lambda each: outside.list_command(each, runs),
     }
 
 

@@ -6,10 +6,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tests.benchmarks.environments import distributions, make
 from tests.benchmarks.results import NONE, Limit, Number, Ratios, ratios
-from tests.benchmarks.tools import Bench, Tool, ToolError, cpu_seconds, environment
+from tests.benchmarks.tools import Bench, Tool, ToolError, cpu_seconds, environment, seconds
 
 Rows = Iterator[Ratios | Number]
 
@@ -109,6 +110,41 @@ def help_page(bench: Bench, plugins: int) -> Rows:
             f"mlcore --help with {plugins} more plugins", "without them", [more / alone for _, alone, more in times],
             NONE, f"{extra:.3g} ms CPU more (design: 20)",
         )  # fmt: skip
+
+
+def list_command(bench: Bench, runs: int) -> Rows:
+    """List the newest half of many runs by the tool's command: the whole process, from start to end."""
+    with bench.workers() as workers:
+        able = {tool: worker for tool, worker in workers.items() if hasattr(tool.adapter, "list_command")}
+        made = bench.once({tool: lambda one=one: one.ask("make_runs", runs=runs) for tool, one in able.items()})
+        homes = {tool: able[tool].folder for tool in made}
+        commands = {tool: _command(tool, home, runs // 2) for tool, home in homes.items()}
+        found = bench.paired(commands, max(2, bench.rounds // 2))
+    own = next((tool for tool in found if tool.name == "mlcore"), None)
+    for part in ("wall", "CPU") if own else ():
+        times = {tool: [each[part] for each in values] for tool, values in found.items()}
+        what, label = f"mlcore runs list, {runs:,} runs, {part}", f"{median(times[own]) * 1e3:.3g} ms {part}"
+        bare = [each["bare"][part] for each in found[own]]
+        yield Ratios(what, "a bare Python", ratios(times.pop(own), bare), NONE, label)
+        for tool, values in times.items():
+            limit = Limit(least=5) if tool.name == "mlflow" else NONE
+            yield Ratios(what, tool.adapter.TITLE, ratios(values, [each[part] for each in found[own]]), limit, label)
+
+
+def _command(tool: Tool, home: Path, runs: int) -> Callable[[], dict[str, Any]]:
+    """Return what runs the command in turn with a bare Python, and fails if fewer runs are shown."""
+    arguments, more = tool.adapter.list_command(home, runs)
+    env = environment(home, **more)
+
+    def run() -> dict[str, Any]:
+        bare = seconds([str(tool.python), "-c", "pass"], home, env)
+        taken = seconds(tool.program(*arguments), home, env)
+        shown = len((home / "output").read_bytes().splitlines())
+        if shown < runs:
+            raise ToolError(f"{' '.join(arguments)} shows {shown} lines for {runs} runs")
+        return {**taken, "bare": bare}
+
+    return run
 
 
 def _dummies(folder: Path, count: int) -> Path:

@@ -41,7 +41,7 @@ def test_core_and_local_bring_at_most_fifteen_distributions() -> None:
 
 def test_every_benchmark_works(tmp_path: Path) -> None:
     """Guards the command itself: all but the installing, in sizes that measure nothing."""
-    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs"
+    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command"
     done = subprocess.run(
         [
             sys.executable,
@@ -69,5 +69,6 @@ def test_every_benchmark_works(tmp_path: Path) -> None:
         "log_model",
         "load_model",
         "list_runs",
+        "mlcore runs list",
     ):
         assert row in done.stdout, row

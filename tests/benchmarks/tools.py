@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from types import ModuleType
 from typing import Any
 
@@ -111,7 +112,7 @@ class Worker:
                 command, cwd=folder, env=environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=output, text=True,
             )  # fmt: skip
-        self._tool, self._output = tool, folder / "output"
+        self.folder, self._tool, self._output = folder, tool, folder / "output"
 
     def can(self, name: str) -> bool:
         """Tell whether the tool has an operation."""
@@ -153,15 +154,22 @@ def cpu_seconds(command: list[str], cwd: Path, env: Mapping[str, str]) -> float:
 
     Raises `ToolError`.
     """
+    return seconds(command, cwd, env)["CPU"]
+
+
+def seconds(command: list[str], cwd: Path, env: Mapping[str, str]) -> dict[str, float]:
+    """Run a command to its end and return how long it took, and its CPU time. Raises `ToolError`."""
     with (cwd / "output").open("w+b") as output:
+        start = perf_counter()
         process = subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
+        wall = perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
             last = output.read().decode(errors="replace").strip().splitlines()[-1:]
             raise ToolError(f"{' '.join(command)[:80]} failed: {last}")
-    return usage.ru_utime + usage.ru_stime
+    return {"wall": wall, "CPU": usage.ru_utime + usage.ru_stime}
 
 
 def bench(peers: list[str], folder: Path, rounds: int) -> Bench:

@@ -1,22 +1,32 @@
 """Decide which store and experiment are meant, and say why.
 
-Strongest first: an argument, the environment (``MLCORE_STORE``, ``MLCORE_EXPERIMENT``), and for the store
-discovery: ``.mlcore`` at the nearest folder upwards that has ``.mlcore``, ``.git``, ``pyproject.toml`` or
-``MLproject``, else here. The search never passes the home folder, a file-system border or another user's store.
-Files of runs lie in the store, unless ``MLCORE_ARTIFACTS`` or an argument says where else.
+Strongest first: an argument, the environment (``MLCORE_STORE``, ``MLCORE_EXPERIMENT``), ``[tool.mlcore]`` in the
+repository's pyproject.toml, the user's config.toml, and for the store discovery: ``.mlcore`` at the nearest folder
+upwards that has ``.mlcore``, ``.git``, ``pyproject.toml`` or ``MLproject``, else here. The search never passes the
+home folder, a file-system border or another user's store. Files of runs lie in the store, unless
+``MLCORE_ARTIFACTS``, the user's file or an argument says where else.
 """
 
+import logging
 import os
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import attrs
 
-__all__ = ["OFF", "STORE_FOLDER", "Setting", "artifacts_setting", "experiment_setting", "project_root"]
-__all__ += ["store_setting", "user_cache", "user_config"]
+from mlcore.errors import ConfigError
+
+__all__ = ["KEYS", "OFF", "STORE_FOLDER", "Setting", "artifacts_setting", "experiment_setting", "parse", "project_file"]
+__all__ += ["project_root", "settings", "store_setting", "user_cache", "user_config", "user_file"]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"
-_MARKS = (".git", "pyproject.toml", "MLproject")
+KEYS = ("store", "experiment", "artifacts")
+_SHARED = KEYS[:2]  # what a repository's file may say, which others wrote: never where files go, nor what is trusted
+_PROJECT = "pyproject.toml"
+_MARKS = (".git", _PROJECT, "MLproject")
+_warn_once = lru_cache(logging.getLogger("mlcore").warning)
 
 
 @attrs.frozen
@@ -44,48 +54,113 @@ def user_config() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "mlcore"
 
 
-def project_root(start: Path | None = None) -> tuple[Path, str]:
-    """Return the folder that holds or would hold the store, and the reason."""
-    here = (start or Path.cwd()).resolve()
+def user_file() -> Path:
+    """Return the user's file of settings, there or not."""
+    return user_config() / "config.toml"
+
+
+def project_file() -> Path | None:
+    """Return the nearest pyproject.toml in this repository that has ``[tool.mlcore]``, unless it is another user's."""
+    for folder in _upwards(Path.cwd().resolve()):
+        file = folder / _PROJECT
+        if os.path.isfile(file) and b"tool.mlcore" in file.read_bytes():
+            if (owner := file.lstat().st_uid) == 0 or not _foreign(owner):  # of a link: who made the link
+                return file
+            _warn_once("%s belongs to another user: what it sets is ignored", file)
+            break
+        if (folder / ".git").exists():
+            break
+    return None
+
+
+def _foreign(owner: int) -> bool:
+    return os.name == "posix" and os.geteuid() not in (0, owner)
+
+
+def _upwards(here: Path) -> Iterator[Path]:
     home, device = _home().resolve(), here.stat().st_dev
     for folder in (here, *here.parents):
         if folder.stat().st_dev != device:
-            return here, f"no project above {here} on this file system"
+            return
+        yield folder
+        if folder == home:
+            return
+
+
+def project_root(start: Path | None = None) -> tuple[Path, str]:
+    """Return the folder that holds or would hold the store, and the reason."""
+    here = (start or Path.cwd()).resolve()
+    for folder in _upwards(here):
         store = folder / STORE_FOLDER
         if store.is_dir():
-            if os.name == "posix" and os.geteuid() not in (0, store.stat().st_uid):
+            if _foreign(store.stat().st_uid):
                 return here, f"{store} belongs to another user"
             return folder, f"found {store}"
         if mark := next((mark for mark in _MARKS if (folder / mark).exists()), None):
             return folder, f"{folder} has {mark}"
-        if folder == home:
-            break
-    return here, "no project here or above, so it is the current folder"
+    return here, "no project here or above on this file system, so it is the current folder"
+
+
+def settings(key: str, argument: str | os.PathLike[str] | None = None) -> Iterator[Setting]:
+    """Yield what is said of one of `KEYS`, the strongest first: that one counts. Raises `ConfigError`."""
+    if argument is not None:
+        yield Setting(os.fspath(argument), "given as an argument")
+    variable = f"MLCORE_{key.upper()}"
+    if value := os.environ.get(variable):
+        yield Setting(value, f"environment variable {variable}")
+    for file in (project_file() if key in _SHARED else None, user_file()):
+        if file and os.path.isfile(file) and key in (found := parse(file, file.read_bytes())):
+            yield Setting(found[key], f"set in {file}")
+    if key == "store":
+        folder, reason = project_root()
+        yield Setting(str(folder / STORE_FOLDER), reason)
+    elif key == "experiment":
+        yield Setting("Default", "the default")
 
 
 def store_setting(argument: str | os.PathLike[str] | None = None) -> Setting:
-    """Return the store to use, as a path or URI, or ``"off"``."""
-    if setting := _given("MLCORE_STORE", argument):
-        return setting
-    folder, reason = project_root()
-    return Setting(str(folder / STORE_FOLDER), reason)
+    """Return the store to use, as a path or URI, or ``"off"``. Raises `ConfigError`."""
+    return next(settings("store", argument))
 
 
 def experiment_setting(argument: str | None = None) -> Setting:
-    """Return the name of the experiment to use."""
-    return _given("MLCORE_EXPERIMENT", argument) or Setting("Default", "the default")
+    """Return the name of the experiment to use. Raises `ConfigError`."""
+    return next(settings("experiment", argument))
 
 
 def artifacts_setting(argument: str | os.PathLike[str] | None = None) -> Setting | None:
     """Return the root below which runs keep their files, as an absolute path or URI; None if none was given."""
-    setting = _given("MLCORE_ARTIFACTS", argument)
+    setting = next(settings("artifacts", argument), None)
     if setting is None or "://" in setting.value:
         return setting
     return Setting(str(Path(setting.value).expanduser().absolute()), setting.reason)
 
 
-def _given(variable: str, argument: str | os.PathLike[str] | None) -> Setting | None:
-    if argument is not None:
-        return Setting(os.fspath(argument), "given as an argument")
-    value = os.environ.get(variable)
-    return Setting(value, f"environment variable {variable}") if value else None
+@lru_cache(16)
+def parse(file: Path, content: bytes) -> dict[str, str]:
+    """Return what the content of a file of settings says, paths absolute. Raises `ConfigError`.
+
+    `file` says whose it is, a repository's if it is called pyproject.toml, and where relative paths begin: in its
+    folder, for the user's in the home folder. Nothing is expanded but the ``~`` of the user's own.
+    """
+    import tomllib
+
+    shared = file.name == _PROJECT
+    known, base = (_SHARED, file.parent) if shared else (KEYS, _home())
+    try:
+        found = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from error
+    for name in ("tool", "mlcore") if shared else ():
+        found = found.get(name, {})
+        if not isinstance(found, dict):
+            raise ConfigError(f"{file}: {name!r} must be a table, as in [tool.mlcore]")
+    for key, value in found.items():
+        if key not in known:
+            raise ConfigError(f"{file} sets {key!r:.80}, and may set only {', '.join(known)}")
+        if not isinstance(value, str) or not value or "\0" in value or (shared and value.startswith("~")):
+            tail = ", not beginning with ~" if shared else ""
+            raise ConfigError(f"{file}: {key} must be some text in quotes{tail}")
+        if key != "experiment" and "://" not in value and value != OFF:
+            found[key] = os.path.abspath(base / os.path.expanduser(value))
+    return found

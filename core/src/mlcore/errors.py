@@ -3,6 +3,7 @@
 ::
 
     MlcoreError
+    ├── ConfigError              a file of settings says what cannot be
     ├── PluginError              a plugin is broken, misspelt or in conflict
     │   └── NotInstalled         nothing installed provides what was asked for
     ├── StoreError
@@ -35,6 +36,10 @@
 
 class MlcoreError(Exception):
     """Stand at the root of everything that mlcore raises on purpose."""
+
+
+class ConfigError(MlcoreError, ValueError):
+    """Say which file of settings is wrong, in which key, and what may stand there."""
 
 
 class PluginError(MlcoreError):

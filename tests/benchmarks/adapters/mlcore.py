@@ -14,6 +14,11 @@ FIRST_RUN = "import mlcore; mlcore.start_run(); mlcore.log_metric('loss', 0.3); 
 HELP = "mlcore"
 
 
+def list_command(folder: Path, runs: int) -> tuple[list[str], dict[str, str]]:
+    """Return what lists so many of the runs that `make_runs` made, and its environment."""
+    return ["runs", "list", "--limit", str(runs)], {"MLCORE_STORE": str(folder / "many")}
+
+
 class Adapter:
     """Log into a store in `folder` and read it back through fresh clients."""
 

@@ -15,6 +15,12 @@ HELP = "mlflow"
 BATCH = 1000  # the most points that one request may have
 
 
+def list_command(folder: Path, runs: int) -> tuple[list[str], dict[str, str]]:
+    """Return what lists the runs that `make_runs` made: 1,000 of them at most, there is no option."""
+    settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return ["runs", "list", "--experiment-id", "1"], settings
+
+
 class Adapter:
     """Log into a database in `folder`, which is MLflow's default."""
 

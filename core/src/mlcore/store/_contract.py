@@ -5,7 +5,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cmp_to_key, lru_cache, partial
-from operator import eq, ge, gt, le, lt, ne
+from operator import eq, ge, gt, itemgetter, le, lt, ne
 from typing import Any
 
 import attrs
@@ -166,7 +166,7 @@ def find(entities: Iterable[Entity], query: Query) -> Page:
     signs = [-1 if sort.descending else 1 for sort in query.order] + [1, 1]  # of the ties
     ranked = [([_rank(value_of(each, sort.term)) for sort in query.order] + _ties(each), each) for each in fit]
     in_order = cmp_to_key(partial(_order, signs=signs))
-    ranked.sort(key=lambda item: in_order(item[0]))
+    ranked.sort(key=itemgetter(0) if min(signs) > 0 else lambda item: in_order(item[0]))
     count = len(ranked) if query.count else None
     if query.token is not None:
         after = _read_token(query.token, len(signs))

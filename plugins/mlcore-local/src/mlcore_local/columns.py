@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 from mlcore import Client, Experiment, Run
@@ -26,7 +26,7 @@ __all__ = [
 __all__ += ["duration", "keys", "pair", "values_of", "worth"]
 
 _TIMES = ("start_time", "end_time", "duration", "last_seen")
-FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "deleted", "experiment_id", "parent_run_id")
+FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "user", "deleted", "experiment_id", "parent_run_id")
 FAMILIES = ("metrics", "params", "tags")
 LAST = "@last"
 
@@ -118,7 +118,7 @@ def duration(ms: float | None) -> str | None:
 
 def ago(stamp: int) -> str:
     """Return how long ago a time in ms since 1970 is, in one unit."""
-    return f"{(duration(max(0, time.time() * 1000 - stamp)) or '').split()[0]} ago"
+    return f"{(duration(max(0, time.time() * 1000 - stamp) // 1000 * 1000) or '').split()[0].replace('.0', '')} ago"
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]:
@@ -133,6 +133,8 @@ def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]
         fit = fit or [name for name in known if fnmatchcase(name, each)]
         fit = fit or [name for name in known if fnmatchcase(name.partition(".")[2], each)]
         if not fit and rows:
+            from difflib import get_close_matches
+
             near = get_close_matches(each, [*known, *(name.partition(".")[2] for name in known)], 1, 0.5)
             hint = (
                 f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FIELDS)}, metrics.*, params.*, tags.*"
@@ -148,7 +150,8 @@ def worth(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     told = ["id", "name", "status", *(["experiment"] if several else []), "start_time"]
     told += ["deleted"] if any(row["deleted"] for row in rows) else []
     rest = list[str]()
-    names = {family: [name for name in keys(rows) if name.startswith(f"{family}.")] for family in FAMILIES}
+    known_names = keys(rows)
+    names = {family: [name for name in known_names if name.startswith(f"{family}.")] for family in FAMILIES}
     for name in [*names["metrics"], "duration", *names["tags"], *names["params"]]:
         known = [repr(row[name]) for row in rows if name in row]
         differ = len(set(known)) > 1 or len(known) < len(rows) or len(rows) == 1
@@ -158,8 +161,8 @@ def worth(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
 
 def keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the names of all metrics, params and tags, in this order, each family in the order of its first use."""
-    names = dict.fromkeys(name for row in rows for name in row if name.partition(".")[0] in FAMILIES)
-    return sorted(names, key=lambda name: FAMILIES.index(name.partition(".")[0]))
+    names = dict.fromkeys(chain.from_iterable(rows))
+    return [name for family in FAMILIES for name in names if name.startswith(f"{family}.")]
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from mlcore import config
 from mlcore.errors import StoreError
 from mlcore.folder import Folder
 from mlcore.store import encode_event
+from mlcore_local import terminal
 from mlcore_local.check import check
 from mlcore_local.reader import Journal, read
 from mlcore_local.seal import drop, seal
@@ -68,9 +69,9 @@ def fsck(uri: str | None, repair: bool, as_json: bool) -> None:
         content = [{"path": str(each.path), "what": each.what, "severity": each.severity} for each in findings]
         click.echo(json.dumps({"journals": report.journals, "records": report.records, "findings": content}, indent=2))
     else:
-        for each in findings:
-            click.echo(f"{each.severity}: {each.path}: {each.what}")
-        click.echo(f"{report.journals} journals, {report.records} records, {len(findings)} findings")
+        lines = [terminal.printable(f"{each.severity}: {each.path}: {each.what}") for each in findings]
+        counts = {"journal": report.journals, "record": report.records, "finding": len(findings)}
+        terminal.show([*lines, ", ".join(terminal.counted(number, thing) for thing, number in counts.items())])
     if any(each.severity == "damaged" for each in findings):
         sys.exit(1)
 

@@ -6,19 +6,19 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
 from mlcore.errors import JournalError
 from mlcore.journal import started, this_process
 from mlcore.journal.format import SUFFIX
-from mlcore.store import Batch, Columns, Erased, Fold, Record, Rewound, RowsLogged, Summary
+from mlcore.store import Batch, Columns, Erased, Record, Rewound, RowsLogged, Summary
 from mlcore_local.points import Points
 from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows
-from mlcore_local.seal import Sealed, open_sealed
+from mlcore_local.seal import NAME, Sealed, open_sealed
+from mlcore_local.sealed_fold import SealedFold
 
 __all__ = ["Home", "Name", "Piece", "Rewinds", "alive"]
 
@@ -35,11 +35,10 @@ def alive(writer: Mapping[str, Any]) -> bool | None:
     return bool(writer.get("started")) and started(int(writer.get("pid", 0))) == writer["started"]
 
 
-@attrs.frozen
-class Piece:
+class Piece(NamedTuple):
     """Say which records of a file arrived together: those after number `known`, up to the offset `stop`."""
 
-    path: Path
+    path: str
     home: str
     known: int
     stop: int
@@ -60,7 +59,7 @@ class _File:
 class Home:
     """Read what is new in a home's journals into a fold, and keep their rows here, or sealed."""
 
-    def __init__(self, id: str, folder: Path) -> None:
+    def __init__(self, id: str, folder: str) -> None:
         self.id, self.folder = id, folder
         self.foreign = False
         self._files: dict[str, _File] = {}
@@ -69,49 +68,50 @@ class Home:
         self._spans: dict[tuple[str, str], tuple[int, int]] = {}  # first and last stamp of rows, until the fold knows
         self._sealed: Sealed | None = None
 
-    def read(self, fold: Fold) -> list[Piece]:
+    def read(self, fold: SealedFold) -> list[Piece]:
         """Read what was written since the last time."""
         fresh = not self._files and not self._rows
-        grown = dict(self._grown())
-        if fresh:
+        grown, seal_there = self._grown()
+        if fresh and seal_there:
             self._sealed = open_sealed(self.folder)
-        if self._sealed is not None and not self._covered(grown):
+        if self._sealed is not None and (fresh or grown) and not self._covered(grown):
             self.unseal(fold)
         if fresh and self._sealed is not None:
-            self._take_sealed(self._sealed, fold)
+            fold.take_sealed(self.id, self._sealed)
         pieces = []
         for name, size in grown.items():
-            file = self._files.setdefault(name, _File())
+            file, path = self._files[name], f"{self.folder}/{name}"
             known = file.journal.last
+            if self._sealed is not None and name in self._sealed.journals:
+                file.size = size
+                pieces.append(Piece(path, self.id, 0, size))
+                continue
             with contextlib.suppress(FileNotFoundError, JournalError):
-                if self._sealed is not None and self._sealed.journals.get(name, (0, 0))[0] == size:
-                    file.size = size
-                    pieces.append(Piece(self.folder / name, self.id, 0, size))
-                else:
-                    self._take(file, self.folder / name, size, fold)
-                    pieces.append(Piece(self.folder / name, self.id, known, file.journal.offset))
+                self._take(file, path, size, fold)
+                pieces.append(Piece(path, self.id, known, file.journal.offset))
         return pieces
 
-    def take_claim(self, journal: Journal, records: list[Record], fold: Fold) -> None:
+    def take_claim(self, journal: Journal, records: list[Record], fold: SealedFold) -> None:
         """Read the records of a claim's file that has its home here."""
         self._claims.append((journal, records))
         if any(isinstance(event, RowsLogged) for record in records for event in record.events):
             self.unseal(fold)
         self._add(journal, records, fold)
 
-    def unseal(self, fold: Fold) -> None:
+    def unseal(self, fold: SealedFold) -> None:
         """Read the rows from the journals after all, as somebody wrote to the run after it was sealed."""
         if self._sealed is not None:
             self._sealed = None
+            fold.wake(self.id)
             for name, file in self._files.items():
                 file.journal = Journal()
                 with contextlib.suppress(FileNotFoundError, JournalError):
-                    self._take(file, self.folder / name, file.size, fold)
+                    self._take(file, f"{self.folder}/{name}", file.size, fold)
 
     def names(self, kind: str, id: str) -> Iterable[Name]:
         """Return key and context of what is logged about an entity here."""
         if self._sealed is not None and (kind, id) == ("run", self.id):
-            return self._sealed.series.keys()
+            return self._sealed.summaries.keys()
         return self._rows.get((kind, id), {}).keys()
 
     def columns(self, kind: str, id: str, name: Name, rewinds: Rewinds) -> Columns:
@@ -122,10 +122,11 @@ class Home:
         """Return rows as they were read, of a home that is not sealed."""
         return self._rows[kind, id][name]
 
-    def summaries(self, kind: str, id: str, rewinds: Rewinds) -> dict[Name, Summary]:
+    def summaries(self, kind: str, id: str, fold: SealedFold) -> dict[Name, Summary]:
         """Return the summaries of the metrics of an entity."""
         if self._sealed is not None:
-            return {name: series.summary for name, series in self._sealed.series.items()}
+            return {**self._sealed.summaries}
+        rewinds = fold.rewinds(kind, id)
         found = {name: rows.summary(rewinds) for name, rows in sorted(self._rows.get((kind, id), {}).items())}
         return {name: summary for name, summary in found.items() if summary is not None}
 
@@ -149,32 +150,40 @@ class Home:
     def _claimed(self) -> Iterator[Journal]:
         return (journal for journal, _ in self._claims)
 
-    def _grown(self) -> Iterator[tuple[str, int]]:
+    def _grown(self) -> tuple[dict[str, int], bool]:
+        """Return the sizes of the journals that are new or not as long as they were, and whether there is a seal."""
+        grown, seal_there = dict[str, int](), False
         with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
             for entry in entries:
-                if entry.name.endswith(SUFFIX):
+                name = entry.name
+                if name == NAME:
+                    seal_there = True
+                elif name.endswith(SUFFIX):
                     status = entry.stat()
-                    file = self._files.get(entry.name)
-                    if file is not None:
-                        file.changed, file.inode = status.st_mtime, status.st_ino
-                    if file is None or file.size != status.st_size:
-                        self._files.setdefault(entry.name, _File(0, status.st_ino, status.st_mtime))
-                        yield entry.name, status.st_size
+                    file = self._files.get(name)
+                    if file is None:
+                        self._files[name] = _File(0, status.st_ino, status.st_mtime)
+                        grown[name] = status.st_size
+                        continue
+                    file.changed, file.inode = status.st_mtime, status.st_ino
+                    if file.size != status.st_size:
+                        grown[name] = status.st_size
+        return grown, seal_there
 
     def _covered(self, grown: Mapping[str, int]) -> bool:
         """Tell whether the seal still holds: its journals are as they were, and what came is no row and no rewind."""
         assert self._sealed is not None
-        if any(size != grown.get(name, self._files.get(name, _File()).size) for name, (size, _) in
-               self._sealed.journals.items()):  # fmt: skip
-            return False
+        for name, (size, _) in self._sealed.journals.items():
+            if name not in self._files or size != grown.get(name, self._files[name].size):
+                return False
         for name in grown.keys() - self._sealed.journals.keys():
             with contextlib.suppress(FileNotFoundError, JournalError):
-                for record in read(self.folder / name):
+                for record in read(f"{self.folder}/{name}"):
                     if any(isinstance(event, RowsLogged | Rewound | Erased) for event in record.events):
                         return False
         return True
 
-    def _take(self, file: _File, path: Path, size: int, fold: Fold) -> None:
+    def _take(self, file: _File, path: str, size: int, fold: SealedFold) -> None:
         def take(journal: Journal, points: Points) -> None:
             for stamp in points.span():
                 rows = self._series(*journal.named(points.key), stamp)
@@ -186,7 +195,7 @@ class Home:
         if journal.damage[known:]:
             _log.warning("%s is damaged, the rest of it is read: %s", path, journal.damage[-1])
 
-    def _add(self, journal: Journal, records: Iterable[Record], fold: Fold) -> None:
+    def _add(self, journal: Journal, records: Iterable[Record], fold: SealedFold) -> None:
         for record in records:
             rest = []
             for index, event in enumerate(record.events):
@@ -208,9 +217,3 @@ class Home:
         first, last = self._spans.get((kind, id), (stamp, stamp))
         self._spans[kind, id] = (min(first, stamp), max(last, stamp))
         return self._rows.setdefault((kind, id), {}).setdefault((key, context), Rows())
-
-    def _take_sealed(self, sealed: Sealed, fold: Fold) -> None:
-        for source, record in sealed.records:
-            fold.add(Batch(source, self.id, (record,)))
-        for stamp in sealed.span:
-            fold.touch("run", self.id, stamp)

@@ -26,6 +26,9 @@ def mlcore_commands() -> Iterable[Provider]:
     return [
         Provider("artifacts", "mlcore_local.artifact_commands:artifacts", "List, get, put and verify files of runs."),
         Provider("completion", "mlcore_local.setup_commands:completion", "Let a shell complete what you type."),
+        Provider(
+            "config", "mlcore_local.config_commands:config", "Show and change which store and experiment are used."
+        ),
         Provider("doctor", "mlcore_local.setup_commands:doctor", "Tell what is installed, and what is wrong."),
         Provider(
             "experiments", "mlcore_local.experiment_commands:experiments", "List, make, rename, delete experiments."

@@ -4,8 +4,9 @@ A sealed file is disposable: it is made from the journals beside it and left alo
 
     magic, 8 bytes "mlcoresl"
     the columns of every key, one after the other: steps and times (int64, ms), values (float64)
-    JSON: what the journals were, the records without rows, and where each key's columns are
-    length of the JSON (u64), CRC-32 of the JSON (u32), magic
+    JSON, a line: what the journals were, what the run is shown as, and where each key's columns are
+    JSON, a line: the records without rows, which are read only when something else is known of the run
+    length of both lines (u64), CRC-32 of both (u32), magic
 
 All little-endian. Columns carry a CRC-32 each, which `mlcore fsck` checks.
 """
@@ -17,8 +18,8 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,14 @@ from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
 from mlcore.store import (
     Columns,
+    Conflict,
+    Entity,
     Event,
     Fold,
     Record,
     RowsLogged,
     Summary,
+    Unknown,
     decode_event,
     encode_event,
     from_json,
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "VERSION", "Sealed", "SealedSeries", "drop", "open_sealed", "seal", "seal_ended"]
 
 NAME = "sealed"
-VERSION = 1
+VERSION = 2  # of the layout, and of the rule by which events make what is shown
 _MAGIC = b"mlcoresl"
 _TAIL = struct.Struct("<QI8s")
 _TYPES = {"step": ("q", "<i8"), "time": ("q", "<i8"), "value": ("d", "<f8")}
@@ -66,19 +70,52 @@ class SealedSeries:
     summary: Summary
 
 
-@attrs.frozen
 class Sealed:
     """Hold what a sealed file says, but for the columns, which `columns` reads.
 
-    `journals` has the size and the last record number of each journal it was made from, by file name; `span` the first
-    and the last stamp of them all; `records` what else they hold, by source.
+    `journals` has the size and the last record number of each journal it was made from, by file name; `span` the stamps
+    of the first and the last that they say of the run.
     """
 
-    path: Path
-    journals: dict[str, tuple[int, int]]
-    span: tuple[int, int]
-    records: list[tuple[str, Record]]
-    series: dict[tuple[str, str], SealedSeries]
+    def __init__(self, path: str, about: dict[str, Any], records: bytes) -> None:
+        self.path = path
+        self.journals: dict[str, tuple[int, int]] = about["journals"]
+        self.span: tuple[int, int] = about["span"]
+        self._shown, self._others, self._series, self._records = (
+            about["shown"], about["others"], about["series"], records,
+        )  # fmt: skip
+
+    @property
+    def shows(self) -> bool:
+        """Whether its records alone say what the run is shown as."""
+        return self._shown is not None
+
+    def entity(self, id: str) -> Entity:
+        """Return what the run is shown as if nobody else wrote of it, but for its metrics."""
+        parent, fields, attributes, conflicts = self._shown
+        return Entity(
+            "run", id, parent, fields, attributes, {}, tuple(Conflict(*each) for each in conflicts), *self.span
+        )
+
+    @property
+    def others(self) -> list[tuple[str, Record]]:
+        """What the records say of other things than the run, by source."""
+        return _decoded(self._others)
+
+    @property
+    def records(self) -> list[tuple[str, Record]]:
+        """All but the rows, by source."""
+        return _decoded(from_json(self._records))
+
+    @cached_property
+    def series(self) -> dict[tuple[str, str], SealedSeries]:
+        """Where the columns are, by key and context."""
+        return {(a, b): SealedSeries(a, b, c, d, self.summaries[a, b]) for a, b, c, d, _ in self._series}
+
+    @cached_property
+    def summaries(self) -> dict[tuple[str, str], Summary]:
+        """The summaries of the metrics, by key and context."""
+        return {(key, context): Summary(*summary) for key, context, _, _, summary in self._series}
 
     def columns(self, key: tuple[str, str]) -> Columns:
         """Read the columns of one key. Raises `OSError`, also where the file has become shorter."""
@@ -112,11 +149,13 @@ def seal(folder: Path, run_id: str) -> bool:
     Raises `OSError`, and then leaves everything as it was.
     """
     fold, rows, sources = Fold(), dict[tuple[str, str], Rows](), dict[str, tuple[int, int]]()
-    records, span = list[list[Any]](), list[int]()
+    records, span = list[tuple[str, Record]](), list[int]()
     for path in sorted(folder.glob("*" + SUFFIX)):
         journal = Journal()
-        for record in _records(path, journal, rows, run_id):
+        for record in _records(path, journal, rows, span, run_id):
             events = []
+            if any((each.kind, each.id) == ("run", run_id) and not isinstance(each, Unknown) for each in record.events):
+                _widen(span, (record.stamp,))
             for index, event in enumerate(record.events):
                 if not isinstance(event, RowsLogged):
                     events.append(event)
@@ -126,17 +165,35 @@ def seal(folder: Path, run_id: str) -> bool:
                 else:
                     return False
             if events:
-                fold.add_record(journal.source, attrs.evolve(record, events=tuple(events)))
-                lines = [encode_event(event).decode() for event in events]
-                records.append([journal.source, record.number, record.stamp, lines])
+                records.append((journal.source, attrs.evolve(record, events=tuple(events))))
+                fold.add_record(*records[-1])
         sources[path.name] = (journal.offset + (journal.tail.length if journal.tail else 0), journal.last)
-        span += [journal.first, journal.stamp] if journal.last else []
     columns = {key: rows[key].columns(fold.rewinds("run", run_id)) for key in sorted(rows)}
     if not span or not all(map(_is_metric, columns.values())):
         return False
-    about = {"journals": sources, "span": (min(span), max(span)), "records": records}
-    _write(folder / NAME, about, columns)
+    about: dict[str, Any] = {"journals": sources, "span": span}
+    about |= {"shown": _shown(fold, records, run_id), "others": _encoded(records, but=run_id)}
+    _write(folder / NAME, about, columns, _encoded(records))
     return True
+
+
+def _shown(fold: Fold, records: list[tuple[str, Record]], run_id: str) -> list[Any] | None:
+    """Return what a run is shown as, None where whoever reads the seal may know better, or where it is erased."""
+    entity = fold.entity("run", run_id)
+    if entity is None or any(isinstance(event, Unknown) for _, record in records for event in record.events):
+        return None
+    conflicts = [list(attrs.astuple(each, recurse=False)) for each in entity.conflicts]
+    return [entity.parent, entity.fields, entity.attributes, conflicts]
+
+
+def _encoded(records: list[tuple[str, Record]], but: str | None = None) -> list[list[Any]]:
+    """Return records as a seal has them, without the events of the run `but`, if that is given."""
+    found = []
+    for source, record in records:
+        lines = [encode_event(each).decode() for each in record.events if (each.kind, each.id) != ("run", but)]
+        if lines:
+            found.append([source, record.number, record.stamp, lines])
+    return found
 
 
 def _is_metric(columns: Columns) -> bool:
@@ -146,16 +203,24 @@ def _is_metric(columns: Columns) -> bool:
     )
 
 
-def _records(path: Path, journal: Journal, rows: dict[tuple[str, str], Rows], run_id: str) -> Iterator[Record]:
+def _widen(span: list[int], stamps: Iterable[int]) -> None:
+    known = [*span, *stamps]
+    span[:] = min(known), max(known)
+
+
+def _records(
+    path: Path, journal: Journal, rows: dict[tuple[str, str], Rows], span: list[int], run_id: str
+) -> Iterator[Record]:
     def take(journal: Journal, points: Points) -> None:
         kind, id, name, context = journal.named(points.key)
         if (kind, id) == ("run", run_id):
+            _widen(span, points.span())
             rows.setdefault((name, context), Rows()).add_points(journal.source, points)
 
     yield from read(path, journal, points=take)
 
 
-def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Columns]) -> None:
+def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Columns], records: list[Any]) -> None:
     temporary = path.with_name(f"{NAME}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -167,7 +232,7 @@ def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Col
                 data = b"".join(_bytes(each[name]) for name in _TYPES)
                 series.append([key, context, file.tell(), zlib.crc32(data), list(attrs.astuple(summary))])
                 file.write(data)
-            text = to_json({"version": VERSION, **about, "series": series})
+            text = to_json({"version": VERSION, **about, "series": series}) + b"\n" + to_json(records)
             file.write(text + _TAIL.pack(len(text), zlib.crc32(text), _MAGIC))
         os.replace(temporary, path)
     finally:
@@ -175,42 +240,57 @@ def _write(path: Path, about: dict[str, Any], columns: dict[tuple[str, str], Col
             temporary.unlink()
 
 
-_END = 8_192  # bytes; what most runs have behind their columns
+_SMALL = 16_384  # bytes, more than most runs' seals have: they are read in one go
+
+
+def _decoded(records: list[list[Any]]) -> list[tuple[str, Record]]:
+    return [(source, Record(number, stamp, tuple(map(_event, lines)))) for source, number, stamp, lines in records]
 
 
 @lru_cache(maxsize=64)
-def _decoded(line: str) -> Event:
+def _event(line: str) -> Event:
     """Return the event in a line, of which every run brings its experiment's along."""
     return decode_event(line.encode())
 
 
-def open_sealed(folder: Path) -> Sealed | None:
+def open_sealed(folder: Path | str) -> Sealed | None:
     """Read a run's sealed file; None if there is none, or one that cannot be relied on."""
-    path = folder / NAME
+    path = f"{folder}/{NAME}"
     try:
-        with open(path, "rb", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _END))
-            end = file.read()  # in one go for most runs
-            length, checksum, magic = _TAIL.unpack(end[-_TAIL.size :])
-            if length + _TAIL.size > len(end) and magic == _MAGIC:
-                file.seek(size - _TAIL.size - length)
-                end = file.read()
-        text = end[len(end) - _TAIL.size - length : -_TAIL.size]
-        if magic != _MAGIC or zlib.crc32(text) != checksum:
-            return None
-        about = from_json(text)
-        if about["version"] != VERSION:
-            return None
+        text = _text(path)
+        about, separator, records = text.partition(b"\n")
+        found = from_json(about)
+        return Sealed(path, found, records) if separator and found["version"] == VERSION else None
     except (OSError, ValueError, struct.error):
         return None
-    records = [
-        (source, Record(number, stamp, tuple(map(_decoded, lines))))
-        for source, number, stamp, lines in about["records"]
-    ]
-    series = [SealedSeries(a, b, c, d, Summary(*e)) for a, b, c, d, e in about["series"]]
-    journals = {name: (size, last) for name, (size, last) in about["journals"].items()}
-    return Sealed(path, journals, tuple(about["span"]), records, {(each.key, each.context): each for each in series})
+
+
+def _text(path: str) -> bytes:
+    """Return the JSON of a sealed file. Raises `OSError`, `ValueError` or `struct.error`."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        end = os.read(file, _SMALL)
+        if len(end) == _SMALL:
+            start = max(0, os.fstat(file).st_size - _SMALL)
+            end = _read_from(file, start)
+            length = _TAIL.unpack(end[-_TAIL.size :])[0] + _TAIL.size
+            if length > len(end) and length <= start + len(end):
+                end = _read_from(file, start + len(end) - length)
+    finally:
+        os.close(file)
+    length, checksum, magic = _TAIL.unpack(end[-_TAIL.size :])
+    text = end[len(end) - _TAIL.size - length : -_TAIL.size] if length <= len(end) - _TAIL.size else b""
+    if magic != _MAGIC or zlib.crc32(text) != checksum:
+        raise ValueError(f"{path} is no seal, or a damaged one")
+    return text
+
+
+def _read_from(file: int, start: int) -> bytes:
+    os.lseek(file, start, os.SEEK_SET)
+    parts = []
+    while part := os.read(file, 1 << 24):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def seal_ended(run: Run) -> None:

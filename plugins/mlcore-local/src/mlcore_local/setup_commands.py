@@ -14,13 +14,19 @@ import attrs
 import click
 
 from mlcore import Client, __version__, config, plugins
-from mlcore.errors import MlcoreError, StoreNotFound
+from mlcore.errors import ConfigError, MlcoreError, StoreNotFound
 from mlcore_local import terminal
 
 __all__ = ["completion", "doctor"]
 
 _SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "DISABLE_PLUGINS")
 _SPACE = 1 << 30
+_MENDED = {  # in the scripts that click writes: no error is printed amid what somebody types, and words stay whole
+    " $1)": " $1 2>/dev/null)",
+    " mlcore)": " mlcore 2>/dev/null)",
+    "read type value": "read -r type value",
+    'string split ","': 'string split -m 1 ","',
+}
 
 
 @attrs.frozen
@@ -41,7 +47,7 @@ def doctor(uri: str | None, as_json: bool) -> None:
 
     Exit code 1 if something is wrong. It changes nothing; that every record is whole is what `mlcore fsck` checks.
     """
-    found = [*_program(), *_plugins(), *_environment(), *_store(uri)]
+    found = [*_program(), *_plugins(), *_environment(), *_settings(), *_store(uri)]
     wrong = [each for each in found if each.problem]
     if as_json:
         content = {"healthy": not wrong, "findings": [attrs.asdict(each) for each in found]}
@@ -54,10 +60,12 @@ def doctor(uri: str | None, as_json: bool) -> None:
 def _lines(finding: _Finding) -> Iterator[str]:
     text = terminal.printable
     mark = terminal.styled("wrong", fg="red", bold=True) if finding.problem else terminal.styled("ok   ", fg="green")
-    yield f"{mark}  {text(finding.what):<12}  {text(finding.value)}"
+    first, *more = terminal.wrapped(f"{' ' * 7}{text(finding.what):<12}  {text(finding.value)}", 21)
+    yield f"{mark}  {first[7:]}"
+    yield from more
     if finding.problem:
-        yield f"       {text(finding.problem)}"
-        yield f"       -> {text(finding.mend)}"
+        yield from terminal.wrapped(f"       {text(finding.problem)}", 7)
+        yield from terminal.wrapped(f"       -> {text(finding.mend)}", 10)
 
 
 def _program() -> Iterator[_Finding]:
@@ -90,12 +98,25 @@ def _environment() -> Iterator[_Finding]:
             strange = name not in known
             problem, mend = ("mlcore knows no such variable", hint) if strange else ("", "")
             yield _Finding("environment", f"{name}={value}", problem, mend)
-    experiment = config.experiment_setting()
-    yield _Finding("experiment", f"{experiment.value}, {experiment.reason}")
+
+
+def _settings() -> Iterator[_Finding]:
+    try:
+        said = {key: list(config.settings(key)) for key in config.KEYS}  # to the end, so that every file is read
+    except ConfigError as error:
+        mend = "correct the file, or take the key out with `mlcore config unset`, for a project's with --project"
+        yield _Finding("settings", "cannot be read", str(error), mend)
+        return
+    for key in ("experiment", "artifacts"):
+        for setting in said[key][:1]:
+            yield _Finding(key, f"{setting.value}, {setting.reason}")
 
 
 def _store(uri: str | None) -> Iterator[_Finding]:
-    setting = config.store_setting(uri)
+    try:
+        setting = config.store_setting(uri)
+    except ConfigError:  # told already
+        return
     told = f"{setting.value}, because: {setting.reason}"
     if setting.value == config.OFF:
         yield _Finding("store", f"{told}; nothing is stored")
@@ -110,7 +131,8 @@ def _store(uri: str | None) -> Iterator[_Finding]:
     except (MlcoreError, OSError) as error:
         yield _Finding("store", told, str(error), "name another store, install what it needs, or run `mlcore fsck`")
         return
-    yield _Finding("store", f"{told}; {len(runs)} runs in {len(client.list_experiments())} experiments")
+    count = terminal.counted(len(client.list_experiments()), "experiment")
+    yield _Finding("store", f"{told}; {terminal.counted(len(runs), 'run')} in {count}")
     if "://" not in setting.value:
         yield from _place(Path(setting.value))
     for run in runs:
@@ -149,4 +171,9 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(program, {}, "mlcore", "_MLCORE_COMPLETE").source())
+    script = kind(program, {}, "mlcore", "_MLCORE_COMPLETE").source()
+    for theirs, ours in _MENDED.items():
+        script = script.replace(theirs, ours)
+    if shell == "bash":
+        script += "\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//@/}  # so that @last is one word\n"
+    click.echo(script)

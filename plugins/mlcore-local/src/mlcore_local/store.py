@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
-from operator import or_
+from operator import itemgetter, or_
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -17,25 +19,32 @@ from mlcore.folder import STORE_HOME, Folder
 from mlcore.journal.format import SUFFIX
 from mlcore.store import (
     START,
+    And,
     Batch,
     Capabilities,
     Columns,
     Entity,
+    Not,
+    Or,
     Page,
     Query,
     Record,
     SeriesKey,
     SimpleStore,
     Stored,
+    Where,
     digest,
     find,
     selected,
     shaped,
 )
-from mlcore_local.append import Appender
 from mlcore_local.home import Home, Piece
 from mlcore_local.reader import Journal, read
+from mlcore_local.sealed_fold import SealedFold
 from mlcore_local.watch import Watch
+
+if TYPE_CHECKING:
+    from mlcore_local.append import Appender
 
 __all__ = ["FolderStore", "open_store"]
 
@@ -46,7 +55,7 @@ _SETTLED_SECONDS = 90  # three signs of life: a run that ended and is silent tha
 class FolderStore(SimpleStore):
     """Read and append to a store in a folder; a handle keeps what it read, and looks only at what changed.
 
-    Positions are good in the handle that gave them.
+    Positions are good in the handle that gave them. With `newest` set it looks only at so many runs, the newest by id.
     """
 
     capabilities = Capabilities()
@@ -54,6 +63,8 @@ class FolderStore(SimpleStore):
     def __init__(self, root: Path) -> None:
         super().__init__()
         self.root = root
+        self.newest: int | None = None
+        self._fold: SealedFold = SealedFold()
         self._folder: Folder | None = None
         self._homes: dict[str, Home] = {}
         self._active: set[str] = set()
@@ -70,6 +81,8 @@ class FolderStore(SimpleStore):
         """See `mlcore.store.Store.append`; the first one makes the store."""
         with self._lock:
             if self._appender is None:
+                from mlcore_local.append import Appender  # brings OpenSSL, which who reads does not need
+
                 self._folder, _ = Folder.create(self.root)
                 self._appender = Appender(self._folder)
             self._appender.append(batch, self._claims_of)
@@ -103,9 +116,10 @@ class FolderStore(SimpleStore):
         """See `mlcore.store.Store.find`."""
         with self._lock:
             self._read_all()
-            found = (self._with_metrics(each) for each in self._fold.entities(kind))
-            page = find(found, query)
-            return attrs.evolve(page, items=tuple(self._with_signs(each) for each in page.items))
+            found, early = self._fold.entities(kind), _asks_metrics(query)
+            page = find(map(self._with_metrics, found) if early else found, query)
+            items = page.items if early or query.select is not None else map(self._with_metrics, page.items)
+            return attrs.evolve(page, items=tuple(map(self._with_signs, items)))
 
     def series(
         self,
@@ -142,7 +156,8 @@ class FolderStore(SimpleStore):
     def _read_all(self) -> None:
         self._read_claims()
         assert self._watch is not None
-        for home in {STORE_HOME, *self._watch.changed(), *self._active}:
+        homes = {STORE_HOME, *self._watch.changed(), *self._active}
+        for home in homes if self.newest is None else {STORE_HOME, *sorted(homes)[-self.newest :]}:
             self._read_home(home)
 
     def _read_some(self, run_ids: Iterable[str]) -> None:
@@ -163,7 +178,7 @@ class FolderStore(SimpleStore):
                 home.take_claim(journal, records, self._fold)
                 self._fold.claims[str(journal.writer.get("claim"))] = journal.source
                 self._claims.setdefault(journal.source, []).append(path)
-                self._pieces.append(Piece(path, home.id, 0, journal.offset))
+                self._pieces.append(Piece(str(path), home.id, 0, journal.offset))
 
     def _claims_of(self, source: str) -> list[Path]:
         self._read_claims()
@@ -171,8 +186,8 @@ class FolderStore(SimpleStore):
 
     def _home(self, id: str) -> Home:
         if id not in self._homes:
-            folder = self._open()
-            self._homes[id] = Home(id, folder.run_folder(id) if id else folder.root / "store")
+            folder = f"runs/{id[-2:]}/{id}" if id else "store"  # as `Folder.run_folder`, but without a thousand paths
+            self._homes[id] = Home(id, f"{self.root}/{folder}")
         return self._homes[id]
 
     def _read_home(self, id: str) -> None:
@@ -195,7 +210,7 @@ class FolderStore(SimpleStore):
 
     def _holders(self, kind: str, id: str) -> list[Home]:
         """Return the homes that hold rows of an entity: its own, if any, before those of others."""
-        homes = [id, *sorted(self._foreign - {id})]
+        homes = [id, *sorted(self._foreign - {id})] if self._foreign else [id]
         return [self._homes[home] for home in homes if home in self._homes and self._homes[home].names(kind, id)]
 
     def _names(self, kind: str, id: str) -> list[tuple[str, str]]:
@@ -215,11 +230,15 @@ class FolderStore(SimpleStore):
         holders = self._holders(entity.kind, entity.id)
         if not holders:
             return entity
+        kind, id = entity.kind, entity.id
         if len(holders) == 1:
-            metrics = holders[0].summaries(entity.kind, entity.id, self._fold.rewinds(entity.kind, entity.id))
+            metrics = holders[0].summaries(kind, id, self._fold)
         else:
-            named = {name: self._columns(entity.kind, entity.id, name) for name in self._names(entity.kind, entity.id)}
-            metrics = {name: summary for name, each in named.items() if (summary := each.summary()) is not None}
+            held = Counter(name for home in holders for name in home.names(kind, id))
+            named = [item for home in holders for item in home.summaries(kind, id, self._fold).items()]
+            shared = [(name, self._columns(kind, id, name).summary()) for name, homes in held.items() if homes > 1]
+            named = [item for item in named if held[item[0]] == 1] + [(name, each) for name, each in shared if each]
+            metrics = dict(sorted(named, key=itemgetter(0)))
         return attrs.evolve(entity, metrics=metrics)
 
     def _with_signs(self, entity: Entity) -> Entity:
@@ -243,7 +262,7 @@ class FolderStore(SimpleStore):
     def _stored(self, index: int, piece: Piece, known: int) -> Iterator[Stored]:
         journal = Journal()
         try:
-            received = int(piece.path.stat().st_mtime * 1000)
+            received = int(os.stat(piece.path).st_mtime * 1000)
             records = list(read(piece.path, journal, stop=piece.stop))
         except FileNotFoundError:
             return  # the run was removed from the folder meanwhile
@@ -261,10 +280,22 @@ class FolderStore(SimpleStore):
     def _digest_before(self, source: str, home: str, number: int) -> str:
         if number == 1:
             return ""
-        own = self._home(home).folder / (source + SUFFIX)
+        own = Path(self._home(home).folder, source + SUFFIX)
         paths = [*self._claims.get(source, []), *([own] if own.exists() else [])]
         found = {record.number: record for path in paths for record in read(path) if record.number < number}
         return digest(found[each] for each in sorted(found))
+
+
+def _asks_metrics(query: Query) -> bool:
+    """Tell whether metrics have a part in which entities a query finds, in what order, and what of each."""
+
+    def asks(where: Where | None) -> bool:
+        if isinstance(where, And | Or):
+            return any(map(asks, where.parts))
+        return where is not None and (asks(where.part) if isinstance(where, Not) else where.term.family == "metrics")
+
+    terms = [*(sort.term for sort in query.order), *(query.select or ())]
+    return asks(query.where) or any(term.family == "metrics" for term in terms)
 
 
 def open_store(uri: str) -> FolderStore:

@@ -27,11 +27,11 @@ class Watch:
 
     def new_claims(self) -> list[Path]:
         """Return the files of claims that were not there the last time."""
-        return [path for path in self._claims.new() if path.name.endswith(SUFFIX)]
+        return [Path(folder, name) for folder, name in self._claims.new() if name.endswith(SUFFIX)]
 
     def changed(self) -> set[str]:
         """Return the ids of runs that are new, or were opened to be written to, since the last time."""
-        return self.changed_runs() | {path.name for path in self._runs.new()}
+        return self.changed_runs() | {name for _, name in self._runs.new()}
 
     def changed_runs(self) -> set[str]:
         """Return the ids that the change log names since the last time."""
@@ -57,8 +57,8 @@ class _Shards:
         self._times: dict[str, int] = {}
         self._known: dict[str, set[str]] = {}
 
-    def new(self) -> list[Path]:
-        found = []
+    def new(self) -> list[tuple[str, str]]:
+        found = list[tuple[str, str]]()
         with contextlib.suppress(FileNotFoundError), os.scandir(self._base) as shards:
             for shard in shards:
                 changed = shard.stat().st_mtime_ns
@@ -67,7 +67,7 @@ class _Shards:
                 known = self._known.setdefault(shard.name, set())
                 names = set(os.listdir(shard.path)) - known
                 known |= names
-                found += [Path(shard.path, name) for name in sorted(names)]
+                found += [(shard.path, name) for name in sorted(names)]
                 if time.time_ns() - changed > _SETTLED_NS:
                     self._times[shard.name] = changed
         return found
