@@ -351,6 +351,12 @@ OURS: dict[str | tuple[Any, ...], str] = {
     "artifacts.name is null": "abcde",
     "artifacts.size > 0": "",
     "models.flavor = 'x'": "",
+    "deleted = false": "abcde",
+    "deleted != true": "abcde",
+    "deleted = true": "",
+    "deleted in (true)": "",
+    "deleted not in (true)": "abcde",
+    "not (deleted = true) and deleted is not null": "abcde",
     # times
     "duration > 90s": "b",
     "duration >= 1m": "ab",

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,42 @@ def test_a_disk_that_is_full_at_the_start_does_not_keep_a_training_from_starting
         assert back.params == {"p": 1}
         assert back.status == "FINISHED"
         assert [each.id for each in client.list_runs()] == [back.id], "it is found in its experiment"
+    assert fsck(tmp_path, store)["findings"] == []
+
+
+def test_a_command_on_a_full_disk_fails_in_one_line(disk: Path, tmp_path: Path) -> None:
+    """Guards shell scripts: what a command could not write is an error, not a warning that a training gets."""
+    store = disk / "store"
+    run(tmp_path, "import mlcore\nmlcore.create_experiment('there')", MLCORE_STORE=str(store))
+
+    def call(*arguments: str) -> str:
+        done = mlcore(tmp_path, *arguments, MLCORE_STORE=str(store))
+        assert (done.returncode, done.stdout) == (1, ""), arguments
+        assert re.fullmatch(r"mlcore: .*No space left on device\n", done.stderr), (arguments, done.stderr)
+        return done.stderr
+
+    id = mlcore(tmp_path, "runs", "start", "--process", "1", MLCORE_STORE=str(store)).stdout.strip()
+    before = answers(store)
+    with open(disk / "filler", "wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"x" * 512):
+            pass
+    assert f"run {id}: 1 calls could not be written" in call("runs", "log", id, "loss=1")
+    call("runs", "log", id, "loss=1", "--param", "lr=0.1")
+    call("runs", "log", id, "loss=1", "--json")
+    call("runs", "tag", id, "a=b")
+    call("runs", "tag", id, "--remove", "a")
+    call("runs", "note", id, "text")
+    call("runs", "delete", id)
+    call("runs", "end", id)
+    call("runs", "start")
+    call("experiments", "create", "other")
+    call("experiments", "delete", "there")
+    assert answers(store) == before
+    (disk / "filler").unlink()
+    assert mlcore(tmp_path, "runs", "log", id, "loss=1", MLCORE_STORE=str(store)).returncode == 0
+    assert mlcore(tmp_path, "runs", "end", id, MLCORE_STORE=str(store)).returncode == 0
+    with reading(store) as client:
+        assert (client.get_run(id).metrics, client.get_run(id).status) == ({"loss": 1.0}, "FINISHED")
     assert fsck(tmp_path, store)["findings"] == []
 
 

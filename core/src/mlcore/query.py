@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import attrs
 
 from mlcore.errors import InvalidQuery
-from mlcore.store import And, Compare, Not, Or, Sort, Term, Where
+from mlcore.store import And, Compare, Entity, Not, Or, Sort, Term, Where, holds
 
 __all__ = ["EXPERIMENT", "RUN", "Named", "order", "terms", "where"]
 
@@ -36,6 +36,7 @@ _ALIASES |= {"tags": "tag", "artifacts": "artifact", "datasets": "dataset", "mod
 _FAMILIES = {alias: family for family, names in _ALIASES.items() for alias in filter(None, [family, *names.split()])}
 _EXPECTED = {"number": "a number", "text": "text in quotes", "any": "text in quotes, a number, true or false"}
 _EXPECTED |= {"time": "a time: '2026-01-31', now - 2h, -7d or ms since 1970", "span": "a duration: 90s, 5m, 2h or ms"}
+_EXPECTED |= {"flag": "true or false"}
 
 
 @attrs.frozen
@@ -73,6 +74,17 @@ _TAGS = {"runName": "name", "user": "user", "note.content": "note", "parentRunId
 _ANY = {"artifacts": "name sha256 uri", "datasets": "name digest context", "models": "name flavor digest id"}
 _FIELDS = {"name": "name,run_name,run name,Run name,Run Name", "user": "user,user_id", "parent_run": "parent_run_id"}
 _FIELDS |= {"artifacts": "artifact_uri", "status": "status", "note": "note", "key": "key"}
+_GONE = Term("fields", "deleted")
+
+
+def _deleted(op: str, value: Any = None) -> Where:
+    """Take what was never deleted, and so has no such field, as false."""
+    asked, missing = Compare(_GONE, op, value), Compare(_GONE, "is null")
+    there = And((Not(missing), asked))
+    return Or((there, missing)) if holds(asked, Entity("", "", fields={"deleted": False})) else there
+
+
+_DELETED = Named((_GONE,), "flag", _deleted)
 RUN: Mapping[str, Named] = _table({
     "id,run_id": ("text", "", "id"), "experiment_id": ("text", "", "parent"), "duration": ("span", "", "duration"),
     "start_time,created,Created": ("time", "fields", "start_time"), "end_time": ("time", "fields", "end_time"),
@@ -81,9 +93,9 @@ RUN: Mapping[str, Named] = _table({
     "artifacts.size": ("number", "artifacts", "size", "any"),
 }) | {
     **{f"tags.mlflow.{tag}": Named((Term("tags", f"mlflow.{tag}"), Term("fields", key))) for tag, key in _TAGS.items()},
-    "metrics.": Named(kind="number"), "params.": Named(), "tags.": Named(),
+    "metrics.": Named(kind="number"), "params.": Named(), "tags.": Named(), "deleted": _DELETED,
 }  # fmt: skip
-EXPERIMENT: Mapping[str, Named] = {"tags.": Named()} | _table({
+EXPERIMENT: Mapping[str, Named] = {"tags.": Named(), "deleted": _DELETED} | _table({
     "id,experiment_id": ("text", "", "id"), "name": ("text", "fields", "name"), "note": ("text", "fields", "note"),
     "created,creation_time": ("time", "", "created_ms"), "changed,last_update_time": ("time", "", "changed_ms"),
 })  # fmt: skip
@@ -277,5 +289,5 @@ def _fit(kind: str, value: Any, now: int) -> Any:
         value = value.item() if hasattr(value, "item") else value  # numpy's
     except (ValueError, OverflowError):
         return None
-    types = {"text": str, "any": str | int | float}.get(kind, int | float)
-    return value if isinstance(value, types) and (kind == "any" or not isinstance(value, bool)) else None
+    types = {"text": str, "any": str | int | float, "flag": bool}.get(kind, int | float)
+    return value if isinstance(value, types) and (kind in ("any", "flag") or not isinstance(value, bool)) else None

@@ -42,17 +42,19 @@ def call(*arguments: object) -> Result:
 
 def test_list_shows_size_digest_and_name(run: mlcore.Run, tmp_path: Path) -> None:
     """Guards what is found by eye and by program, from a run's id or the end of it."""
-    lines = said("list", run.id[-8:]).splitlines()
+    head, *lines = said("list", run.id[-8:]).splitlines()
+    assert head.split() == ["size", "sha256", "path", "kept", "at"]
     assert [line.split()[2] for line in lines] == ["elsewhere.txt", "model/MLmodel", "model/weights.bin", "notes/a.txt"]
     assert lines[2].split() == ["10", hashlib.sha256(b"0123456789").hexdigest()[:12], "model/weights.bin"]
-    assert lines[0].endswith(f"-> {tmp_path}/.mlcore/runs/{run.id[-2:]}/{run.id}/artifacts/notes/a.txt")
-    assert [line.split()[2] for line in said("list", run.id, "model").splitlines()] == [
+    assert lines[0].endswith(f"  {tmp_path}/.mlcore/runs/{run.id[-2:]}/{run.id}/artifacts/notes/a.txt")
+    assert [line.split()[2] for line in said("list", "@last", "model").splitlines()[1:]] == [
         "model/MLmodel",
         "model/weights.bin",
     ]
     found = json.loads(said("list", run.id, "notes", "--json", "--store", tmp_path / ".mlcore"))
     assert [(each["path"], each["size"]) for each in found] == [("notes/a.txt", 6)]
     assert json.loads(said("list", run.id, "nothing", "--json")) == []
+    assert said("list", run.id, "nothing") == "there are no files\n"
 
 
 def test_get_copies_files_and_folders(run: mlcore.Run, tmp_path: Path) -> None:
@@ -70,8 +72,8 @@ def test_put_keeps_files_and_folders(run: mlcore.Run, tmp_path: Path) -> None:
     """Guards what is added by hand, under its own name or another."""
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x.txt").write_text("x")
-    assert said("put", run.id, "d").split()[2] == "d/x.txt"
-    assert said("put", run.id, "d/x.txt", "y.txt").split()[2] == "y.txt"
+    assert said("put", run.id, "d").split()[-1] == "d/x.txt"
+    assert said("put", "@last", "d/x.txt", "y.txt").split()[-1] == "y.txt"
     assert json.loads(said("put", run.id, "d", "e", "--json"))[0]["path"] == "e/x.txt"
     back = mlcore.Client().get_run(run.id).artifacts
     assert [back.get(name).read_text() for name in ("d/x.txt", "y.txt", "e/x.txt")] == ["x"] * 3
@@ -124,4 +126,4 @@ def test_a_name_cannot_write_on_the_terminal(run: mlcore.Run) -> None:
     shown = said("list", run.id)
     assert "\x1b" not in shown
     assert "\x07" not in shown
-    assert r"'\x1b[2Jboo'" in shown
+    assert r"  \x1b[2Jboo" in shown

@@ -49,7 +49,7 @@ def test_inspect_tells_what_a_model_is_and_needs(model: str) -> None:
     """Guards that all a reader wants to know before loading is printed, for people and as JSON."""
     text = call("inspect", model)
     assert text.exit_code == 0, text.output
-    for part in ("sklearn", "petal width", "as saved", "scikit-learn==", "made: today"):
+    for part in ("sklearn", "petal width", "as saved", "scikit-learn==", "made             today"):
         assert part in text.output
     told = json.loads(call("inspect", model, "--json").output)
     assert told["model"] == model
@@ -116,6 +116,12 @@ def test_predict_takes_the_example_of_the_model(
         ("{", "cannot be read as json"),
         ('{"inputs": {}, "instances": []}', "give one of them"),
         ('{"dataframe_split": {"columns": ["a"], "data": [[1]]}}', "sepal length"),
+        (
+            '{"dataframe_split": {"columns": ["a"]}}',
+            "dataframe_split is an object of columns and data, and this has no data",
+        ),
+        ('{"dataframe_split": [[1]]}', "dataframe_split is an object of columns and data"),
+        ('{"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}', "dataframe_split makes no table"),
         ('[{"sepal length": "x", "sepal width": 1, "petal length": 1, "petal width": 1}]', "sepal length"),
     ],
 )

@@ -19,12 +19,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mlcore
-from faults.processes import environment, mlcore as program_process
+from faults.processes import environment, mlcore as program_process, run as run_code
 from mlcore.cli import program
 from mlcore.errors import Ambiguous, InvalidQuery, InvalidValue, NotFound, RunStateError
 
 FIELDS = [
-    "id", "name", "status", "experiment", "start_time", "end_time", "duration", "last_seen", "note", "deleted",
+    "id", "name", "status", "experiment", "start_time", "end_time", "duration", "last_seen", "note", "user", "deleted",
     "experiment_id", "parent_run_id", "metrics", "params", "tags",
 ]  # fmt: skip
 HOSTILE = "\x1b[31mred\x1b[0m\x07\nline \u202eabc <b>& 深層学習 \x9b2J " + "x" * 200
@@ -173,7 +173,7 @@ def test_tables_fit_the_terminal(client: mlcore.Client, tmp_path: Path, columns:
     """Guards what is looked at: colours, short ids, no line that wraps, and what has no room is named."""
     for command in (["list"], ["compare", "rate 0.1", "rate 0.3", "rate 0.03"], ["show", "rate 0.1"]):
         shown = in_terminal(tmp_path, columns, "runs", *command)
-        lines = re.sub(r"\x1b\[\d+m", "", shown).splitlines()
+        lines = re.sub(r"\x1b\[[\d;]+m", "", shown).splitlines()
         assert "\x1b[" in shown or columns < 80
         assert [line for line in lines if len(line) > columns and not line.startswith(("id  ", "folder  "))] == []
     shown = in_terminal(tmp_path, 40, "runs", "list")
@@ -190,6 +190,33 @@ def test_a_long_table_goes_through_the_pager(client: mlcore.Client, tmp_path: Pa
     pager.chmod(0o755)
     assert "PAGED" in in_terminal(tmp_path, 80, "runs", "list", rows=4, PAGER=str(pager))
     assert "PAGED" not in in_terminal(tmp_path, 80, "runs", "list", rows=40, PAGER=str(pager))
+
+
+def test_no_limit_is_one_too_and_all_is_streamed(client: mlcore.Client) -> None:
+    """Guards --limit: 0 and all are none, and a limit is a number."""
+    assert [len(json.loads(said("list", "--json", "-n", limit))) for limit in (1, 3, 0, "all")] == [1, 3, 4, 4]
+    for wrong in ("-1", "some", "1.5"):
+        done = call("list", "--limit", wrong)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"'{wrong}' is neither a number of things nor 'all'" in done.stderr
+
+
+def test_rich_is_not_imported_where_a_pipe_reads(client: mlcore.Client, tmp_path: Path) -> None:
+    """Guards the start of the program: only who looks at a table waits for rich."""
+    code = """
+        import sys
+        from mlcore.cli import main
+        sys.argv[1:] = ["runs", "list"]
+        try:
+            main()
+        except SystemExit:
+            print("rich" in sys.modules)
+    """
+    out, _ = run_code(tmp_path, code)
+    assert out.splitlines()[-1] == "False"
+    assert "─" in in_terminal(tmp_path, 80, "runs", "list")
+    assert "─" not in in_terminal(tmp_path, 80, "runs", "list", TERM="dumb")
+    assert "─" not in in_terminal(tmp_path, 80, "runs", "list", PYTHONIOENCODING="ascii")
 
 
 class TestNaming:
@@ -449,9 +476,14 @@ def test_hostile_names_break_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(said("list").splitlines()) == 3
     assert len(said("list", "--csv").splitlines()) == 3
     assert [each["name"] for each in json.loads(said("list", "--json"))] == [name, HOSTILE]
-    for columns in (80, 200):
-        shown = re.sub(r"\x1b\[\d+m|\u200e", "", in_terminal(tmp_path, columns, "runs", "list"))
-        assert len(shown.splitlines()) == 4
+    for columns, term, rule in (
+        (80, "dumb", 0),
+        (200, "dumb", 0),
+        (80, "xterm", 1),
+        (200, "xterm", 1),
+    ):  # rich draws a rule
+        shown = re.sub(r"\x1b\[[\d;]+m|\u200e", "", in_terminal(tmp_path, columns, "runs", "list", TERM=term))
+        assert len(shown.splitlines()) == 4 + rule
         assert all(line.isprintable() for line in shown.splitlines())
     done = program_process(tmp_path, "runs", "log", run.id, "x=1")  # an error that names the run
     assert all(line.isprintable() for line in done.stderr.splitlines())

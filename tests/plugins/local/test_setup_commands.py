@@ -33,7 +33,7 @@ def test_a_sound_set_up_is_told_as_such(tmp_path: Path) -> None:
     with mlcore.Client(tmp_path / ".mlcore").start_run():
         pass
     done = program(tmp_path, "doctor")
-    assert f"{tmp_path}/.mlcore, because: found {tmp_path}/.mlcore; 1 runs in 1 experiments" in done.stdout
+    assert f"{tmp_path}/.mlcore, because: found {tmp_path}/.mlcore; 1 run in 1 experiment" in done.stdout
     assert "local, mlcore-local" in done.stdout
 
 
@@ -76,6 +76,7 @@ def test_a_shell_gets_its_script(tmp_path: Path, shell: str) -> None:
     done = program(tmp_path, "completion", shell)
     assert done.returncode == 0, done.stderr
     assert f"_MLCORE_COMPLETE={shell}_complete" in done.stdout
+    assert "2>/dev/null" in done.stdout
 
 
 def test_the_program_completes_what_is_typed(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def foreign() -> str:
 
 def test_names_are_added_listed_and_removed() -> None:
     """Guards the round, for people and as JSON."""
-    assert call("list").output == ""
+    assert (call("list").stdout, call("list").stderr) == ("", "you trust nothing yet\n")
     assert call("add", "mylab.*", "other.tools.*", "--note", "ours").output == (
         "trusting mylab.*  ours\ntrusting other.tools.*  ours\n"
     )

@@ -42,6 +42,7 @@ def test_from_one_database_to_another(full: Path, tmp_path: Path, database: str)
         done = program(tmp_path, "sync", source, target, "--verify")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "verified" in done.stdout
+        assert "mlpw" not in done.stdout + done.stderr
     assert answers(f"sqlite:///{tmp_path / 'third.db'}") == answers(full)
 
 

@@ -20,6 +20,7 @@ from time import time_ns
 from typing import Any, Concatenate, ParamSpec
 from zlib import crc32
 
+from mlcore.errors import InvalidValue
 from mlcore.journal import format as f
 from mlcore.journal._values import as_float, as_int, check_key, metric_columns
 from mlcore.store import Event, clock, encode_event, to_json
@@ -197,9 +198,9 @@ class Writer(Sink):
         self.folder.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, _FLAGS, 0o666)
         header = f.Header(source, self.home)
-        about = to_json({**this_process(), "inode": os.fstat(fd).st_ino})
-        data = f.pack_header(header) + f.pack_frame(header.seed, f.WRITER, 0, 0, clock.tick(), about)
         try:
+            about = to_json({**this_process(), "inode": os.fstat(fd).st_ino})
+            data = f.pack_header(header) + f.pack_frame(header.seed, f.WRITER, 0, 0, clock.tick(), about)
             if os.write(fd, data) != len(data):
                 raise OSError(28, "No space left on device")
         except BaseException:
@@ -339,7 +340,10 @@ def this_process() -> dict[str, Any]:
 
     The process is this one, or the one that it logs for, such as a script of a shell (``MLCORE_PROCESS``).
     """
-    pid, boot = int(os.environ.get("MLCORE_PROCESS") or os.getpid()), _read("/proc/sys/kernel/random/boot_id").strip()
+    given, boot = os.environ.get("MLCORE_PROCESS") or str(os.getpid()), _read("/proc/sys/kernel/random/boot_id").strip()
+    if not given.isdecimal():
+        raise InvalidValue(f"MLCORE_PROCESS is the number of a process, not {given!r}: set it to one, or unset it")
+    pid = int(given)
     about = {"host": platform.node(), "boot": boot, "pidns": 0, "pid": pid, "started": started(pid), "user": user()}
     with suppress(OSError):
         about["pidns"] = os.stat("/proc/self/ns/pid").st_ino

@@ -134,10 +134,10 @@ class Client(Loading):
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
         if is_run_id(id):
-            runs = [Run(self._backend, id, each) for each in self.store.get("run", [id]) if each]
+            runs = Listing(Run(self._backend, id, each) for each in self.store.get("run", [id]) if each)
         else:
             ends = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
-            runs = Run._find(self._backend, ends, deleted=True, limit=5) if id.isalnum() else []
+            runs = Run._find(self._backend, ends, deleted=True, limit=5) if id.isalnum() else Listing()
         if not runs:
             raise NotFound(f"there is no run {id!r} in {self._backend.name}")
         if len(runs) > 1:

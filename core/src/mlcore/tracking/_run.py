@@ -26,7 +26,7 @@ class _Later:
     """Stand in for the sink of a run that this process does not hold open, until something is written."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self._run, self.dropped = run, 0
 
     def __getattr__(self, name: str) -> Any:
         run = self._run
@@ -100,30 +100,41 @@ class Run(Keeping):
     def end(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED. In a process that only joined it, stop logging to it.
 
-        A run that was read back is ended, too, if it goes on or is lost, whichever process started it.
+        A run that was read back is ended, too, if it goes on or is lost, whichever process started it. Raises
+        `StoreError` if that cannot be written; a training that ends its own run is only warned of what was dropped.
         """
         if status not in ENDED:
             raise InvalidValue(f"a run ends as {', '.join(ENDED)}, not {status!r}")
         if not self._live and self.status in ENDED:
             return _log.warning("run %s has ended already", self.id)
-        if not self._live:
+        if afar := not self._live:
             self._live = self._opener = True
         if self._opener:
             ended = store.Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)})
             self._write(*self._owed, ended)
-        sink, self._sink, self._live, self._entity = self._sink, _Later(self), False, None
-        sink.close()
-        if sink.dropped:
-            _log.warning("run %s: %d calls could not be written: %s", self.id, sink.dropped, sink.reason)
+        if dropped := self._close():
+            if afar:
+                raise StoreError(dropped)
+            _log.warning("%s", dropped)
         if self._opener:
             plugins.notify("mlcore_run_ended", run=self)
         return None
 
     def leave(self) -> None:
-        """Stop logging to the run from here, and leave it open: others go on with it, and end it."""
-        if self._live:
-            self._opener = False
-            self.end()
+        """Stop logging to the run from here, and leave it open: others go on with it, and end it.
+
+        Raises `StoreError` if something could not be written.
+        """
+        self._opener = False
+        if dropped := self._close():
+            raise StoreError(dropped)
+
+    def _close(self) -> str:
+        """Close what was written to, and return what to tell if something was dropped."""
+        sink, self._sink, self._live, self._entity = self._sink, _Later(self), False, None
+        if not isinstance(sink, _Later):
+            sink.close()
+        return f"run {self.id}: {sink.dropped} calls could not be written: {sink.reason}" if sink.dropped else ""
 
     def _go(self, first: list[store.Event], rewind_to: int | None) -> None:
         """Begin to log: the first events, and steps that go on from what is known of the run or from an earlier one."""
@@ -138,11 +149,8 @@ class Run(Keeping):
 
     def _put(self, events: tuple[store.Event, ...]) -> None:
         self._sink.events(events)
-        if not self._live:
-            sink, self._sink = self._sink, _Later(self)
-            sink.close()
-            if sink.dropped:
-                raise StoreError(f"run {self.id}: nothing was written: {sink.reason}")
+        if not self._live and (dropped := self._close()):
+            raise StoreError(dropped)
 
     # What is read
 
@@ -156,6 +164,7 @@ class Run(Keeping):
     experiment_id = shown(lambda it: it.parent, "The id of the run's experiment.")
     parent_run_id = field("parent_run", "The id of the run that this one is nested in, or None.")
     start_time = field("start_time", "When the run started, in ms since 1970.")
+    user = field("user", "Who started the run, by the name on the machine; None if that is not known.")
     end_time = field("end_time", "When the run ended, in ms since 1970; None while it has not.")
 
     last_seen = shown(lambda it: it.seen or it.changed // 1_000_000, "When it was last heard of, in ms since 1970.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, chain
+from math import inf
 from time import localtime, strftime
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, overload
 
 import attrs
 
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 
 _V = TypeVar("_V", bound="Viewed")
 _T = TypeVar("_T")
+Seen = Callable[[Any], dict[str, Any]] | None
+More = Callable[[], tuple[list[Any], Any]] | None  # reads a page, and returns it with what reads the next
 Chosen = Mapping[str, tuple[store.Term, ...]] | None  # terms by the names that they were selected by
 _LIVE = store.Compare(store.Term("fields", "deleted"), "is null")
+_FIRST, _GROWTH = 2_000, 10  # pages grow, as a store that folds reads all of itself for each
 ALL = store.Or((_LIVE, store.Not(_LIVE)))  # naming the field asks for deleted ones, too
 
 
@@ -58,12 +63,33 @@ class Viewed:
         return _table([[name, _cell(name, value, whole=True)] for name, value in self._view().items()])
 
 
-class Listing(list[_V]):
-    """A list that shows itself as a table, as wide as the terminal: what has no room is named below it."""
+class Listing(Sequence[_V]):  # noqa: PLW1641 - like a list it has no hash
+    """A sequence that shows itself as a table, as wide as the terminal: what has no room is named below it.
 
-    def __init__(self, items: Iterable[_V] = (), view: Callable[[_V], dict[str, Any]] | None = None) -> None:
-        super().__init__(items)
-        self._view = view  # of a search, what was selected
+    That of a search without a limit is read page by page, as far as it is looked at.
+    """
+
+    def __init__(self, items: Iterable[_V] = (), more: More = None, view: Seen = None) -> None:
+        self._items, self._more, self._view = list(items), more, view  # view: of a search, what was selected
+
+    def _until(self, end: float) -> list[_V]:
+        while self._more and len(self._items) < end:
+            items, self._more = self._more()
+            self._items += items
+        return self._items
+
+    def __len__(self) -> int:
+        return len(self._until(inf))
+
+    @overload
+    def __getitem__(self, at: int) -> _V: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[_V]: ...
+    def __getitem__(self, at: int | slice) -> _V | list[_V]:
+        return self._until(at + 1 if isinstance(at, int) and at >= 0 else inf)[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Listing | list) and [*self] == [*other]
 
     def _columns(self) -> dict[str, list[Any]]:
         views = [(self._view or type(each)._view)(each) for each in self]
@@ -80,10 +106,10 @@ class Listing(list[_V]):
 
         names = [*map(_text, self._columns())]
         rows = [tuple(name.removeprefix("metrics.") for name in names), *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
         room = get_terminal_size((100, 24)).columns
         fit = max(1, sum(end <= room + 2 for end in accumulate(width + 2 for width in widths)))
-        lines = ["  ".join(map(str.ljust, row[:fit], widths)).rstrip() for row in rows]
+        lines = ["  ".join(map(_padded, row[:fit], widths)).rstrip() for row in rows]
         more = f"and {len(names) - fit} more columns, in to_pandas(): {', '.join(names[fit:])}"[:room]
         return "\n".join([*lines, more] if names[fit:] else lines) or "nothing"
 
@@ -146,8 +172,15 @@ class Thing(Viewed):
             raise InvalidValue(f"limit is a number of things to return, or None for all, not {limit}")
         select = None if chosen is None else (store.Term("fields", ""), *chain.from_iterable(chosen.values()))
         query = store.Query(store.And((*where, ALL) if deleted else where), select, **asked)
-        found = (cls(backend, each.id, each) for each in backend.store().find(cls.kind, query).items)
-        return Listing(found, None if chosen is None else lambda each: each._chosen(chosen))
+
+        def read(most: int, token: str | None) -> tuple[list[Self], More]:
+            """Return a page, and what reads the next one."""
+            page = backend.store().find(cls.kind, attrs.evolve(query, limit=most, token=token))
+            more = partial(read, most * _GROWTH, page.token) if limit is None and page.token else None
+            return [cls(backend, each.id, each) for each in page.items], more
+
+        view = None if chosen is None else lambda each: each._chosen(chosen)
+        return Listing(*read(_FIRST if limit is None else limit, None), view)
 
     def _chosen(self, columns: Mapping[str, tuple[store.Term, ...]]) -> dict[str, Any]:
         """Return what was selected: of whole families all there is, else the first of its terms that is there."""
@@ -214,6 +247,17 @@ class Thing(Viewed):
 def _text(value: Any) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _cells(text: str) -> int:
+    """Return how many cells of a terminal a text takes: wide characters take two, combining ones none."""
+    from unicodedata import combining, east_asian_width
+
+    return sum((1 + (east_asian_width(char) in "WF")) * (not combining(char)) for char in text)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _cells(text))
 
 
 def _cell(name: str, value: Any, whole: bool = False) -> str:

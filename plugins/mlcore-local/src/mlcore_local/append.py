@@ -30,7 +30,7 @@ class Appender:
         self._journals: dict[Path, Journal] = {}
 
     def append(self, batch: Batch, claims_of: Callable[[str, str], list[Path]]) -> None:
-        """Store a batch; see `mlcore.store.Store.append`. `claims_of` tells the claims' files of a home and a source."""
+        """Store a batch; see `mlcore.store.Store.append`. `claims_of` tells the claims' files of home and source."""
         check(batch)
         home = self._folder.run_folder(batch.home) if batch.home else self._folder.root / "store"
         path = home / (batch.source + f.SUFFIX)

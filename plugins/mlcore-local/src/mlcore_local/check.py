@@ -98,7 +98,8 @@ def _seal(path: Path, report: Report, repair: bool) -> None:
     with contextlib.suppress(OSError):
         good = sealed is not None and sealed.intact()
     if not good:
-        _remove(path, "the seal is damaged; the journals are not affected", "leftover", report, repair)
+        what = "the seal is damaged or of another version: `mlcore reindex` makes it anew, and no journal is affected"
+        _remove(path, what, "leftover", report, repair)
 
 
 def _remove(path: Path, what: str, severity: str, report: Report, repair: bool) -> None:

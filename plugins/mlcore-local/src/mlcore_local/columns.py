@@ -26,7 +26,7 @@ __all__ = [
 __all__ += ["duration", "keys", "pair", "values_of", "worth"]
 
 _TIMES = ("start_time", "end_time", "duration", "last_seen")
-FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "deleted", "experiment_id", "parent_run_id")
+FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "user", "deleted", "experiment_id", "parent_run_id")
 FAMILIES = ("metrics", "params", "tags")
 LAST = "@last"
 
@@ -118,7 +118,7 @@ def duration(ms: float | None) -> str | None:
 
 def ago(stamp: int) -> str:
     """Return how long ago a time in ms since 1970 is, in one unit."""
-    return f"{(duration(max(0, time.time() * 1000 - stamp)) or '').split()[0]} ago"
+    return f"{(duration(max(0, time.time() * 1000 - stamp) // 1000 * 1000) or '').split()[0].replace('.0', '')} ago"
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ import click
 
 from mlcore import Client, Experiment
 from mlcore_local import columns as c, terminal
+from mlcore_local.arguments import EXPERIMENT, JSON, LIMIT, STORE
 
 __all__ = ["experiments"]
 
@@ -24,21 +25,16 @@ def experiments() -> None:
 
 def _command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
     def make(function: Callable[..., Any]) -> click.Command:
-        store = click.option("--store", "uri", help="A store other than the one `mlcore where` tells.")
-        as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
         name, epilog = example.split(maxsplit=1)[0], f"Example: mlcore experiments {example}"
-        return experiments.command(name, epilog=epilog)(store(as_json(function)))
+        return experiments.command(name, epilog=epilog)(STORE(JSON(function)))
 
     return make
-
-
-_one = click.argument("experiment")
 
 
 @_command("list --filter \"name like 'digits%'\" --json")
 @click.option("--filter", "-f", "query", metavar="QUERY", help="Only those that fit, such as: tags.team = 'vision'.")
 @click.option("--sort", "-s", multiple=True, metavar="NAME [desc]", help="Order by this; repeatable.")
-@click.option("--limit", "-n", type=click.IntRange(min=0), help="At most so many experiments.")
+@LIMIT
 @click.option("--deleted", is_flag=True, help="Deleted experiments, too.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def list_experiments(
@@ -62,9 +58,13 @@ def list_experiments(
     if not rows:
         return click.echo("there are no experiments", err=True)
     shown = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    cells = ([c.moment(row[name]) if name == "last_start_time" else row.get(name) for name in shown] for row in rows)
+    cells = ([_when(row[name]) if name == "last_start_time" else row.get(name) for name in shown] for row in rows)
     titles = ["last run" if name == "last_start_time" else name for name in shown]
-    return terminal.show(terminal.Table(titles, cells).lines())
+    return terminal.show_table(titles, cells)
+
+
+def _when(stamp: int | None) -> str | None:
+    return c.ago(stamp) if terminal.interactive() and stamp is not None else c.moment(stamp)
 
 
 @_command("create digits --tag team=vision")
@@ -80,7 +80,7 @@ def create(name: str, tags: tuple[str, ...], note: str | None, uri: str | None, 
 
 
 @_command("rename digits 'handwritten digits'")
-@_one
+@EXPERIMENT
 @click.argument("name")
 def rename(experiment: str, name: str, uri: str | None, as_json: bool) -> None:
     """Give an experiment another name, which must be free."""
@@ -88,14 +88,14 @@ def rename(experiment: str, name: str, uri: str | None, as_json: bool) -> None:
 
 
 @_command("delete digits")
-@_one
+@EXPERIMENT
 def delete(experiment: str, uri: str | None, as_json: bool) -> None:
     """Hide an experiment and its runs until it is restored; nothing of it is lost."""
     _change(experiment, uri, as_json, Experiment.delete, "deleted")
 
 
 @_command("restore digits")
-@_one
+@EXPERIMENT
 def restore(experiment: str, uri: str | None, as_json: bool) -> None:
     """Show a deleted experiment again, and its runs."""
     _change(experiment, uri, as_json, Experiment.restore, "restored")

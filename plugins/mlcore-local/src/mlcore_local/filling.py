@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 
 from mlcore.errors import JournalError
 from mlcore.folder import STORE_HOME
-from mlcore.store import Batch, Created, Erased, Record, Rewound, Summary, Updated, to_json
+from mlcore.store import Batch, Created, Erased, Record, Rewound, Summary, Updated
 from mlcore_local.held import Held
 from mlcore_local.home import Home, Name, Rewinds, Taking
 from mlcore_local.index import Filling, Index, Summed
-from mlcore_local.marks import Marks, folder_of
+from mlcore_local.marks import BEGUN, FOREIGN, WHOLE, Marks, claim_paths, folder_of, holders, named
 from mlcore_local.notes import Notes
 from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows
@@ -21,11 +21,8 @@ from mlcore_local.seal import Sealed
 from mlcore_local.sealed_fold import SealedFold
 from mlcore_local.watch import QUICK, SETTLED_SECONDS, Watch
 
-__all__ = ["BEGUN", "WHOLE", "claim_paths", "fill", "holders", "whole_home"]
+__all__ = ["fill", "whole_home"]
 
-WHOLE = "whole"  # the note that everything there was has been read
-BEGUN = "begun"  # the note of when that began: what was read before may be gone
-_FOREIGN = "foreign"  # the note that some rows are not in the home of their run
 _LIMIT = 1_000  # new homes in one transaction, so that others that wait get their turn, and help
 _NEVER = (0, "", 0, 0)  # the order of a last row to which nothing is added: what comes makes the home be read anew
 _Named = tuple[str, str]  # kind and id
@@ -44,18 +41,6 @@ def fill(root: str, index: Index) -> bool:
             return _Step(root, filling).take()
 
 
-def holders(notes: Notes, kind: str, id: str) -> list[str]:
-    """Return the homes that may hold rows of an entity: its own, if any, before those of others."""
-    others = notes.get("rows", _named(kind, id)) if notes.get(QUICK, _FOREIGN) else None
-    return [*([id] if kind == "run" else []), *(home for home in others or () if (kind, home) != ("run", id))]
-
-
-def claim_paths(root: str, notes: Notes, home: str, source: str | None = None) -> list[str]:
-    """Return the files of the claims of a home, or of a source there."""
-    claims = notes.under(f"claim/{home}").items()
-    return [f"{root}/claims/{name.replace('+', '/')}" for name, (of, _) in claims if source in (None, of)]
-
-
 def whole_home(root: str, id: str, notes: Notes, fold: Taking) -> Home:
     """Read all of a home."""
     home = Home(id, folder_of(root, id))
@@ -71,10 +56,6 @@ def _read_claim(path: str) -> tuple[Journal, list[Record]]:
     with contextlib.suppress(JournalError, FileNotFoundError):  # `mlcore fsck` tells
         records = list(read(path, journal))
     return journal, records
-
-
-def _named(kind: str, id: str) -> str:
-    return to_json([kind, id]).decode()
 
 
 class _Vanished(Exception):
@@ -166,9 +147,9 @@ class _Step:
         if known is not None:
             known.read(self._feed)
         anew = home.sealed
-        for kind, named in {*home.logged(), *([("run", id)] if home.sealed else [])}:
-            self._note_holder(kind, named, id)
-            anew |= self._sum_up(kind, named, home, whole=known is None)
+        for kind, of in {*home.logged(), *([("run", id)] if home.sealed else [])}:
+            self._note_holder(kind, of, id)
+            anew |= self._sum_up(kind, of, home, whole=known is None)
         self._read[id] = home, looked, until, anew
 
     def _known(self, id: str) -> Home | None:
@@ -192,9 +173,9 @@ class _Step:
 
     def _note_holder(self, kind: str, id: str, home: str) -> None:
         if (kind, id) != ("run", home):
-            known = self._notes.get("rows", _named(kind, id)) or []
-            self._notes.set("rows", _named(kind, id), sorted({*known, home}))
-            self._notes.set(QUICK, _FOREIGN, value=True)
+            known = self._notes.get("rows", named(kind, id)) or []
+            self._notes.set("rows", named(kind, id), sorted({*known, home}))
+            self._notes.set(QUICK, FOREIGN, value=True)
 
     def _sum_up(self, kind: str, id: str, home: Home, *, whole: bool) -> bool:
         """Bring the summaries of an entity up to date with what was read; tell whether more is to be read anew."""

@@ -44,10 +44,11 @@ _BATCH_RECORDS = 1_000
 
 
 class Folded:
-    """Keep what was read, and look only at what changed. Not thread-safe."""
+    """Keep what was read, and look only at what changed; with `newest` set, at so many runs. Not thread-safe."""
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
+        self.newest: int | None = None
         self._fold = SealedFold()
         self._homes: dict[str, Home] = {}
         self._active: dict[str, float] = {}  # homes, and until when they are looked at
@@ -98,7 +99,8 @@ class Folded:
         self._read_claims()
         soon = time.time() + SETTLED_SECONDS
         self._active |= dict.fromkeys(self._watch.noted(), soon)  # its journal may be there only a moment later
-        for home in {STORE_HOME, *self._watch.runs(), *self._active}:
+        homes = {STORE_HOME, *self._watch.runs(), *self._active}
+        for home in homes if self.newest is None else {STORE_HOME, *sorted(homes)[-self.newest :]}:
             self._read_home(home)
 
     def _read_claims(self) -> None:

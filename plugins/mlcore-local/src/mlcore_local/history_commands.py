@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import click
 
 from mlcore import Client, Run
-from mlcore_local import columns as c, terminal
+from mlcore_local import columns as c, completing, terminal
+from mlcore_local.arguments import JSON, LIMIT, METRIC, STORE
 
 __all__ = ["history"]
 
@@ -28,14 +29,14 @@ class _Entry:
 
 
 @click.command(epilog="Example: mlcore history digits --filter 'metrics.accuracy.valid > 0.9' -n 3")
-@click.argument("experiment", required=False)
+@click.argument("experiment", required=False, shell_complete=completing.experiment)
 @click.option("--filter", "-f", "query", metavar="QUERY", help="Only runs that fit, such as: params.lr < 0.1.")
-@click.option("--limit", "-n", type=click.IntRange(min=0), help="At most so many runs.")
-@click.option("--metric", "-m", "only", multiple=True, metavar="KEY", help="Only this metric; can be repeated.")
+@LIMIT
+@METRIC
 @click.option("--all", "everything", is_flag=True, help="All metrics, and the parameters that stayed as they were.")
 @click.option("--oneline", is_flag=True, help="A line for each run.")
-@click.option("--store", "uri", help="A store other than the one `mlcore where` tells.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@STORE
+@JSON
 def history(
     *, experiment: str | None, query: str | None, limit: int | None, only: tuple[str, ...], everything: bool,
     oneline: bool, uri: str | None, as_json: bool,
@@ -68,7 +69,7 @@ def _current(client: Client) -> str:
     return named or c.find_run(client, c.LAST).experiment_id
 
 
-def _entries(shown: list[Run], every: list[Run], only: tuple[str, ...]) -> Iterator[_Entry]:
+def _entries(shown: Iterable[Run], every: Sequence[Run], only: tuple[str, ...]) -> Iterator[_Entry]:
     earlier: dict[str, Run] = {}
     latest: dict[str | None, Run] = {}
     for run in reversed(every):  # the oldest first
@@ -106,6 +107,8 @@ def _page(entry: _Entry, everything: bool) -> Iterator[str]:
     run, text = entry.run, terminal.printable
     yield f"{terminal.styled(f'run {run.id}', fg='yellow')}  {terminal.status(text(run.status))}"
     yield f"Name:     {text(run.name)}"
+    if run.user:
+        yield f"Author:   {text(run.user)}"
     yield f"Started:  {c.moment(run.start_time, seconds=True)}, took {c.duration(c.lasted(run))}"
     if run.parent_run_id:
         yield f"Inside:   {run.parent_run_id}"

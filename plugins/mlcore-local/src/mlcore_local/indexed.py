@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from mlcore.errors import PositionLost
 from mlcore.folder import Folder
 from mlcore.store import Columns, Entity, Page, Query, SeriesKey
-from mlcore_local.filling import BEGUN, WHOLE, claim_paths, fill, holders, whole_home
-from mlcore_local.held import Held
-from mlcore_local.home import Home
 from mlcore_local.index import Index, Reading
-from mlcore_local.marks import Marks, folder_of
+from mlcore_local.marks import BEGUN, WHOLE, Marks, claim_paths, folder_of, holders
 from mlcore_local.notes import Notes
-from mlcore_local.sealed_fold import SealedFold
 from mlcore_local.watch import QUICK, Watch
+
+if TYPE_CHECKING:  # what reads journals is imported when one is read: most questions are answered without
+    from mlcore_local.held import Held
+    from mlcore_local.home import Home
+    from mlcore_local.sealed_fold import SealedFold
 
 __all__ = ["Indexed"]
 
@@ -108,9 +109,14 @@ class Indexed:
                 # a run that logs all the time has something new again: what was read since the question is enough
                 if notes.get(QUICK, WHOLE) and (filled or self._quiet(notes)):
                     return question(reading, notes)
-            while not fill(self._root, self._index):
-                pass
+            self._fill()
             filled = True
+
+    def _fill(self) -> None:
+        from mlcore_local.filling import fill
+
+        while not fill(self._root, self._index):
+            pass
 
     def _quiet(self, notes: Notes) -> bool:
         return Watch(self._root, notes).quiet() and Marks(self._root, notes).quiet()
@@ -125,6 +131,8 @@ class Indexed:
         """Return a run with its signs of life: of those that are not over somebody looks at the folder."""
         if entity.kind != "run" or entity.fields.get("status", "RUNNING") != "RUNNING":
             return entity
+        from mlcore_local.home import Home
+
         home = Home(entity.id, folder_of(self._root, entity.id))
         writers = [writer for _, writer in notes.under(f"claim/{entity.id}").values()]
         home.restore(notes.under(f"file/{entity.id}"), writers)
@@ -132,12 +140,18 @@ class Indexed:
         return home.signed(entity)
 
     def _held(self, kind: str, id: str, reading: Reading, notes: Notes) -> Held:
+        from mlcore_local.held import Held
+        from mlcore_local.sealed_fold import SealedFold
+
         homes = [self._home(home, notes) for home in holders(notes, kind, id)]
         fold = self._homes[id][2] if id in self._homes else SealedFold()
         return Held(kind, id, [home for home in homes if home.names(kind, id)], reading, fold)
 
     def _home(self, id: str, notes: Notes) -> Home:
         """Return a home as far as it is written; what was read of it for the last questions is kept."""
+        from mlcore_local.filling import whole_home
+        from mlcore_local.sealed_fold import SealedFold
+
         begun = {str(notes.get(QUICK, BEGUN)), *notes.under(f"claim/{id}")}
         known = self._homes.pop(id, None)
         if known is not None and known[0] == begun:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlcore.folder import STORE_HOME
 from mlcore.journal.format import SUFFIX
-from mlcore_local.home import Home
+from mlcore.store import to_json
 from mlcore_local.notes import Notes
 from mlcore_local.watch import QUICK, SETTLED_SECONDS
 
-__all__ = ["Marks"]
+if TYPE_CHECKING:
+    from mlcore_local.home import Home
+
+__all__ = ["BEGUN", "FOREIGN", "WHOLE", "Marks", "claim_paths", "folder_of", "holders", "named"]
+
+WHOLE = "whole"  # the note that everything there was has been read
+BEGUN = "begun"  # the note of when that began: what was read before may be gone
+FOREIGN = "foreign"  # the note that some rows are not in the home of their run
 
 _PREFIX = "home:"
 _TICK_NS = 2_000_000_000
@@ -132,6 +139,23 @@ class Marks:
 def folder_of(root: str, home: str) -> str:
     """Return the folder of a home, as `mlcore.folder.Folder.run_folder`, but without a path object for each."""
     return f"{root}/runs/{home[-2:]}/{home}" if home else f"{root}/store"
+
+
+def holders(notes: Notes, kind: str, id: str) -> list[str]:
+    """Return the homes that may hold rows of an entity: its own, if any, before those of others."""
+    others = notes.get("rows", named(kind, id)) if notes.get(QUICK, FOREIGN) else None
+    return [*([id] if kind == "run" else []), *(home for home in others or () if (kind, home) != ("run", id))]
+
+
+def claim_paths(root: str, notes: Notes, home: str, source: str | None = None) -> list[str]:
+    """Return the files of the claims of a home, or of a source there."""
+    claims = notes.under(f"claim/{home}").items()
+    return [f"{root}/claims/{name.replace('+', '/')}" for name, (of, _) in claims if source in (None, of)]
+
+
+def named(kind: str, id: str) -> str:
+    """Return the name of an entity's note."""
+    return to_json([kind, id]).decode()
 
 
 def _times(status: os.stat_result) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import click
 import mlcore
 from mlcore.errors import DigestMismatch, InvalidValue
 from mlcore.models import ModelInfo
+from mlcore_local import terminal
 from mlcore_local.clean import check_model
-from mlcore_local.payloads import dumps, plain, read_data
+from mlcore_local.columns import find_run
+from mlcore_local.payloads import dumps, read_data
 
 __all__ = ["check", "inspect", "models", "predict"]
 
@@ -26,23 +29,23 @@ _trust_all = click.option("--trust-all", is_flag=True, help="Run whatever code t
 def models() -> None:
     """Look at models, predict with them, and check that they load elsewhere.
 
-    URI is a folder, runs:/RUN/NAME, or any URI of a folder that an artifact backend reads.
+    URI is a folder, runs:/RUN/NAME with any RUN that `mlcore runs` takes, or any URI of a folder that an artifact
+    backend reads.
     """
 
 
-@models.command(epilog="Example: mlcore models inspect runs:/96ddd40c/model")
+@models.command(epilog="Example: mlcore models inspect runs:/@last/model")
 @click.argument("uri")
 @_store
 @_as_json
 def inspect(uri: str, uri_of_store: str | None, as_json: bool) -> None:
     """Tell what a model is and needs, without loading it."""
-    info = _client(uri_of_store).get_model(uri)
+    client = _client(uri_of_store)
+    info = client.get_model(_whole(client, uri))
     if as_json:
         click.echo(json.dumps(_described(info), indent=2, default=str))
         return
-    for key, value in _described(info).items():
-        if value not in (None, {}, [], ""):
-            click.echo(f"{key.replace('_', ' '):13} {_lines(value)}")
+    terminal.show(_page(_described(info)))
 
 
 @models.command(epilog="Example: mlcore models predict runs:/96ddd40c/model --input rows.csv --output labels.json")
@@ -64,7 +67,8 @@ def predict(
         raise click.UsageError("give --input with a file, or --example")
     given = dict(map(_param, params))
     read = None if source is None else read_data(source, kind)  # before the model, which may take long
-    model = _client(uri_of_store).load_model(uri, trust=trust_all or trust or None)
+    client = _client(uri_of_store)
+    model = client.load_model(_whole(client, uri), trust=trust_all or trust or None)
     rows, beside = read or model.info.example()
     text = dumps(model.predict(rows, {**(beside or {}), **given} or None))
     if output is None:
@@ -81,7 +85,8 @@ def predict(
 @_as_json
 def check(uri: str, trust: tuple[str, ...], trust_all: bool, uri_of_store: str | None, as_json: bool) -> None:
     """Load a model in a clean environment made of its requirements, and predict its example."""
-    info = _client(uri_of_store).get_model(uri)
+    client = _client(uri_of_store)
+    info = client.get_model(_whole(client, uri))
     info.verify()
     checked = check_model(
         info.folder, trust=trust, everything=trust_all, tell=lambda text: click.echo(f"{text} ...", err=True)
@@ -91,11 +96,17 @@ def check(uri: str, trust: tuple[str, ...], trust_all: bool, uri_of_store: str |
         click.echo(json.dumps(content))
     else:
         click.echo(f"loads and predicts in an environment of its own ({checked.seconds:.0f} s)")
-        click.echo(f"predictions: {json.dumps(plain(checked.predictions)):.200}")
+        click.echo(f"predictions: {json.dumps(checked.predictions):.200}")
 
 
 def _client(uri: str | None) -> mlcore.Client:
     return mlcore.Client(uri) if uri is not None else mlcore.client()
+
+
+def _whole(client: mlcore.Client, uri: str) -> str:
+    """Return a URI with the whole id of its run, which may be named as in all commands."""
+    scheme, run, name = [*uri.split("/", 2), "", ""][:3]
+    return f"runs:/{find_run(client, run).id}/{name}" if scheme == "runs:" and run and name else uri
 
 
 def _param(text: str) -> tuple[str, Any]:
@@ -132,7 +143,25 @@ def _described(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _lines(value: Any) -> str:
+def _page(about: dict[str, Any]) -> Iterator[str]:
+    about = {**about, "size": None if about["size"] is None else f"{about['size']:,} bytes"}
+    for key, value in about.items():
+        if value in (None, {}, [], ""):
+            continue
+        title = key.replace("_", " ")
+        if isinstance(value, dict):
+            yield title
+            for name, each in value.items():
+                yield from _entry(f"  {name}", each)
+        else:
+            yield from _entry(title, value)
+
+
+def _entry(name: str, value: Any) -> list[str]:
     if isinstance(value, dict):
-        return ("\n" + " " * 14).join(f"{key}: {each}" for key, each in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        said = {
+            key: " ".join(map(str, each.values())) if isinstance(each, dict) else each for key, each in value.items()
+        }
+        value = ", ".join(f"{key}={each}" for key, each in said.items() if each is not None)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return [] if value is None else terminal.wrapped(terminal.printable(f"{name:<18} {text}"), 19)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mlcore.errors import InvalidValue, NotInstalled
+from mlcore_local.terminal import plain
 
-__all__ = ["dumps", "plain", "read_data"]
+__all__ = ["dumps", "read_data"]
 
 _FRAMES = {"csv": "read_csv", "parquet": "read_parquet"}
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -45,8 +46,17 @@ def _parsed(path: str, content: Any) -> tuple[Any, dict[str, Any]]:
         raise InvalidValue(f"{path} has {' and '.join(forms)}: give one of them")
     data, params = content[forms[0]], content.get("params") or {}
     if forms[0] == "dataframe_split":
-        return _pandas().DataFrame(data["data"], columns=data.get("columns"), index=data.get("index")), params
+        return _frame(path, data), params
     return data, params
+
+
+def _frame(path: str, data: Any) -> Any:
+    if not isinstance(data, Mapping) or "data" not in data:
+        raise InvalidValue(f"{path}: dataframe_split is an object of columns and data, and this has no data")
+    try:
+        return _pandas().DataFrame(data["data"], columns=data.get("columns"), index=data.get("index"))
+    except (TypeError, ValueError) as error:
+        raise InvalidValue(f"{path}: dataframe_split makes no table: {error}") from error
 
 
 def _pandas() -> Any:
@@ -57,23 +67,6 @@ def _pandas() -> Any:
     return pandas
 
 
-def plain(value: Any) -> Any:
-    """Return predictions as what JSON has: arrays as lists, frames as records, NaN and infinities as null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if hasattr(value, "toarray"):
-        return plain(value.toarray())
-    if hasattr(value, "to_dict"):
-        return plain(value.to_dict("records") if hasattr(value, "columns") else value.tolist())
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124 - NaN
-        return None
-    return value
-
-
 def dumps(predictions: Any) -> str:
-    """Return predictions as MLflow's scoring servers write them."""
-    return json.dumps({"predictions": plain(predictions)}, default=str)
+    """Return predictions as MLflow's scoring servers write them; NaN and infinities are null."""
+    return json.dumps({"predictions": plain(predictions, words=False)})

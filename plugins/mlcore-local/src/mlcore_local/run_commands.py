@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import sys
 import time
@@ -15,7 +16,8 @@ import click
 
 from mlcore import Client, Run
 from mlcore.errors import InvalidValue, RunStateError
-from mlcore_local import columns as c, terminal
+from mlcore_local import columns as c, completing, terminal
+from mlcore_local.arguments import JSON, LIMIT, METRIC, RUN, STORE
 from mlcore_local.follow import Point, Points
 
 __all__ = ["runs"]
@@ -29,34 +31,60 @@ def runs() -> None:
 
     RUN is a run's id, the beginning or end of one, a name that only one run has, or @last, the run that started last.
     """
+    click.get_current_context().with_resource(_told_once())
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Leave out, of what cannot be written, the warning that is for a training: a command fails, and says so."""
+    log = logging.getLogger("mlcore")
+    log.addFilter(_for_a_command)
+    try:
+        yield
+    finally:
+        log.removeFilter(_for_a_command)
+
+
+def _for_a_command(record: logging.LogRecord) -> bool:
+    return "training goes on" not in str(record.msg)
 
 
 def _command(example: str, *, as_json: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
     def make(function: Callable[..., Any]) -> click.Command:
         if as_json:
-            function = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
-        store = click.option("--store", "uri", help="A store other than the one `mlcore where` tells.")
+            function = JSON(function)
         name, epilog = example.split(maxsplit=1)[0], f"Example: mlcore runs {example}"
-        return runs.command(name, epilog=epilog)(store(function))
+        return runs.command(name, epilog=epilog)(STORE(function))
 
     return make
 
 
-_one = click.argument("run")
-_many = click.argument("run", nargs=-1, required=True)
+_many = click.argument("run", nargs=-1, required=True, shell_complete=completing.run)
 
 
 @_command("list --filter 'metrics.accuracy.valid > 0.9' --sort 'duration desc' --columns name,accuracy.*")
 @click.option(
-    "--experiment", "-e", envvar="MLCORE_EXPERIMENT", default="*",
+    "--experiment", "-e", envvar="MLCORE_EXPERIMENT", default="*", shell_complete=completing.experiment,
     help="Only the runs of this one, by name or id; else that of MLCORE_EXPERIMENT, or all.",
 )  # fmt: skip
 @click.option("--filter", "-f", "query", metavar="QUERY", help="Only runs that fit, such as: params.lr < 0.1.")
-@click.option("--sort", "-s", multiple=True, metavar="NAME [desc]", help="Order by this; repeatable.")
 @click.option(
-    "--columns", "-c", multiple=True, metavar="NAMES", help="What to show, such as name,loss,params.*; repeatable."
+    "--sort",
+    "-s",
+    multiple=True,
+    metavar="NAME [desc]",
+    help="Order by this; repeatable.",
+    shell_complete=completing.order,
 )
-@click.option("--limit", "-n", type=click.IntRange(min=0), help="At most so many runs.")
+@click.option(
+    "--columns",
+    "-c",
+    multiple=True,
+    metavar="NAMES",
+    help="What to show, such as name,loss,params.*; repeatable.",
+    shell_complete=completing.columns,
+)
+@LIMIT
 @click.option("--deleted", is_flag=True, help="Deleted runs, too.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def list_runs(
@@ -68,7 +96,7 @@ def list_runs(
     found = client.search_runs(query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted)
     homes = c.experiments_by_id(client)
     if as_json:
-        return terminal.show(terminal.as_json([c.described(run, homes) for run in found]))
+        return terminal.show(terminal.as_json(c.described(run, homes) for run in found))
     rows = [c.values_of(run, homes) for run in found]
     asked = [
         name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
@@ -105,7 +133,7 @@ def _cell(name: str, value: Any, *, short: bool) -> Any:
 
 
 @_command("show @last")
-@_one
+@RUN
 def show(run: str, uri: str | None, as_json: bool) -> None:
     """Show all of a run: what it was given, what it measured, and what it keeps."""
     client = Client(uri)
@@ -136,7 +164,8 @@ def _summaries(client: Client, run: Run) -> dict[str, dict[str, Any]]:
 def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     text = terminal.printable
     lines = [f"{terminal.styled(text(run.name), bold=True)}  {terminal.status(text(run.status))}"]
-    about = {"id": run.id, "experiment": values["experiment"], "started": c.moment(run.start_time, seconds=True)}
+    about = {"id": run.id, "experiment": values["experiment"], "user": run.user}
+    about |= {"started": c.moment(run.start_time, seconds=True)}
     about |= {"ended": c.moment(run.end_time, seconds=True), "duration": c.duration(values["duration"])}
     if run.status in ("RUNNING", "LOST"):
         about["last seen"] = c.ago(run.last_seen)
@@ -156,7 +185,11 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
     if run.models:
         lines += _titled("models", [f"  {text(each.uri)}  {text(each.flavor)}" for each in run.models])
     if files := run.artifacts.list():
-        lines += _titled("files", [f"  {each.size:>13,}  {text(each.path)}" for each in files])
+        sizes = [f"{each.size:,}" for each in files]
+        digits = max(map(len, sizes))
+        lines += _titled(
+            "files", [f"  {size:>{digits}}  {text(each.path)}" for size, each in zip(sizes, files, strict=True)]
+        )
     for conflict in run.conflicts:
         lines.append(
             f"conflict: {text(conflict.family)}.{text(conflict.name)} was {text(repr(conflict.value))} elsewhere"
@@ -196,9 +229,17 @@ def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | Non
         lines = ([name, *(row.get(name) for row in rows)] for name in kept)
         return terminal.show(terminal.as_csv(["", *(each.id for each in found)], lines))
     short = terminal.interactive()
-    cells = [[name, *(_cell(name, row.get(name), short=short) for row in rows)] for name in kept]
+    shares = _shares(kept, len(found))
+    narrow = short and shares[-1] < 10  # where a number that is cut would be read as another one
+    cells = [
+        [
+            _title(name, ()) if name in ("start_time", "end_time") else name,
+            *(f"{it:.3g}" if narrow and isinstance(it, float) else it for it in values),
+        ]
+        for name, values in ((name, [_cell(name, row.get(name), short=short) for row in rows]) for name in kept)
+    ]
     heads = [_cell("id", each.id, short=short) for each in found]
-    table = terminal.Table(["", *heads], cells, most=_shares(kept, len(found)))
+    table = terminal.Table(["", *heads], cells, most=shares)
     terminal.show(table.lines())
     if alike and not everything:
         terminal.remark(f"alike in {len(alike)} more: --all shows them")
@@ -216,7 +257,7 @@ def _shares(names: Iterable[str], runs: int) -> list[int]:
 
 
 @_command("tag @last verdict=good --remove draft")
-@_one
+@RUN
 @click.argument("tags", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--remove", "gone", multiple=True, metavar="KEY", help="Remove a tag; can be repeated.")
 def tag(run: str, tags: tuple[str, ...], gone: tuple[str, ...], uri: str | None, as_json: bool) -> None:
@@ -232,7 +273,7 @@ def tag(run: str, tags: tuple[str, ...], gone: tuple[str, ...], uri: str | None,
 
 
 @_command("note @last 'The loss still falls: *train longer*.'")
-@_one
+@RUN
 @click.argument("text", required=False)
 @click.option("--edit", is_flag=True, help="Write it in your editor.")
 def note(run: str, text: str | None, edit: bool, uri: str | None, as_json: bool) -> None:
@@ -281,12 +322,14 @@ def _tell(client: Client, found: Sequence[Run], as_json: bool, lines: Iterable[s
 
 @_command("start --experiment digits --name 'from the shell' --param lr=0.1")
 @click.option("--name", help="The name to show; by default one to remember.")
-@click.option("--experiment", "-e", help="By default MLCORE_EXPERIMENT, or Default.")
+@click.option(
+    "--experiment", "-e", help="By default MLCORE_EXPERIMENT, or Default.", shell_complete=completing.experiment
+)
 @click.option(
     "--param", "-p", "params", multiple=True, metavar="KEY=VALUE", help="A parameter, its value as JSON or text."
 )
 @click.option("--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", help="A tag, its value as text.")
-@click.option("--inside", metavar="RUN", help="The run that this one is a part of.")
+@click.option("--inside", metavar="RUN", help="The run that this one is a part of.", shell_complete=completing.run)
 @click.option("--key", help="Go on with the run of this key, if there is one.")
 @click.option(
     "--process", type=click.IntRange(min=1), metavar="PID",
@@ -311,12 +354,14 @@ def start(
 def _for_process(pid: int) -> Iterator[None]:
     before = os.environ.get("MLCORE_PROCESS")
     os.environ["MLCORE_PROCESS"] = str(pid)
-    yield
-    os.environ.pop("MLCORE_PROCESS") if before is None else os.environ.update(MLCORE_PROCESS=before)
+    try:
+        yield
+    finally:
+        os.environ.pop("MLCORE_PROCESS") if before is None else os.environ.update(MLCORE_PROCESS=before)
 
 
 @_command("log @last loss=0.3 acc=0.9 --step 4")
-@_one
+@RUN
 @click.argument("metrics", nargs=-1, metavar="[KEY=NUMBER]...")
 @click.option("--step", "-s", type=int, help="By default the one after the last of each metric.")
 @click.option(
@@ -331,6 +376,8 @@ def log(
     client = Client(uri)
     found = c.find_run(client, run)
     numbers, given = dict(map(_number, metrics)), dict(map(_param, params))
+    if found.status not in ("RUNNING", "LOST"):
+        raise RunStateError(f"run {terminal.printable(found.name)} ({found.id}) has ended, as {found.status}")
     last = (
         {}
         if step is not None or not numbers
@@ -342,6 +389,7 @@ def log(
     found.log_params(given)
     for at, values in sorted(together.items()):
         found.log_metrics(values, step=at)
+    found.leave()
     if as_json:
         found.refresh()
         _tell(client, [found], as_json, ())
@@ -366,11 +414,11 @@ def end(run: tuple[str, ...], status: str, uri: str | None, as_json: bool) -> No
 
 
 @_command("watch @last --interval 5")
-@_one
+@RUN
 @click.option(
     "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between looks."
 )
-@click.option("--metric", "-m", "only", multiple=True, metavar="KEY", help="Only this metric; can be repeated.")
+@METRIC
 @click.option(
     "--tail", "-n", type=click.IntRange(min=0), default=10, show_default=True, help="Steps of before to show."
 )

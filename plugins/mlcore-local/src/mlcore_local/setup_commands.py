@@ -15,12 +15,20 @@ import click
 
 from mlcore import Client, __version__, config, plugins
 from mlcore.errors import ConfigError, MlcoreError, StoreNotFound
+from mlcore.folder import Folder
 from mlcore_local import terminal
+from mlcore_local.index import described
 
 __all__ = ["completion", "doctor"]
 
-_SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "SPOOL", "DISABLE_PLUGINS")
+_SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "INDEX", "SPOOL", "DISABLE_PLUGINS")
 _SPACE = 1 << 30
+_MENDED = {  # in the scripts that click writes: no error is printed amid what somebody types, and words stay whole
+    " $1)": " $1 2>/dev/null)",
+    " mlcore)": " mlcore 2>/dev/null)",
+    "read type value": "read -r type value",
+    'string split ","': 'string split -m 1 ","',
+}
 
 
 @attrs.frozen
@@ -54,10 +62,12 @@ def doctor(uri: str | None, as_json: bool) -> None:
 def _lines(finding: _Finding) -> Iterator[str]:
     text = terminal.printable
     mark = terminal.styled("wrong", fg="red", bold=True) if finding.problem else terminal.styled("ok   ", fg="green")
-    yield f"{mark}  {text(finding.what):<12}  {text(finding.value)}"
+    first, *more = terminal.wrapped(f"{' ' * 7}{text(finding.what):<12}  {text(finding.value)}", 21)
+    yield f"{mark}  {first[7:]}"
+    yield from more
     if finding.problem:
-        yield f"       {text(finding.problem)}"
-        yield f"       -> {text(finding.mend)}"
+        yield from terminal.wrapped(f"       {text(finding.problem)}", 7)
+        yield from terminal.wrapped(f"       -> {text(finding.mend)}", 10)
 
 
 def _program() -> Iterator[_Finding]:
@@ -123,9 +133,12 @@ def _store(uri: str | None) -> Iterator[_Finding]:
     except (MlcoreError, OSError) as error:
         yield _Finding("store", told, str(error), "name another store, install what it needs, or run `mlcore fsck`")
         return
-    yield _Finding("store", f"{told}; {len(runs)} runs in {len(client.list_experiments())} experiments")
+    count = terminal.counted(len(client.list_experiments()), "experiment")
+    yield _Finding("store", f"{told}; {terminal.counted(len(runs), 'run')} in {count}")
     if "://" not in setting.value:
         yield from _place(Path(setting.value))
+        index, why = described(Folder.open(Path(setting.value)))
+        yield _Finding("index", why if index is None else f"{index}, {why}")
     for run in runs:
         if run.status == "LOST" and not run.deleted:
             yield _Finding(
@@ -162,4 +175,9 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(program, {}, "mlcore", "_MLCORE_COMPLETE").source())
+    script = kind(program, {}, "mlcore", "_MLCORE_COMPLETE").source()
+    for theirs, ours in _MENDED.items():
+        script = script.replace(theirs, ours)
+    if shell == "bash":
+        script += "\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//@/}  # so that @last is one word\n"
+    click.echo(script)

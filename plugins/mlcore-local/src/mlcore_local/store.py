@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mlcore.folder import Folder
 from mlcore.store import (
@@ -23,10 +23,11 @@ from mlcore.store import (
     selected,
     shaped,
 )
-from mlcore_local.append import Appender
-from mlcore_local.folded import Folded
-from mlcore_local.index import open_index
 from mlcore_local.indexed import Indexed
+
+if TYPE_CHECKING:  # imported when it is needed: most questions are answered by the index alone
+    from mlcore_local.append import Appender
+    from mlcore_local.folded import Folded
 
 __all__ = ["FolderStore", "open_store"]
 
@@ -39,7 +40,8 @@ class FolderStore(SimpleStore):
     """Read and append to a store in a folder; a handle keeps what it read, and looks only at what changed.
 
     With `indexed` it answers from an index, if one is installed and can be used: the same, and faster. Positions are
-    good in the handle that gave them.
+    good in the handle that gave them. With `newest` set it looks, without an index, only at so many runs, the newest by
+    id.
     """
 
     capabilities = Capabilities()
@@ -47,8 +49,9 @@ class FolderStore(SimpleStore):
     def __init__(self, root: Path, *, indexed: bool = False) -> None:
         super().__init__()
         self.root = root
+        self.newest: int | None = None
         self._folder: Folder | None = None
-        self._folded = Folded(root)
+        self._memory: Folded | None = None
         self._wanted = indexed
         self._indexed: Indexed | None = None
         self._failed = 0.0  # when the index could not be used, of the monotonic clock
@@ -58,6 +61,8 @@ class FolderStore(SimpleStore):
         """See `mlcore.store.Store.append`; the first one makes the store."""
         with self._lock:
             if self._appender is None:
+                from mlcore_local.append import Appender
+
                 self._folder, _ = Folder.create(self.root)
                 self._appender = Appender(self._folder)
             self._appender.append(batch, self._claims_of)
@@ -82,7 +87,9 @@ class FolderStore(SimpleStore):
 
     def find(self, kind: str, query: Query) -> Page:
         """See `mlcore.store.Store.find`."""
-        return self._answer(lambda it: it.find(kind, query), lambda it: it.find(kind, query))
+        return self._answer(
+            lambda it: it.find(kind, query), lambda it: it.find(kind, query), filling=self.newest is None
+        )
 
     def series(
         self,
@@ -125,9 +132,20 @@ class FolderStore(SimpleStore):
             self._folder = Folder.open(self.root)
         return self._folder
 
+    @property
+    def _folded(self) -> Folded:
+        if self._memory is None:
+            from mlcore_local.folded import Folded
+
+            self._memory = Folded(self.root)
+        self._memory.newest = self.newest
+        return self._memory
+
     def _index(self) -> Indexed | None:
         folder = self._open()
         if self._wanted and self._indexed is None:
+            from mlcore_local.index import open_index
+
             index = open_index(folder)
             self._indexed, self._wanted = None if index is None else Indexed(folder, index), index is not None
         return self._indexed

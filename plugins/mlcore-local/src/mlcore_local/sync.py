@@ -176,7 +176,12 @@ class _Sync:
             self._refuse(batch.source, batch.home, "", batch.records)
             return False
         try:
-            self._target.append(batch)
+            try:
+                self._target.append(batch)
+            except AlreadyExists as error:
+                if error.holder != batch.source:
+                    raise
+                self._target.append(batch)  # another sync just brought this very batch: now it is known
         except (Refused, NotSupported) as error:
             if self._trusting and isinstance(error, OutOfOrder | SourceReused):
                 raise _StaleError from error

@@ -55,7 +55,12 @@ def command(
             differences = [each for each in found if each.source not in refused]
     if as_json:
         content = attrs.asdict(report, recurse=True) | {"runs_with_files": sorted(report.runs_with_files)}
-        content |= {"from": source, "to": target, "dry_run": dry_run, "verified": verifying and not differences}
+        content |= {
+            "from": config.shown(source),
+            "to": config.shown(target),
+            "dry_run": dry_run,
+            "verified": verifying and not differences,
+        }
         content["differences"] = [attrs.asdict(each) for each in differences]
         terminal.show(terminal.as_json(content))
     else:
@@ -69,7 +74,9 @@ def _target(source: str, target: str | None) -> str:
     if found or setting.value == config.OFF:
         raise click.UsageError("which store is it to go to? Name it after SRC, or configure it, as in MLCORE_STORE")
     if _absolute(setting.value) == _absolute(source):
-        raise click.UsageError(f"{source} is both SRC and DST: name another store, or configure one, as in MLCORE_STORE")
+        raise click.UsageError(
+            f"{source} is both SRC and DST: name another store, or configure one, as in MLCORE_STORE"
+        )
     return setting.value
 
 
@@ -82,13 +89,14 @@ def _lines(
     report: Report, differences: list[Difference], source: str, target: str, *, dry_run: bool, verifying: bool
 ) -> Iterator[str]:
     text = terminal.printable
+    source, target = (text(config.shown(uri)) for uri in (source, target))
     said = "would be sent" if dry_run else "sent"
     what = (
         f"{report.records:,} records of {report.sources:,} journals" if report.records else "nothing is new: 0 records"
     )
-    yield f"{what} {said} from {text(source)} to {text(target)}"
+    yield f"{what} {said} from {source} to {target}"
     if report.runs_with_files:
-        yield f"{len(report.runs_with_files):,} of these runs have files, which stay in {text(source)}"
+        yield f"{len(report.runs_with_files):,} of these runs have files, which stay in {source}"
     for each in report.refused:
         yield f"set aside: {each.records:,} records of {_named(each.home)}, journal {each.source}: {text(each.reason)}"
     for different in differences:

@@ -2,6 +2,7 @@
 
 What is not printable is shown as Python escapes it: control characters, line ends, the controls of terminals and of
 the direction of writing. Columns are measured in cells, of which wide characters take two (Unicode's UAX #11).
+Where rich is installed it draws the tables of a terminal; a pipe never waits for its import.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import math
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from itertools import chain, islice
 from typing import Any
 
 import click
 
 __all__ = ["Table", "as_csv", "as_json", "cut", "interactive", "plain", "printable", "remark", "room", "show", "status"]
-__all__ += ["styled", "width"]
+__all__ += ["counted", "show_table", "styled", "width", "wrapped"]
 
+_TOGETHER = 100  # lines of one write, so that whoever reads a pipe need not wait for the last
 _MARKS = 3  # on one letter, at most, so that they do not climb into other lines
 _COLOURS = {"FINISHED": "green", "RUNNING": "cyan", "FAILED": "red", "KILLED": "magenta", "LOST": "yellow"}
 
@@ -76,8 +80,17 @@ def _size() -> os.terminal_size:
 
 def styled(text: str, **style: Any) -> str:
     """Return text in colour, on a terminal that has some and whose user wants it."""
-    coloured = interactive() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    return click.style(text, **style) if coloured and text else text
+    return click.style(text, **style) if text and _coloured() else text
+
+
+def _coloured() -> bool:
+    return interactive() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"  # no-color.org
+
+
+def _drawn() -> bool:
+    """Tell whether rich draws tables: it is there, somebody looks, and the terminal knows its lines."""
+    able = interactive() and os.environ.get("TERM") != "dumb" and _encodable("─") == "─"
+    return able and find_spec("rich") is not None
 
 
 def status(text: str, padded: str | None = None) -> str:
@@ -86,13 +99,41 @@ def status(text: str, padded: str | None = None) -> str:
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print lines: on a terminal that they do not fit, in the user's pager."""
-    shown = [_encodable(line) for line in lines]
-    if interactive() and sys.stdin.isatty() and len(shown) >= _size().lines:
+    """Print lines as they come: on a terminal that they do not fit, in the user's pager."""
+    coming = (f"{_encodable(line)}\n" for line in lines)
+    if interactive() and sys.stdin.isatty():
+        first = [*islice(coming, _size().lines - 1)]
+        if (more := next(coming, None)) is None:
+            return click.echo("".join(first), nl=False)
         os.environ.setdefault("LESS", "FRX")  # as git does: leaves at once if it fits, knows colours, leaves it there
-        click.echo_via_pager("".join(f"{line}\n" for line in shown))
-    elif shown:
-        click.echo("\n".join(shown))
+        later = (f"\n{line[:-1]}" for line in chain([more], coming))  # click ends the last line
+        return click.echo_via_pager(chain(["".join(first)[:-1]], later))
+    while part := "".join(islice(coming, _TOGETHER)):
+        click.echo(part, nl=False)
+    return None
+
+
+def show_table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, most: int | Sequence[int] = 40) -> None:
+    """Print rows under names; what the terminal has no room for is named below."""
+    table = Table(names, rows, most=most)
+    show(table.lines())
+    if table.left_out:
+        remark(f"no room for {', '.join(table.left_out)}: --json has it all")
+
+
+def wrapped(text: str, indent: int) -> list[str]:
+    """Return a printable text as lines that fit the terminal, the later ones indented; in a pipe it stays whole."""
+    limit = room()
+    if limit is None or max(map(len, text.split()), default=0) >= limit - indent:
+        return [text]  # a digest or a path is copied as one word
+    import textwrap
+
+    return textwrap.wrap(text, limit - 1, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many there are of a thing: ``1 run``, ``2 runs``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def remark(text: str) -> None:
@@ -106,23 +147,37 @@ def _encodable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON has it; what JSON's numbers lack are the strings NaN, Infinity and -Infinity."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def plain(value: Any, *, words: bool = True) -> Any:
+    """Return a value as JSON has it: arrays as lists, frames as records, what else there is as its text.
+
+    What JSON's numbers lack are the strings NaN, Infinity and -Infinity, or null without `words`.
+    """
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(each, words=words) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(each, words=words) for each in value]
+    if hasattr(value, "toarray"):
+        return plain(value.toarray(), words=words)
+    if hasattr(value, "columns") and hasattr(value, "to_dict"):
+        return plain(value.to_dict("records"), words=words)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), words=words)
+    if isinstance(value, float) and not math.isfinite(value):
+        word = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return word if words else None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def as_json(content: Any) -> list[str]:
-    """Return JSON in ASCII: of a list a line for each element, else indented."""
-    if isinstance(content, list):
-        lines = [json.dumps(plain(each)) for each in content]
-        return ["[", *(f"{line}," for line in lines[:-1]), *lines[-1:], "]"] if lines else ["[]"]
-    return json.dumps(plain(content), indent=2).split("\n")
+def as_json(content: Any) -> Iterator[str]:
+    """Yield JSON in ASCII: of a list, or of what comes one by one, a line for each element; else indented."""
+    if not isinstance(content, list | Iterator):
+        yield from json.dumps(plain(content), indent=2).split("\n")
+        return
+    before = ""
+    for each in content:
+        yield f"{before}," if before else "["
+        before = json.dumps(plain(each))
+    yield from [before, "]"] if before else ["[]"]
 
 
 def as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -163,7 +218,29 @@ class Table:
 
     def lines(self) -> list[str]:
         """Return the lines, the names first."""
+        if _drawn():
+            return self._draw()
         return [styled(self._line(self._names), bold=True), *(self._line(row, body=True) for row in self._rows)]
+
+    def _draw(self) -> list[str]:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table as Drawing
+        from rich.text import Text  # which takes no markup, so that a name in brackets is one
+
+        table = Drawing(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), border_style="dim")
+        for name, number in zip(self._names[: self._fit], self._numbers, strict=False):
+            table.add_column(Text(_isolated(name)), justify="right" if number else "left", no_wrap=True)
+        for row in self._rows:
+            styles = [_COLOURS.get(cell, "") if at == self._status else "" for at, cell in enumerate(row)]
+            table.add_row(*map(Text, map(_isolated, row[: self._fit]), styles))
+        text = io.StringIO()
+        console = Console(
+            file=text, width=room(), color_system="standard" if _coloured() else None,
+            force_terminal=True, legacy_windows=False,
+        )  # fmt: skip
+        console.print(table)
+        return [line.rstrip() for line in text.getvalue().removesuffix("\n").split("\n")]
 
     def _line(self, row: Sequence[str], *, body: bool = False) -> str:
         shown = list[str]()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 import mlcore
 from mlcore.models import SAVED
+from mlcore_local import terminal
 
 __all__ = ["add", "list", "remove", "trust"]
 
@@ -51,12 +52,13 @@ def list(everything: bool, as_json: bool) -> None:  # noqa: A001 - the command's
     own = {} if everything else {entry: note for entry, note in found.items() if note.startswith(SAVED)}
     shown = {entry: note for entry, note in found.items() if entry not in own}
     if as_json:
-        click.echo(json.dumps(shown, indent=2))
+        terminal.show(terminal.as_json(shown))
         return
-    for entry, note in shown.items():
-        click.echo(f"{entry}  {note}".rstrip())
+    terminal.show(_lines(shown))
     if own:
-        click.echo(f"models that you saved yourself: {len(own)}; --all lists them")
+        click.echo(f"models that you saved yourself: {len(own)}; --all lists them", err=True)
+    elif not shown:
+        click.echo("you trust nothing yet", err=True)
 
 
 @trust.command(epilog="Example: mlcore trust remove 'mypkg.*'")
@@ -79,7 +81,9 @@ def _entry(text: str) -> str:
 
 
 def _tell(what: str, entries: dict[str, str], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps([*entries]))
-    for entry, note in {} if as_json else entries.items():
-        click.echo(f"{what} {entry}  {note}".rstrip())
+    terminal.show(terminal.as_json([*entries]) if as_json else (f"{what} {line}" for line in _lines(entries)))
+
+
+def _lines(entries: dict[str, str]) -> Iterator[str]:
+    for entry, note in entries.items():
+        yield f"{terminal.printable(entry)}  {terminal.printable(note)}".rstrip()

@@ -45,9 +45,10 @@ def write(connection: Connection, turns: Sequence[Turn], compaction: Compaction)
     committed in their order, and no reader passes one that is still to come.
     """
     run = runner(connection)
+    holders = _holders(run, turns)  # before the marks: whose claim is seen, of that the batch is known, too
     marks = _known_marks(run, sorted({turn.batch.source for turn in turns}))
     before = {turn.batch.source: marks.get(turn.batch.source)[0] for turn in turns}
-    new = _new(turns, marks, _holders(run, turns))
+    new = _new(turns, marks, holders)
     _write_marks(run, sorted({batch.source for batch, _ in new if batch.records}), before, marks)
     _write_claims(run, [batch for batch, _ in new])
     full = [(batch, actor) for batch, actor in new if batch.records]

@@ -33,6 +33,7 @@ class Condition:
     lower: str
     parts: tuple[tuple[str, str], ...] = ()
     hint: str = ""
+    leaves: int = 1
     depth: int = 10
     nesting: int = 0
 
@@ -44,7 +45,8 @@ class Condition:
 
 TRUE, FALSE = Condition("1 = 1", "1 = 1"), Condition("1 = 0", "1 = 0")
 UNSURE = Condition(TRUE.upper, FALSE.lower)
-_SIDE_BY_SIDE, _DEPTH, _NESTING = 50, 800, 12  # of 1,000 that SQLite takes, and a hundred words that it keeps in mind
+_LEAVES = 300  # more take PostgreSQL minutes to plan
+_DEPTH, _NESTING = 800, 12  # of 1,000 that SQLite takes, and a hundred words that it keeps in mind
 
 
 def _sure(sql: str) -> Condition:
@@ -55,7 +57,7 @@ def every(parts: Sequence[Condition]) -> Condition:
     """Hold where all parts do."""
     both = _joined(" AND ", parts) if parts else TRUE
     flat = tuple(each for part in parts for each in part.parts or ((part.upper, ""),))
-    return attrs.evolve(both, parts=flat if len(flat) <= _SIDE_BY_SIDE and both is not UNSURE else ())
+    return both if both is UNSURE else attrs.evolve(both, parts=flat)
 
 
 def some(parts: Sequence[Condition]) -> Condition:
@@ -65,20 +67,20 @@ def some(parts: Sequence[Condition]) -> Condition:
 
 def inverted(part: Condition) -> Condition:
     """Hold where the part does not."""
-    return Condition(f"NOT ({part.lower})", f"NOT ({part.upper})", depth=part.depth, nesting=part.nesting)
+    return Condition(
+        f"NOT ({part.lower})", f"NOT ({part.upper})", leaves=part.leaves, depth=part.depth, nesting=part.nesting
+    )
 
 
 def _joined(word: str, parts: Sequence[Condition]) -> Condition:
-    while len(parts) > _SIDE_BY_SIDE:
-        groups = range(0, len(parts), _SIDE_BY_SIDE)
-        parts = [_joined(word, parts[start : start + _SIDE_BY_SIDE]) for start in groups]
     if len(parts) == 1:
         return attrs.evolve(parts[0], parts=(), hint="")
-    depth, nesting = max(part.depth for part in parts) + len(parts), max(part.nesting for part in parts) + 1
-    if depth > _DEPTH or nesting > _NESTING:
+    leaves, depth = sum(part.leaves for part in parts), max(part.depth for part in parts) + len(parts)
+    nesting = max(part.nesting for part in parts) + 1
+    if leaves > _LEAVES or depth > _DEPTH or nesting > _NESTING:
         return UNSURE
     upper, lower = (f"({word.join(sides)})" for sides in zip(*((p.upper, p.lower) for p in parts), strict=True))
-    return Condition(upper, lower, depth=depth, nesting=nesting)
+    return Condition(upper, lower, leaves=leaves, depth=depth, nesting=nesting)
 
 
 @attrs.frozen
@@ -174,10 +176,13 @@ class Keys:
     def _looked_up(self, op: str, pattern: str, binds: Binds) -> Condition:
         """Ask core about each different text: it is the same for thousands of entities."""
         where, found, cut = Compare(Term("fields", "it"), op, pattern), [], False
+        fields: dict[str, str] = {}
+        entity = Entity("", "", fields=fields)
         for key in self.distinct():
+            fields["it"] = key[1:].decode(errors="surrogatepass")
             if len(key) >= keys.LIMIT:
                 cut = True
-            elif holds(where, Entity("", "", fields={"it": key[1:].decode(errors="surrogatepass")})):
+            elif holds(where, entity):
                 found.append(key)
         sure = among(self.dialect, self.column, found, binds) if found else FALSE.lower
         return Condition(f"({sure} OR {self._cut(binds)})", sure) if cut else _sure(sure)

@@ -15,7 +15,7 @@ from mlcore.errors import StoreError, StoreNotFound
 from mlcore_sql import migrations
 from mlcore_sql.backup import backup, renew
 from mlcore_sql.checking import Finding, check
-from mlcore_sql.engine import Database, shown
+from mlcore_sql.engine import Database
 from mlcore_sql.rebuilding import Progress, rebuild
 
 __all__ = ["group"]
@@ -107,9 +107,9 @@ def backup_command(target: str, uri: str | None, as_json: bool) -> None:
     with _database(uri) as database, _bar("copying") as progress:
         copied = backup(database, target, progress)
     if as_json:
-        click.echo(json.dumps({"store": database.name, "to": shown(target), **attrs.asdict(copied)}))
+        click.echo(json.dumps({"store": database.name, "to": config.shown(target), **attrs.asdict(copied)}))
     else:
-        click.echo(f"copied {copied.batches:,} batches of {database.name} to {shown(target)}")
+        click.echo(f"copied {copied.batches:,} batches of {database.name} to {config.shown(target)}")
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def _database(uri: str | None, *, new: bool = False) -> Iterator[Database]:
     setting = config.store_setting(uri)
     if setting.value.partition("://")[0] not in _SCHEMES:
         raise click.UsageError(
-            f"{setting.value} is no database ({setting.reason}): name one with --store, such as sqlite:///team.db"
+            f"{config.shown(setting.value)} is no database ({setting.reason}): name one with --store, such as sqlite:///team.db"
         )
     database = Database(setting.value)
     try:

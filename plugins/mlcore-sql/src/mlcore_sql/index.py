@@ -15,13 +15,15 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlcore.errors import MlcoreError, PositionLost
 from mlcore.store import Entity, Page, Query, Record, Rewind
 from mlcore_sql.dialects import runner
-from mlcore_sql.projection import Projection, Summed
 from mlcore_sql.reading import Reading
+
+if TYPE_CHECKING:  # imported when something is filled in: most questions are answered without
+    from mlcore_sql.projection import Summed
 
 __all__ = ["VERSION", "Index", "open_index"]
 
@@ -73,6 +75,8 @@ class _State:
 
     def rewinds(self, kind: str, id: str) -> Sequence[Rewind]:
         """See `mlcore.store.Fold.rewinds`."""
+        from mlcore_sql.projection import Projection
+
         with _decoding():
             return Projection(self._connection).rewinds(kind, id)
 
@@ -81,6 +85,8 @@ class _Filling(_State):
     """Take in what is new."""
 
     def __init__(self, connection: sqlite3.Connection, reading: Reading) -> None:
+        from mlcore_sql.projection import Projection
+
         super().__init__(connection, reading)
         self._projection = Projection(connection)
 
@@ -122,7 +128,7 @@ class _Filling(_State):
 
     def clear(self) -> None:
         """Forget everything, notes too."""
-        self._projection = Projection(self._connection)
+        self._projection = type(self._projection)(self._connection)
         for table in _TABLES:
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("DELETE FROM notes WHERE name LIKE '~%'")
@@ -228,13 +234,13 @@ class Index:
     def _reopen_if_exchanged(self) -> None:
         if self._connection is not None:
             with suppress(FileNotFoundError):
-                if os.stat(self.path).st_ino == self._inode:
+                status = os.stat(self.path)
+                if status.st_ino == self._inode and status.st_size > 0:
                     return
-            self._close()
+            self._remove(self._inode)
 
     def _open(self) -> None:
         """Open the file, made if it is not there, made anew if it is of another store or version, or no database."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(2):
             with _locked(self.path):
                 connection = sqlite3.connect(
@@ -310,6 +316,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Let nobody open the file while another one removes it, where the file system has locks."""
     import fcntl
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         with suppress(OSError):

@@ -108,7 +108,7 @@ def _projected(tables: MetaData) -> None:
         "entities", tables, _counted("entity"), _number("kind"), _key("id"), _key("parent"), _number("created"),
         _number("changed"), _key("start"), _key("duration", nullable=True), _small("hidden"), _small("rewound"),
         _number("revision"), UniqueConstraint("kind", "id", name="entities_id"),
-        Index("entities_start", "kind", text("start DESC"), "id"),
+        Index("entities_start", "kind", text("start DESC"), "id", "hidden"),
         Index("entities_parent", "kind", "parent", text("start DESC"), "id"), mysql_engine="InnoDB",
     )  # fmt: skip
     Table(
@@ -118,7 +118,7 @@ def _projected(tables: MetaData) -> None:
     Table(
         "attributes", tables, _number("entity"), _number("term"), _small("type"), _key("value", nullable=True),
         _key("text", nullable=True), PrimaryKeyConstraint("entity", "term"),
-        Index("attributes_value", "term", "value", "entity"), **narrow,
+        Index("attributes_value", "term", "value", "entity", "type"), **narrow,
     )  # fmt: skip
     Table(
         "members", tables, _number("entity"), _number("term"), _small("type"), _key("value"),
@@ -128,7 +128,8 @@ def _projected(tables: MetaData) -> None:
     Table(
         "metrics", tables, _number("entity"), _number("term"), _number("count"), _key("low"), _key("high"),
         _key("last"), _number("step"), _number("time"), _blob("origin"), _blob("odd", nullable=True),
-        PrimaryKeyConstraint("entity", "term"), Index("metrics_last", "term", "last", "entity"), **narrow,
+        PrimaryKeyConstraint("entity", "term"), Index("metrics_last", "term", "last", "entity"),
+        Index("metrics_low", "term", "low", "entity"), Index("metrics_high", "term", "high", "entity"), **narrow,
     )  # fmt: skip
 
 
