@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.processes import mlcore as command
 
 import mlcore
+from faults.processes import mlcore as command
 from mlcore.errors import NotFound, NotInstalled, StoreError, StoreNotFound
 from mlcore.store import Query
 from mlcore.testing._builders import run_batch

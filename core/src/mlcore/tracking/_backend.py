@@ -136,8 +136,10 @@ class Backend:
         folder = self._made(self.root)
         writer = journal.Writer(folder.run_folder(home), home)
         try:
-            folder.note(home)
-            writer.open()
+            try:
+                writer.open()
+            finally:  # not before: who reads the note looks for the journal
+                folder.note(home)
         except OSError as error:
             if error.errno not in (28, 122):  # a full disk or quota must not keep a training from starting
                 raise StoreError(f"cannot write to store {self.root}: {error.strerror or error}") from error

@@ -98,7 +98,7 @@ def _seal(path: Path, report: Report, repair: bool) -> None:
     with contextlib.suppress(OSError):
         good = sealed is not None and sealed.intact()
     if not good:
-        what = "the seal is damaged or of another version: `mlcore reindex` makes it anew; the journals are not affected"
+        what = "the seal is damaged or of another version: `mlcore reindex` makes it anew, and no journal is affected"
         _remove(path, what, "leftover", report, repair)
 
 

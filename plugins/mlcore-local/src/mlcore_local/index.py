@@ -17,7 +17,7 @@ from mlcore.errors import PluginError
 from mlcore.folder import Folder
 from mlcore.store import Entity, Order, Page, Query, Record, Rewind, Summary
 
-__all__ = ["FOLDER", "Filling", "Index", "Reading", "Summed", "open_index", "setting"]
+__all__ = ["FOLDER", "Filling", "Index", "Reading", "Summed", "described", "open_index", "setting"]
 
 FOLDER = "index"
 _DEFAULT = "sqlite"
@@ -113,6 +113,20 @@ def setting() -> str:
     return os.environ.get("MLCORE_INDEX") or _DEFAULT
 
 
+def described(folder: Folder) -> tuple[Path | None, str]:
+    """Return where the index of a store is or would be, None if there is none, and why."""
+    name = setting()
+    if name == config.OFF:
+        return None, "MLCORE_INDEX is off"
+    if name not in plugins.provided("indexes"):
+        named = "" if name == _DEFAULT else f" as {name!r}, which MLCORE_INDEX names"
+        return None, f"none is installed{named}: pip install mlcore-sql makes reading fast"
+    place = next(_places(folder))
+    if place.parent == folder.root:
+        return place, "in the store"
+    return place, "in your cache, as the store is on a network file system or not yours to write"
+
+
 def open_index(folder: Folder) -> Index | None:
     """Open the index of a store, in the store or where this user's cache is; None if there is none to be used.
 
@@ -157,11 +171,11 @@ def _places(folder: Folder) -> Iterator[Path]:
     yield config.user_cache() / FOLDER / f"{folder.id}-{zlib.crc32(os.fsencode(told)):08x}"
 
 
-def _remote(path: Path) -> bool:
+def _remote(path: Path, mounts: str = "/proc/self/mountinfo") -> bool:
     """Tell whether a path is on a network file system, whose locks and shared memory a database cannot rely on."""
     real, found = os.path.realpath(path), ("", "")
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
                 fields, _, rest = line.partition(" - ")
                 mount = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields.split(" ")[4])

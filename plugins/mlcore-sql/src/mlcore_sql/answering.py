@@ -50,6 +50,7 @@ class Answer:
         self._where = [f"e.kind = {self._binds.add(number)}", hidden]
         self._parts = self._condition.parts or ((self._condition.upper, ""),)
         self._way: str | None = None  # a select of all entities that can fit, if they are few
+        self._share = 1.0  # of the entities that may fit, at most, as far as is known
 
     def page(self) -> Page:
         """Return the page."""
@@ -104,66 +105,121 @@ class Answer:
         return None if "" in names else names
 
     def _choose(self, limit: int | None) -> None:
-        """Choose the part of the filter that fits fewest, if to sort those is less than to go through all in order."""
+        """Choose the part of the filter that fits fewest, if to sort those is less than to go through all in order.
+
+        To sort one costs about three times what it costs to pass one by.
+        """
         selects = [select for _, select in self._parts if select][:_TRIED]
-        ((most,),) = self._runner.rows("SELECT max(entity) FROM entities") if selects else ((0,),)
-        few = max(_FEW, (most or 0) // 2 if limit is None else math.isqrt(limit * (most or 0)))
+        if not selects:
+            return
+        most = self._most()
+        few = max(_FEW, most // 2 if limit is None else math.isqrt(limit * most // 3))
         for select in selects:
-            ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({select} LIMIT {few + 1:d}) q", self._binds)
+            stop = max(few, most // 4)
+            ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({select} LIMIT {stop + 1:d}) q", self._binds)
+            self._share = min(self._share, (count + 1) / (most + 1))
             if count <= few:
                 few, self._way = count, select
 
-    def _begin(self, by: Sequence[Sorted] = (), driven: bool = False) -> tuple[str, list[str]]:
+    def _most(self) -> int:
+        ((most,),) = self._runner.rows("SELECT max(entity) FROM entities")
+        return int(most or 0)
+
+    def _rows(
+        self, by: Sequence[Sorted], position: Position | None, size: int | None, within: Sequence[str] = ()
+    ) -> list[_Row]:
+        """Return at most `size` rows in order that may fit."""
+        if size is None or self._way is not None or not (by and by[0].driving):
+            return self._select(by, position, size, within)
+        column, value = by[0].column, b"" if position is None else position[0]
+        ends = [f"{column} = {self._binds.add(keys.NAN)}"] * by[0].descending + [f"{column} IS NULL"]
+        rows: list[_Row] = []
+        if value is not None and not (by[0].descending and value == keys.NAN):
+            rows, position = self._walk(by, position, size, within), None
+        for end in ends[value is None and by[0].descending :]:
+            if len(rows) < size:
+                driven = end != ends[-1]
+                rows += self._select(by, position, size - len(rows), [*within, end], driven)
+                position = None
+        return rows
+
+    def _walk(self, by: Sequence[Sorted], position: Position | None, size: int, within: Sequence[str]) -> list[_Row]:
+        """Return rows by what is there of the first sort; what very many have is gone through by the next sort."""
+        first, rows, group = by[0], list[_Row](), b""
+        bound = f"{first.column} < {self._binds.add(keys.NAN)}" if first.descending else f"{first.column} IS NOT NULL"
+        start = None if position is None else position[0]
+        while len(rows) < size:
+            here = bound if start is None else f"{first.column} {first.onward}= {self._binds.add(start)}"
+            group = self._group(first, here, size - len(rows))
+            if not group:
+                return rows + self._select(by, position, size - len(rows), [*within, bound], driven=True)
+            same = f"{first.column} = {self._binds.add(group)} AND {first.alias}.term = {self._binds.add(first.number)}"
+            has = f"EXISTS (SELECT 1 FROM {first.table} WHERE {first.alias}.entity = {ENTITY} AND {same})"
+            inner = position[1:] if position is not None and group == start else None
+            found = self._rows(by[1:], inner, size - len(rows), [*within, has])
+            rows += [(*row[:2], group, *row[2:]) for row in found]
+            bound, start, position = f"{first.column} {first.onward} {self._binds.add(group)}", None, None
+        return rows
+
+    def _group(self, first: Sorted, where: str, size: int) -> bytes:
+        """Return the value that comes next, if so many have it that sorting them is more than to look for `size`."""
+        binds = Binds(self._binds)
+        there = f"FROM {first.table} WHERE {first.alias}.term = {binds.add(first.number)} AND"
+        order = f"ORDER BY {first.column} {first.direction} LIMIT 1"
+        (value,) = next(iter(self._runner.rows(f"SELECT {first.column} {there} {where} {order}", binds)), (None,))
+        if value is None:
+            return b""
+        many = _crowd(size, self._most(), self._share)
+        all_of_them = f"SELECT 1 {there} {first.column} = {binds.add(value)} LIMIT {many:d}"
+        ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({all_of_them}) q", binds)
+        return bytes(value) if count == many else b""
+
+    def _select(
+        self,
+        by: Sequence[Sorted],
+        position: Position | None,
+        size: int | None,
+        within: Sequence[str] = (),
+        driven: bool = False,
+    ) -> list[_Row]:
+        """Return rows in order by one statement; `driven` by the index of the first sort."""
+        tables, where = self._begin(by, within, driven)
+        binds = Binds(self._binds)
+        if driven:
+            where.append(f"{by[0].alias}.term = {binds.add(by[0].number)}")
+        for each in by[driven:]:
+            if each.table and each.column:
+                same = f"{each.alias}.entity = {ENTITY} AND {each.alias}.term = {binds.add(each.number)}"
+                tables += f" LEFT JOIN {each.table} ON {same}"
+        if position is not None:
+            where.append(after(by, position, binds))
+            if driven and position[0] is not None:  # for the index: the condition above is no range
+                where.append(f"{by[0].column} {by[0].onward}= {binds.add(position[0])}")
+        columns = ", ".join(["e.entity", "e.revision", *(each.column or "NULL" for each in by), "e.start", "e.id"])
+        sql = f"SELECT {columns} FROM {tables} WHERE {' AND '.join(where)} ORDER BY {order_by(by, binds, driven)}"
+        return list(self._runner.rows(sql if size is None else f"{sql} LIMIT {binds.add(size)}", binds))
+
+    def _begin(
+        self, by: Sequence[Sorted] = (), within: Sequence[str] = (), driven: bool = False
+    ) -> tuple[str, list[str]]:
         """Return the tables to go through, first the one that leads, and what they must fulfil."""
         leader, entity = "", ENTITY  # SQLite takes the tables of a CROSS JOIN in this order
         if driven:
-            leader, entity = f"{by[0].table} CROSS JOIN ", "s0.entity"
+            leader, entity = f"{by[0].table} CROSS JOIN ", f"{by[0].alias}.entity"
         elif self._way is not None:
             leader, entity = f"({self._way}) w CROSS JOIN ", "w.entity"
         where = [] if entity == ENTITY else [f"{ENTITY} = {entity}"]
-        where += [part.replace(ENTITY, entity) for part, select in self._parts if driven or select != self._way]
-        return f"{leader}entities e", [*self._where, *where]
+        parts = [part for part, select in self._parts if self._way is None or select != self._way]
+        return f"{leader}entities e", [
+            *self._where,
+            *where,
+            *(part.replace(ENTITY, entity) for part in (*parts, *within)),
+        ]
 
-    def _rows(self, by: Sequence[Sorted], position: Position | None, size: int | None) -> list[_Row]:
-        """Return at most `size` rows in order that may fit."""
-        if size is None or self._way is not None or not (by and by[0].driving):
-            return self._select(by, position, size)
-        first, value = by[0], None if position is None else position[0]
-        segments = [f"{first.column} IS NOT NULL", f"{first.column} IS NULL"]
-        if first.descending:
-            segments[:1] = [f"{first.column} < :nan", f"{first.column} = :nan"]
-        start = int(first.descending and value == keys.NAN)
-        if position is not None and value is None:
-            start = len(segments) - 1
-        rows: list[_Row] = []
-        for place in range(start, len(segments)):
-            if len(rows) < size:
-                here = position if place == start else None
-                driven = place < len(segments) - 1
-                rows += self._select(by, here, size - len(rows), segments[place], driven)
-        return rows
 
-    def _select(
-        self, by: Sequence[Sorted], position: Position | None, size: int | None, where: str = "", driven: bool = False
-    ) -> list[_Row]:
-        binds = Binds(self._binds)
-        tables, wheres = self._begin(by, driven)
-        if where:
-            wheres.append(where)
-            binds["nan"] = keys.NAN
-        if driven:
-            wheres.append(f"s0.term = {binds.add(by[0].number)}")
-        for place, each in enumerate(by):
-            if each.table and each.column and (place or not driven):
-                same = f"s{place}.entity = e.entity AND s{place}.term = {binds.add(each.number)}"
-                tables += f" LEFT JOIN {each.table} ON {same}"
-        if position is not None:
-            wheres.append(after(by, position, binds))
-            if driven and position[0] is not None:  # for the index: the condition above is no range
-                wheres.append(f"{by[0].column} {'<=' if by[0].descending else '>='} {binds.add(position[0])}")
-        columns = ", ".join(["e.entity", "e.revision", *(each.column or "NULL" for each in by), "e.start", "e.id"])
-        sql = f"SELECT {columns} FROM {tables} WHERE {' AND '.join(wheres)} ORDER BY {order_by(by, binds, driven)}"
-        return list(self._runner.rows(sql if size is None else f"{sql} LIMIT {binds.add(size)}", binds))
+def _crowd(size: int, most: int, share: float) -> int:
+    """Return how many of all must have one value to be worth a way of their own, where a share of them fits."""
+    return max(1_000, int(math.sqrt(size * most / (share * (1 + share)))))
 
 
 def _read(token: str, by: Sequence[Sorted]) -> Position:

@@ -48,7 +48,7 @@ class Compaction:
             self._counts.pop((id, source, at), None)
         for size in compact(connection, id, source, _LEVELS[level + 1]):
             made = _level(size)
-            if made is not None:
+            if made is not None and made > level:  # large events may leave chunks as they are
                 self._counts[id, source, made] += 1
                 if self._counts[id, source, made] >= _FAN:
                     self._join(connection, id, source, made)

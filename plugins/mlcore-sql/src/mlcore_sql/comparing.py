@@ -176,10 +176,13 @@ class Keys:
     def _looked_up(self, op: str, pattern: str, binds: Binds) -> Condition:
         """Ask core about each different text: it is the same for thousands of entities."""
         where, found, cut = Compare(Term("fields", "it"), op, pattern), [], False
+        fields: dict[str, str] = {}
+        entity = Entity("", "", fields=fields)
         for key in self.distinct():
+            fields["it"] = key[1:].decode(errors="surrogatepass")
             if len(key) >= keys.LIMIT:
                 cut = True
-            elif holds(where, Entity("", "", fields={"it": key[1:].decode(errors="surrogatepass")})):
+            elif holds(where, entity):
                 found.append(key)
         sure = among(self.dialect, self.column, found, binds) if found else FALSE.lower
         return Condition(f"({sure} OR {self._cut(binds)})", sure) if cut else _sure(sure)

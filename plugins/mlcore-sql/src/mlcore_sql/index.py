@@ -234,13 +234,13 @@ class Index:
     def _reopen_if_exchanged(self) -> None:
         if self._connection is not None:
             with suppress(FileNotFoundError):
-                if os.stat(self.path).st_ino == self._inode:
+                status = os.stat(self.path)
+                if status.st_ino == self._inode and status.st_size > 0:
                     return
-            self._close()
+            self._remove(self._inode)
 
     def _open(self) -> None:
         """Open the file, made if it is not there, made anew if it is of another store or version, or no database."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(2):
             with _locked(self.path):
                 connection = sqlite3.connect(
@@ -316,6 +316,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Let nobody open the file while another one removes it, where the file system has locks."""
     import fcntl
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         with suppress(OSError):

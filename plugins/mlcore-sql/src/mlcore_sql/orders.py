@@ -36,9 +36,19 @@ class Sorted:
     driving: bool  # there is an index of it
 
     @property
+    def alias(self) -> str:
+        """What the table is called."""
+        return self.table.rpartition(" ")[2]
+
+    @property
     def direction(self) -> str:
         """How the database is to go through what is there."""
         return "DESC" if self.descending else "ASC"
+
+    @property
+    def onward(self) -> str:
+        """The operator of what comes later."""
+        return "<" if self.descending else ">"
 
 
 def sorts(

@@ -186,12 +186,12 @@ def rewinds_of(run: Runner, owners: Sequence[bytes]) -> dict[bytes, list[Rewind]
 
 
 def portions(events: Sequence[Logged]) -> Iterator[list[Logged]]:
-    """Yield events in order, as many together as a chunk has rows for, and of one form."""
+    """Yield events in order, as many together as a chunk has room for."""
     taken: list[Logged] = []
     size = 0
     for event in events:
         weight = event.weight
-        if taken and (size + weight > CHUNK_ROWS or event.is_points != taken[0].is_points):
+        if taken and size + weight > CHUNK_ROWS:
             yield taken
             taken, size = [], 0
         taken.append(event)

@@ -48,8 +48,8 @@ def _small(name: str) -> Column[int]:
     return Column(name, SmallInteger(), nullable=False)
 
 
-def _counted(name: str) -> Column[int]:
-    return Column(name, BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+def _counted(name: str, **options: Any) -> Column[int]:
+    return Column(name, BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, **options)
 
 
 # what a value is called: the kind alone, or with a family, a name and a context; `cut`: some key of it was
@@ -70,7 +70,7 @@ entities = Table(
 
 # apart, so that rows of `entities` are short: `state` is for the next change (see `states`), `shown` for who asks
 documents = Table(
-    "documents", projected, Column("entity", BigInteger(), primary_key=True, autoincrement=False), _blob("state"),
+    "documents", projected, _counted("entity", autoincrement=False), _blob("state"),
     _blob("shown"),
 )  # fmt: skip
 
