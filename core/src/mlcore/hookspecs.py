@@ -76,6 +76,26 @@ def mlcore_artifact_backends() -> Iterable[Provider]:
     """
 
 
+def mlcore_indexes() -> Iterable[Provider]:
+    """Provide what makes folder stores fast to read, keyed by name; ``MLCORE_INDEX`` names one, by default ``sqlite``.
+
+    The implementation is called with a path, where it may keep a file that can be deleted at any time, and the
+    identity of the store, a text: what was kept under another identity belongs to a copy, and is forgotten. It
+    returns an index, as `mlcore_local.Index` describes it. A whole plugin, whose index is kept in memory:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def open_index(path, identity):
+        from my_package.index import MemoryIndex
+        return MemoryIndex()
+
+    def mlcore_indexes():
+        return [Provider("memory", open_index, "forgotten with the process")]
+    ```
+    """
+
+
 def mlcore_flavors() -> Iterable[FlavorProvider]:
     """Provide kinds of models, keyed by their name in an MLmodel file.
 

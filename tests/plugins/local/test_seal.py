@@ -121,7 +121,7 @@ def test_a_sealed_run_answers_as_the_unsealed_one(seed: int, tmp_path: Path) -> 
     assert sealed.intact()
     store = FolderStore(folder.root)
     store.get("run", [RUN])
-    assert store._homes[RUN]._sealed is not None, "the seal was used"
+    assert store._folded._homes[RUN]._sealed is not None, "the seal was used"
     assert told(folder.root) == before
     assert check(folder).findings == []
 
@@ -293,7 +293,7 @@ def test_a_run_that_was_resumed_after_a_crash_is_sealed_too(tmp_path: Path) -> N
     assert seal(home, RUN)
     store = FolderStore(root)
     store.get("run", [RUN])
-    assert store._homes[RUN]._sealed is not None
+    assert store._folded._homes[RUN]._sealed is not None
     assert told(root) == before
     for log in (first, second):
         log.close()

@@ -29,20 +29,19 @@ class Appender:
         self._marks = Marks()
         self._journals: dict[Path, Journal] = {}
 
-    def append(self, batch: Batch, claims_of: Callable[[str], list[Path]]) -> None:
-        """Store a batch; see `mlcore.store.Store.append`. `claims_of` tells the claims' files of a source."""
+    def append(self, batch: Batch, claims_of: Callable[[str, str], list[Path]]) -> None:
+        """Store a batch; see `mlcore.store.Store.append`. `claims_of` tells the claims' files of home and source."""
         check(batch)
         home = self._folder.run_folder(batch.home) if batch.home else self._folder.root / "store"
         path = home / (batch.source + f.SUFFIX)
         try:
             home.mkdir(parents=True, exist_ok=True)
             with _locked(self._folder.root / "lock"):
-                journal = self._read(path, batch, claims_of(batch.source))
+                journal = self._read(path, batch, claims_of(batch.home, batch.source))
                 new = self._marks.new(batch)
                 if new is None:
                     return
-                if batch.home:
-                    self._folder.note(batch.home)
+                self._folder.note(batch.home)
                 if new.claim is not None:
                     self._claim(new)
                 else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlcore.folder import Folder
 from mlcore.store import encode_event
 from mlcore_local import terminal
 from mlcore_local.check import check
+from mlcore_local.index import described
 from mlcore_local.reader import Journal, read
 from mlcore_local.seal import drop, seal
 from mlcore_local.store import FolderStore
@@ -41,13 +43,19 @@ def init(path: Path | None, as_json: bool) -> None:
 @_store
 @_as_json
 def where(uri: str | None, as_json: bool) -> None:
-    """Tell which store is used, and why."""
+    """Tell which store is used, and why, and where its index is or would be."""
     setting = config.store_setting(uri)
-    exists = None if "://" in setting.value or setting.value == config.OFF else _exists(setting.value)
+    folder = None if "://" in setting.value or setting.value == config.OFF else _opened(setting.value)
+    exists = None if "://" in setting.value or setting.value == config.OFF else folder is not None
+    index, why = (None, "") if folder is None else described(folder)
+    shown = config.shown(setting.value)
     if as_json:
-        click.echo(json.dumps({"store": setting.value, "reason": setting.reason, "exists": exists}))
+        told = {"store": shown, "reason": setting.reason, "exists": exists}
+        click.echo(json.dumps({**told, "index": None if index is None else str(index)}))
     else:
-        click.echo(f"{setting.value}\n  because: {setting.reason}")
+        click.echo(f"{shown}\n  because: {setting.reason}")
+        if why:
+            click.echo(f"  index: {why}" if index is None else f"  index: {index}, {why}")
         if exists is False:
             click.echo("  not there yet: the first run makes it, or `mlcore init`")
 
@@ -79,9 +87,10 @@ def fsck(uri: str | None, repair: bool, as_json: bool) -> None:
 @click.command(epilog="Example: mlcore reindex")
 @_store
 def reindex(uri: str | None) -> None:
-    """Make the sealed files of all ended runs anew; nothing is lost if they are wrong or missing."""
+    """Make the index and the sealed files of all ended runs anew; nothing is lost if they are wrong or missing."""
     folder = _folder(uri)
     store = FolderStore(folder.root)
+    FolderStore(folder.root, indexed=True).reindex()
     runs = [path for path in sorted((folder.root / "runs").glob("*/*")) if path.is_dir()]
     made = 0
     with click.progressbar(runs, label="sealing", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
@@ -120,13 +129,11 @@ def cat(paths: tuple[Path, ...]) -> None:
 def _folder(uri: str | None) -> Folder:
     value = config.store_setting(uri).value
     if value == config.OFF or ("://" in value and not value.startswith("file://")):
-        raise StoreError(f"{value} is no folder store; name one with --store")
+        raise StoreError(f"{config.shown(value)} is no folder store; name one with --store")
     return Folder.open(Path(value.removeprefix("file://")))
 
 
-def _exists(path: str) -> bool:
-    try:
-        Folder.open(Path(path))
-    except StoreError:
-        return False
-    return True
+def _opened(path: str) -> Folder | None:
+    with contextlib.suppress(StoreError):
+        return Folder.open(Path(path))
+    return None

@@ -6,25 +6,53 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
 from mlcore.errors import JournalError
 from mlcore.journal import started, this_process
 from mlcore.journal.format import SUFFIX
-from mlcore.store import Batch, Columns, Erased, Record, Rewound, RowsLogged, Summary
+from mlcore.store import Batch, Columns, Entity, Erased, Record, Rewind, Rewound, RowsLogged, Summary
 from mlcore_local.points import Points
 from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows
 from mlcore_local.seal import NAME, Sealed, open_sealed
-from mlcore_local.sealed_fold import SealedFold
 
-__all__ = ["Home", "Name", "Piece", "Rewinds", "alive"]
+__all__ = ["File", "Home", "Name", "Piece", "Rewinding", "Rewinds", "Taking", "alive"]
 
+_BEGINNING = 4_096  # bytes, of which the header and the frame of the writer are less
 _log = logging.getLogger("mlcore")
 Name = tuple[str, str]  # key, context
-Rewinds = Sequence[tuple[Any, int]]
+Rewinds = Sequence[Rewind]
+
+
+class Rewinding(Protocol):
+    """Know what was rewound."""
+
+    def rewinds(self, kind: str, id: str) -> Rewinds:
+        """See `mlcore.store.Fold.rewinds`."""
+        ...
+
+
+class Taking(Rewinding, Protocol):
+    """Take in what homes hold, as `mlcore_local.sealed_fold.SealedFold` does."""
+
+    def add(self, batch: Batch) -> None:
+        """Take in events that are no rows."""
+        ...
+
+    def touch(self, kind: str, id: str, stamp: int) -> None:
+        """Let an entity be known, and changed at `stamp`."""
+        ...
+
+    def take_sealed(self, id: str, sealed: Sealed) -> None:
+        """Take in a sealed run."""
+        ...
+
+    def wake(self, id: str) -> None:
+        """Know that the seal of a run does not count any more."""
+        ...
 
 
 def alive(writer: Mapping[str, Any]) -> bool | None:
@@ -45,15 +73,29 @@ class Piece(NamedTuple):
 
 
 @attrs.define
-class _File:
+class File:
+    """Remember a journal: how far it was read (`size`), and what the file was at the last look."""
+
     size: int = 0
     inode: int = 0
     changed: float = 0.0
+    arrived: float = 0.0
+    looked: int = 0
     journal: Journal = attrs.field(factory=Journal)
+    peeked: Journal | None = None
 
-    def own(self) -> bool:
-        """Tell whether this is the file that its writer made, not a copy of it."""
-        return self.inode == self.journal.writer.get("inode")
+    def look(self, status: os.stat_result) -> None:
+        """Take in the status of the file; times are in s since 1970."""
+        self.inode, self.looked = status.st_ino, status.st_size
+        self.changed, self.arrived = status.st_mtime, status.st_ctime
+
+    def writer(self, path: str) -> Mapping[str, Any]:
+        """Return what the writer of the journal said about itself, from its beginning if it was not read."""
+        if self.journal.header is None and self.peeked is None:
+            self.peeked = Journal()
+            with contextlib.suppress(OSError, JournalError), open(path, "rb", buffering=0) as file:
+                next(self.peeked.feed(file.read(_BEGINNING), final=False), None)
+        return (self.peeked or self.journal).writer
 
 
 class Home:
@@ -62,15 +104,16 @@ class Home:
     def __init__(self, id: str, folder: str) -> None:
         self.id, self.folder = id, folder
         self.foreign = False
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, File] = {}
         self._claims: list[tuple[Journal, list[Record]]] = []
         self._rows: dict[tuple[str, str], dict[Name, Rows]] = {}
         self._spans: dict[tuple[str, str], tuple[int, int]] = {}  # first and last stamp of rows, until the fold knows
         self._sealed: Sealed | None = None
+        self._changed = False  # by claims, of which the seal does not know
 
-    def read(self, fold: SealedFold) -> list[Piece]:
+    def read(self, fold: Taking) -> list[Piece]:
         """Read what was written since the last time."""
-        fresh = not self._files and not self._rows
+        fresh = not self._files and not self._changed
         grown, seal_there = self._grown()
         if fresh and seal_there:
             self._sealed = open_sealed(self.folder)
@@ -91,14 +134,15 @@ class Home:
                 pieces.append(Piece(path, self.id, known, file.journal.offset))
         return pieces
 
-    def take_claim(self, journal: Journal, records: list[Record], fold: SealedFold) -> None:
+    def take_claim(self, journal: Journal, records: list[Record], fold: Taking) -> None:
         """Read the records of a claim's file that has its home here."""
         self._claims.append((journal, records))
-        if any(isinstance(event, RowsLogged) for record in records for event in record.events):
+        if any(isinstance(event, RowsLogged | Rewound) for record in records for event in record.events):
+            self._changed = True
             self.unseal(fold)
         self._add(journal, records, fold)
 
-    def unseal(self, fold: SealedFold) -> None:
+    def unseal(self, fold: Taking) -> None:
         """Read the rows from the journals after all, as somebody wrote to the run after it was sealed."""
         if self._sealed is not None:
             self._sealed = None
@@ -122,7 +166,7 @@ class Home:
         """Return rows as they were read, of a home that is not sealed."""
         return self._rows[kind, id][name]
 
-    def summaries(self, kind: str, id: str, fold: SealedFold) -> dict[Name, Summary]:
+    def summaries(self, kind: str, id: str, fold: Rewinding) -> dict[Name, Summary]:
         """Return the summaries of the metrics of an entity."""
         if self._sealed is not None:
             return {**self._sealed.summaries}
@@ -132,11 +176,12 @@ class Home:
 
     def alive(self) -> bool | None:
         """Tell whether a writer runs; None if that cannot be known, as of a copy, whose run may go on elsewhere."""
-        files = [file for file in self._files.values() if file.journal.header is not None]
-        known = {alive(journal.writer) for journal in [*(file.journal for file in files), *self._claimed()]}
+        files = [(file, writer) for file, writer in self._writers() if writer]
+        known = {alive(writer) for writer in [*(writer for _, writer in files), *self._claimed()]}
         if True in known:
             return True
-        return None if None in known or not known or not all(map(_File.own, files)) else False
+        own = all(file.inode == writer.get("inode") for file, writer in files)
+        return None if None in known or not known or not own else False
 
     def changed(self) -> float:
         """Return when a journal changed last, in s since 1970."""
@@ -144,11 +189,55 @@ class Home:
 
     def seen(self) -> int | None:
         """Return the last sign of life in ms since 1970, None if these are copies, whose times say nothing."""
-        own = [file.changed for file in self._files.values() if file.own()]
+        own = [file.changed for file, writer in self._writers() if file.inode == writer.get("inode")]
         return int(max(own) * 1000) if own else None
 
-    def _claimed(self) -> Iterator[Journal]:
-        return (journal for journal, _ in self._claims)
+    def _writers(self) -> Iterator[tuple[File, Mapping[str, Any]]]:
+        return ((file, file.writer(f"{self.folder}/{name}")) for name, file in self._files.items())
+
+    def signed(self, entity: Entity) -> Entity:
+        """Return the run of this home with its signs of life, if it is not over."""
+        if entity.fields.get("status", "RUNNING") != "RUNNING":
+            return entity
+        return attrs.evolve(entity, seen=self.seen(), alive=self.alive())
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the seal stands for the journals that it names."""
+        return self._sealed is not None
+
+    def logged(self) -> Mapping[tuple[str, str], Mapping[Name, Rows]]:
+        """Return the rows that were read from journals, by kind and id of their entity."""
+        return self._rows
+
+    # What another process needs to go on from here
+
+    def files(self) -> Mapping[str, File]:
+        """Return the journals by name, as they were at the last look."""
+        return self._files
+
+    def noted(self) -> dict[str, list[Any]]:
+        """Return as JSON how far each journal was read, and what the rest of it needs to be understood."""
+        return {
+            name: [file.inode, file.size, *file.journal.noted()]
+            for name, file in self._files.items() if file.journal.header is not None
+        }  # fmt: skip
+
+    def restore(self, noted: Mapping[str, Sequence[Any]], writers: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Begin where another process stopped; the rows that it read are not here. `writers` are those of claims."""
+        for name, (inode, size, *journal) in noted.items():
+            self._files[name] = File(size, inode, journal=Journal.restored(journal))
+        for writer in writers:
+            claimed = Journal()
+            claimed.writer = dict(writer)
+            self._claims.append((claimed, []))
+
+    def look(self) -> None:
+        """Look when the journals changed last, without reading them."""
+        self._grown()
+
+    def _claimed(self) -> Iterator[Mapping[str, Any]]:
+        return (journal.writer for journal, _ in self._claims)
 
     def _grown(self) -> tuple[dict[str, int], bool]:
         """Return the sizes of the journals that are new or not as long as they were, and whether there is a seal."""
@@ -160,13 +249,10 @@ class Home:
                     seal_there = True
                 elif name.endswith(SUFFIX):
                     status = entry.stat()
-                    file = self._files.get(name)
-                    if file is None:
-                        self._files[name] = _File(0, status.st_ino, status.st_mtime)
-                        grown[name] = status.st_size
-                        continue
-                    file.changed, file.inode = status.st_mtime, status.st_ino
-                    if file.size != status.st_size:
+                    known = self._files.get(name)
+                    file = known or self._files.setdefault(name, File())
+                    file.look(status)
+                    if known is None or file.size != status.st_size:
                         grown[name] = status.st_size
         return grown, seal_there
 
@@ -183,7 +269,7 @@ class Home:
                         return False
         return True
 
-    def _take(self, file: _File, path: str, size: int, fold: SealedFold) -> None:
+    def _take(self, file: File, path: str, size: int, fold: Taking) -> None:
         def take(journal: Journal, points: Points) -> None:
             for stamp in points.span():
                 rows = self._series(*journal.named(points.key), stamp)
@@ -195,7 +281,7 @@ class Home:
         if journal.damage[known:]:
             _log.warning("%s is damaged, the rest of it is read: %s", path, journal.damage[-1])
 
-    def _add(self, journal: Journal, records: Iterable[Record], fold: SealedFold) -> None:
+    def _add(self, journal: Journal, records: Iterable[Record], fold: Taking) -> None:
         for record in records:
             rest = []
             for index, event in enumerate(record.events):

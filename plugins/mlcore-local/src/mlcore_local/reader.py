@@ -6,8 +6,8 @@ import os
 import sys
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import attrs
 
@@ -77,6 +77,21 @@ class Journal:
     def source(self) -> str:
         """The source whose records these are, empty before the header was read."""
         return self.header.source if self.header else ""
+
+    def noted(self) -> list[Any]:
+        """Return as JSON what `restored` needs to go on reading from here."""
+        header = self.header or f.Header("", "")
+        place = [self.offset, self.last, self.first, self.stamp]
+        return [header.source, header.home, *place, self.writer, [*self.keys.values()]]
+
+    @classmethod
+    def restored(cls, noted: Sequence[Any]) -> Self:
+        """Return a journal that was read as far as `noted` says."""
+        journal = cls()
+        source, home, journal.offset, journal.last, journal.first, journal.stamp, journal.writer, keys = noted
+        journal.header = f.Header(source, home)
+        journal.keys = {each["number"]: each for each in keys}
+        return journal
 
     def feed(self, data: bytes, *, final: bool = True, points: TakePoints | None = None) -> Iterator[Record]:
         """Yield the records in `data`, which starts at `offset`; `offset` moves to where reading must go on.

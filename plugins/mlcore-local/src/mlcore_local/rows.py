@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
 
-from mlcore.store import METRIC, Columns, Rewind, Summary, column
+from mlcore.store import METRIC, Columns, Order, Rewind, Summary, column
 from mlcore_local.points import Points, numpy_for
 
 __all__ = ["Rows", "summary_of"]
@@ -49,6 +49,14 @@ class _Part:
         return zip(
             self.get("step"), self.get("time"), *map(chain.from_iterable, zip(*logged, strict=True)), strict=True
         )
+
+    def last(self) -> tuple[int, int, int, int, int]:
+        """Return the order of the last row."""
+        if not self.in_order():
+            return max(self.orders())
+        *logged, _ = next(each for each in reversed(self.logged) if each[3])
+        stamp, number, event = (each if isinstance(each, int) else int(each[-1]) for each in logged)
+        return self.get("step")[-1], self.get("time")[-1], stamp, number, event
 
 
 class Rows:
@@ -100,6 +108,16 @@ class Rows:
         found = self._ordered(rewinds)
         return Columns({name: values[:] for name, values in found.columns.items()})
 
+    def last(self) -> Order:
+        """Return the order of the event that holds the last row."""
+        ends = ((source, part.last()) for (source, _), part in self._parts.items() if len(part))
+        _, _, *order = max((step, time, stamp, source, *place) for source, (step, time, stamp, *place) in ends)
+        return tuple(order)  # type: ignore[return-value]
+
+    def first_stamp(self) -> int:
+        """Return the least stamp."""
+        return min(stamp for part in self._parts.values() for _, _, stamp, _, _ in part.orders())
+
     def _ordered(self, rewinds: Sequence[Rewind]) -> Columns:
         """Return the same, but columns that may grow while more is read."""
         parts = [(source, part) for (source, _), part in sorted(self._parts.items()) if len(part)]
@@ -129,7 +147,7 @@ class Rows:
 def summary_of(columns: Columns) -> Summary | None:
     """Return the summary of rows in order, as `Columns.summary` does."""
     numpy = numpy_for(len(columns)) if len(columns) else None
-    if numpy is None or not all(isinstance(columns.columns.get(name), array) for name in METRIC):
+    if numpy is None or "".join(getattr(columns.columns.get(name), "typecode", "-") for name in METRIC) != "qqd":
         return columns.summary()
     values = numpy.frombuffer(columns["value"])
     real = values if not math.isnan(values.min()) else values[~numpy.isnan(values)]

@@ -2,72 +2,126 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
-from mlcore.folder import Folder
+from mlcore.folder import STORE_HOME
 from mlcore.journal.format import SUFFIX
+from mlcore_local.notes import Notes
 
-__all__ = ["Watch"]
+__all__ = ["QUICK", "SETTLED_SECONDS", "Watch"]
 
-_SETTLED_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
+QUICK = "quick"  # the group of notes that every look needs
+SETTLED_SECONDS = 90  # three signs of life: a run that ended and is silent that long is not being written to
+_TICK_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
+_TAIL = 4096
 
 
 class Watch:
-    """Remember which runs and claims are known, and which lines of the change log were read."""
+    """Look at the change log and at the folders of runs and claims; `notes` is what was seen of them.
 
-    def __init__(self, folder: Folder) -> None:
-        self._changes = folder.root / "changes"
-        self._runs = _Shards(folder.root / "runs")
-        self._claims = _Shards(folder.root / "claims")
-        self._read: dict[str, int] = {}
-        self.changed_runs()  # what is noted so far is found in the folders
+    `vanished` tells that something is gone that was there, `left` that a limit left something for the next time.
+    """
 
-    def new_claims(self) -> list[Path]:
-        """Return the files of claims that were not there the last time."""
-        return [Path(folder, name) for folder, name in self._claims.new() if name.endswith(SUFFIX)]
+    def __init__(self, root: str, notes: Notes) -> None:
+        self._root, self._notes = root, notes
+        self.vanished = self.left = False
 
-    def changed(self) -> set[str]:
-        """Return the ids of runs that are new, or were opened to be written to, since the last time."""
-        return self.changed_runs() | {name for _, name in self._runs.new()}
+    def quiet(self) -> bool:
+        """Tell whether nothing changed since what is noted."""
+        logs = self._notes.get(QUICK, "changes") or {}
+        return {name: size for name, size, _ in self._logs()} == logs and not any(
+            self._differs(base) for base in ("runs", "claims")
+        )
 
-    def changed_runs(self) -> set[str]:
-        """Return the ids that the change log names since the last time."""
-        found: set[str] = set()
-        with contextlib.suppress(FileNotFoundError):
-            for entry in sorted(os.listdir(self._changes)):
-                start = self._read.get(entry, 0)
-                with open(self._changes / entry, "rb") as file:
-                    if os.fstat(file.fileno()).st_size > start:
-                        file.seek(start)
-                        text = file.read()
-                        whole = text[: text.rfind(b"\n") + 1]
-                        self._read[entry] = start + len(whole)
-                        found.update(line.decode("ascii", "replace") for line in whole.splitlines())
-        return {each for each in found if each.replace("-", "").replace("_", "").isalnum()}
+    def claims(self, limit: int | None = None) -> list[tuple[str, str]]:
+        """Return shard and name of the claims' files that are new."""
+        return self._new("claims", limit)
 
+    def runs(self, limit: int | None = None) -> list[str]:
+        """Return the ids of runs whose folder is new."""
+        return [name for _, name in self._new("runs", limit)]
 
-class _Shards:
-    """Watch a folder of folders by the times at which they changed."""
+    def noted(self) -> set[str]:
+        """Return the homes that were opened to be written to: their journal may be there only a moment later."""
+        known, found, sizes = self._notes.get(QUICK, "changes"), set[str](), {}
+        for name, size, changed in self._logs():
+            start = (known or {}).get(name, 0)
+            if known is None:  # all folders are looked at, and a log may be long
+                start = max(0, size - _TAIL) if time.time() - changed < SETTLED_SECONDS else size
+            if start > size:
+                start = 0
+            text = self._read(name, start, size - start)
+            whole = text[: text.rfind(b"\n") + 1]
+            found.update(line.decode("ascii", "replace") for line in whole.splitlines())
+            sizes[name] = start + len(whole)
+        self._notes.set(QUICK, "changes", sizes)
+        return {each for each in found if each == STORE_HOME or _is_id(each)}
 
-    def __init__(self, base: Path) -> None:
-        self._base = base
-        self._times: dict[str, int] = {}
-        self._known: dict[str, set[str]] = {}
+    def forget(self, base: str, shard: str, name: str) -> None:
+        """Let something be new again the next time."""
+        self._notes.set(f"names/{base}", shard, sorted(self._known(base, shard) - {name}))
 
-    def new(self) -> list[tuple[str, str]]:
-        found = list[tuple[str, str]]()
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._base) as shards:
+    def _read(self, name: str, start: int, size: int) -> bytes:
+        if size <= 0:
+            return b""
+        with open(f"{self._root}/changes/{name}", "rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def _logs(self) -> Iterator[tuple[str, int, float]]:
+        with suppress(FileNotFoundError), os.scandir(f"{self._root}/changes") as entries:
+            for entry in entries:
+                status = entry.stat()
+                yield entry.name, status.st_size, status.st_mtime
+
+    def _shards(self, base: str) -> Iterator[tuple[str, list[int]]]:
+        with suppress(FileNotFoundError), os.scandir(f"{self._root}/{base}") as shards:
             for shard in shards:
-                changed = shard.stat().st_mtime_ns
-                if self._times.get(shard.name) == changed or not shard.is_dir():
-                    continue
-                known = self._known.setdefault(shard.name, set())
-                names = set(os.listdir(shard.path)) - known
-                known |= names
-                found += [(shard.path, name) for name in sorted(names)]
-                if time.time_ns() - changed > _SETTLED_NS:
-                    self._times[shard.name] = changed
+                if shard.is_dir():
+                    status = shard.stat()
+                    # programs that copy set the one and cannot set the other
+                    yield shard.name, [status.st_mtime_ns, status.st_ctime_ns]
+
+    def _names(self, base: str, shard: str) -> set[str]:
+        with suppress(FileNotFoundError):
+            names = os.listdir(f"{self._root}/{base}/{shard}")
+            return {each for each in names if (each.endswith(SUFFIX) if base == "claims" else _is_id(each))}
+        return set()
+
+    def _differs(self, base: str) -> bool:
+        times, seen = self._notes.get(QUICK, base) or {}, set()
+        for shard, changed in self._shards(base):
+            seen.add(shard)
+            if times.get(shard) != changed and self._names(base, shard) != self._known(base, shard):
+                return True
+        return not seen.issuperset(times)
+
+    def _known(self, base: str, shard: str) -> set[str]:
+        return set(self._notes.get(f"names/{base}", shard) or ())
+
+    def _new(self, base: str, limit: int | None) -> list[tuple[str, str]]:
+        times: dict[str, Any] = self._notes.get(QUICK, base) or {}
+        seen, found = dict[str, Any](), list[tuple[str, str]]()
+        for shard, changed in self._shards(base):
+            if times.get(shard) == changed:
+                seen[shard] = changed
+                continue
+            if limit is not None and len(found) >= limit:
+                self.left, seen[shard] = True, times.get(shard)
+                continue
+            known, there = self._known(base, shard), self._names(base, shard)
+            self.vanished = self.vanished or not there.issuperset(known)
+            self._notes.set(f"names/{base}", shard, sorted(there))
+            found += [(shard, name) for name in sorted(there - known)]
+            seen[shard] = changed if time.time_ns() - changed[1] > _TICK_NS else None
+        self.vanished = self.vanished or any(shard not in seen for shard in times)
+        self._notes.set(QUICK, base, seen)
         return found
+
+
+def _is_id(name: str) -> bool:
+    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()
