@@ -7,6 +7,7 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from house.tree import run
 
@@ -27,8 +28,9 @@ def needed(*requirements: str) -> dict[str, Distribution]:
         if (one.name, *one.extras) in seen:
             continue
         seen.add((one.name, *one.extras))
-        found[one.name] = distribution(one.name)
-        more = map(Requirement, found[one.name].requires or ())
+        name = canonicalize_name(one.name)
+        found[name] = distribution(name)
+        more = map(Requirement, found[name].requires or ())
         extras = [{"extra": extra} for extra in ("", *one.extras)]
         wanted += [each for each in more if each.marker is None or any(map(each.marker.evaluate, extras))]
     return found

@@ -30,7 +30,16 @@ def benchmarks(tiny: bool) -> dict[str, Benchmark]:
         "models": lambda each: inside.models(each, 2 if tiny else 20),
         "list_runs": lambda each: inside.list_runs(each, runs),
         "list_command": lambda each: outside.list_command(each, runs),
+        "find": lambda each: inside.find(each, runs),
     }
+
+
+LARGE = 100_000
+# half an hour without peers, of whom nobody makes so many runs in a day
+LARGE_BENCHMARKS: dict[str, Benchmark] = {
+    "find": lambda each: inside.find(each, LARGE),
+    "list_command": lambda each: outside.list_command(each, LARGE),
+}
 
 
 def main() -> int:
@@ -40,6 +49,7 @@ def main() -> int:
     parser.add_argument("--peers", default="", help=f"compare with these, or all: {','.join(PEERS)}")
     parser.add_argument("--only", default=",".join(names), help=f"run only these of {','.join(names)}")
     parser.add_argument("--rounds", type=int, default=15, help="how often everything is repeated (15)")
+    parser.add_argument("--large", action="store_true", help=f"find and list {LARGE:,} runs, and nothing else")
     parser.add_argument("--tiny", action="store_true", help="measure next to nothing, to see that it works")
     parser.add_argument("--folder", type=Path, default=cache() / "work", help="where to write: the disk to measure")
     options = parser.parse_args()
@@ -49,9 +59,10 @@ def main() -> int:
         parser.error(f"there is no {name}")
     found: list[Ratios | Number] = []
     tools = bench(peers, options.folder, options.rounds)
-    for name in chosen:
+    measured = LARGE_BENCHMARKS if options.large else benchmarks(options.tiny)
+    for name in measured if options.large else chosen:
         start = time.monotonic()
-        found += benchmarks(options.tiny)[name](tools)
+        found += measured[name](tools)
         print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
     print("Ratio: mlcore to a floor (less is better), a peer to mlcore (more is better); median of the rounds.\n")
     print(table(found))

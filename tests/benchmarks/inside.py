@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.results import NONE, Limit, Number, Ratios, ratios
-from tests.benchmarks.tools import Bench, Tool, Worker
+from tests.benchmarks.tools import PEERS, Bench, Tool, Worker
 
 Rows = Iterator[Ratios | Number]
 
@@ -50,6 +50,8 @@ def log_metric(bench: Bench, calls: int) -> Rows:
     floor = "os.write of 32 bytes"
     yield from _compared("log_metric, step given", _timed(bench, "log_metric", calls), floor, Limit(most=4))
     yield from _compared("log_metric, next step", _timed(bench, "log_metric_next", calls), floor, Limit(most=4))
+    team = _timed(bench, "log_metric_team", max(2, calls // 10))
+    yield from _compared("log_metric, team store on SQLite", team, floor)
 
 
 def log_points(bench: Bench, calls: int, rows: int) -> Rows:
@@ -65,7 +67,12 @@ def one_run(bench: Bench, count: int) -> Rows:
     yield from _compared("a run made, filled, ended", _timed(bench, "one_run", count), "a folder and a file", unit="us")
 
 
-SERIES = {"blocks": ("sealed", 5), "blocks open": ("not sealed, blocks", 25), "single open": ("not sealed, points", 25)}
+SERIES = {
+    "blocks": ("sealed", 5),
+    "blocks open": ("not sealed, blocks", 25),
+    "single open": ("not sealed, points", 25),
+    "team": ("team store on SQLite", 25),
+}
 
 
 def series(bench: Bench, points: int) -> Rows:
@@ -116,6 +123,29 @@ def list_runs(bench: Bench, runs: int) -> Rows:
             for tool, values in found.items()
         }
         yield from _compared(f"list_runs, {runs:,} runs, {words}", taken, "a JSON file a run", unit="us a run")
+
+
+STORES = {"folder": "folder with index", "team": "team store on SQLite"}
+
+
+def find(bench: Bench, runs: int) -> Rows:
+    """Filter and order many runs and read the first 1,000 with all they have; all tools have as many runs."""
+    with bench.workers() as workers:
+        able = {tool: worker for tool, worker in workers.items() if worker.can("find")}
+        made = bench.once({tool: _asking(one, "make_varied", runs=runs) for tool, one in able.items()})
+        for tool, sizes in made.items():
+            for name in sizes.keys() - {"log", "sync"}:
+                where = "" if tool.name in PEERS else f", {STORES[name]}"
+                yield Number(f"bytes a run, {runs:,} runs{where}", tool.adapter.TITLE, sizes[name])
+            if "sync" in sizes:
+                yield Number(f"us a run to sync {runs:,} runs to SQLite", tool.adapter.TITLE, sizes["sync"] * 1e6)
+        for where, title in STORES.items():
+            asked = {tool: _asking(able[tool], "find", where=where) for tool in made}
+            found = bench.paired(asked, max(2, bench.rounds // 2))
+            for part, words in (("open", "fresh client"), ("again", "same client again")):
+                taken = {tool: [each[part] for each in values] for tool, values in found.items()}
+                what = f"filter, order, first 1,000 of {runs:,} runs, {title}, {words}"
+                yield from _compared(what, taken, "a JSON file a run", unit="us", peers={"mlflow": Limit(least=30)})
 
 
 def models(bench: Bench, count: int) -> Rows:

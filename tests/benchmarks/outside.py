@@ -113,12 +113,12 @@ def help_page(bench: Bench, plugins: int) -> Rows:
 
 
 def list_command(bench: Bench, runs: int) -> Rows:
-    """List the newest half of many runs by the tool's command: the whole process, from start to end."""
+    """List the newest half of many runs, 1,000 at most, by the tool's command: the whole process, from start to end."""
     with bench.workers() as workers:
         able = {tool: worker for tool, worker in workers.items() if hasattr(tool.adapter, "list_command")}
         made = bench.once({tool: lambda one=one: one.ask("make_runs", runs=runs) for tool, one in able.items()})
         homes = {tool: able[tool].folder for tool in made}
-        commands = {tool: _command(tool, home, runs // 2) for tool, home in homes.items()}
+        commands = {tool: _command(tool, home, min(runs // 2, 1_000)) for tool, home in homes.items()}
         found = bench.paired(commands, max(2, bench.rounds // 2))
     own = next((tool for tool in found if tool.name == "mlcore"), None)
     for part in ("wall", "CPU") if own else ():
@@ -127,7 +127,7 @@ def list_command(bench: Bench, runs: int) -> Rows:
         bare = [each["bare"][part] for each in found[own]]
         yield Ratios(what, "a bare Python", ratios(times.pop(own), bare), NONE, label)
         for tool, values in times.items():
-            limit = Limit(least=5) if tool.name == "mlflow" else NONE
+            limit = Limit(least=20) if tool.name == "mlflow" else NONE
             yield Ratios(what, tool.adapter.TITLE, ratios(values, [each[part] for each in found[own]]), limit, label)
 
 
@@ -172,8 +172,9 @@ def _dummies(folder: Path, count: int) -> Path:
 
 
 def installed(bench: Bench) -> Rows:
-    """Install mlcore, alone and with its plugin for one machine, into fresh environments and count."""
-    wanted = {"mlcore": (["./core"], 10), "mlcore and mlcore-local": (["./core", "./plugins/mlcore-local"], 15)}
+    """Install mlcore, alone and with its plugins for one machine, into fresh environments and count."""
+    local = ["./core", "./plugins/mlcore-local", "./plugins/mlcore-sql"]
+    wanted = {"mlcore": (local[:1], 10), "mlcore with local and sql": (local, 15)}
     own = next(tool for tool in bench.tools if tool.name == "mlcore")
     for title, (packages, limit) in wanted.items():
         with bench.place("installed") as place:

@@ -34,14 +34,15 @@ def test_an_ended_run_takes_three_inodes(tmp_path: Path) -> None:
     assert 1 + len(list(folder.rglob("*"))) <= 3
 
 
-def test_core_and_local_bring_at_most_fifteen_distributions() -> None:
+def test_core_with_local_and_sql_brings_at_most_fifteen_distributions() -> None:
     """Guards what logging and reading on one machine needs; tests/house/test_wheels.py guards core alone."""
-    assert len(needed("mlcore", "mlcore-local")) <= 15
+    assert len(needed("mlcore[local]")) <= 15
+    assert needed("mlcore[local]").keys() == needed("mlcore", "mlcore-local", "mlcore-sql").keys()
 
 
 def test_every_benchmark_works(tmp_path: Path) -> None:
     """Guards the command itself: all but the installing, in sizes that measure nothing."""
-    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command"
+    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command,find"
     done = subprocess.run(
         [
             sys.executable,
@@ -70,5 +71,7 @@ def test_every_benchmark_works(tmp_path: Path) -> None:
         "load_model",
         "list_runs",
         "mlcore runs list",
+        "first 1,000 of 20 runs, team store",
+        "team store on SQLite: series()",
     ):
         assert row in done.stdout, row

@@ -9,6 +9,7 @@ home folder, a file-system border or another user's store. Files of runs lie in 
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ import attrs
 from mlcore.errors import ConfigError
 
 __all__ = ["KEYS", "OFF", "STORE_FOLDER", "Setting", "artifacts_setting", "experiment_setting", "parse", "project_file"]
-__all__ += ["project_root", "settings", "store_setting", "user_cache", "user_config", "user_file"]
+__all__ += ["project_root", "settings", "shown", "store_setting", "user_cache", "user_config", "user_file"]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"
@@ -35,6 +36,11 @@ class Setting:
 
     value: str
     reason: str
+
+
+def shown(uri: str) -> str:
+    """Return a URI as it may be shown: without its password."""
+    return re.sub(r"(://[^:/@?]*:)[^@]*(?=@)|([?&]password=)[^&]*", r"\1\2***", uri)
 
 
 def _home() -> Path:

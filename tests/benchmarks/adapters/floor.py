@@ -82,6 +82,23 @@ class Adapter:
         assert found
         return {"open": seconds}
 
+    def make_varied(self, runs: int) -> dict[str, float]:
+        """Write a small JSON file a run, with something to search by."""
+        (self.folder / "varied").mkdir()
+        for number in range(runs):
+            content = {f"name{index}": (number * 7919 + index) % 10_007 / 10_007 for index in range(12)}
+            (self.folder / "varied" / f"{number}.json").write_text(json.dumps(content))
+        return {}
+
+    def find(self, where: str) -> dict[str, float]:
+        """Read all of them, filter, sort and take the first 1,000."""
+        start = perf_counter()
+        found = [json.loads(path.read_bytes()) for path in (self.folder / "varied").iterdir()]
+        found = sorted((each for each in found if each["name0"] < 0.9), key=lambda each: each["name1"])[:1_000]
+        seconds = perf_counter() - start
+        assert found
+        return {"open": seconds, "again": seconds}
+
     def one_run(self, count: int) -> float:
         """Make a folder and write one file of 1 kB in it, a run each."""
         start = perf_counter()

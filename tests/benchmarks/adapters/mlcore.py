@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,6 +30,7 @@ class Adapter:
         mlcore.set_store(self.root)
         self._step = 0
         self._run_id = ""
+        self._team_uri = f"sqlite:///{folder / 'team.db'}"
 
     def log_metric(self, count: int) -> float:
         """Log single points with the module's function, steps given."""
@@ -41,6 +43,16 @@ class Adapter:
         for step in range(first, first + count):
             log("loss", 0.5, step)
         return perf_counter() - start
+
+    def log_metric_team(self, count: int) -> float:
+        """Log single points into a team store: each call is a transaction."""
+        run = self._team.start_run()
+        start = perf_counter()
+        for step in range(count):
+            run.log_metric("loss", 0.5, step)
+        end = perf_counter()
+        run.end()
+        return end - start
 
     def log_metric_next(self, count: int) -> float:
         """Log single points, steps counted by mlcore."""
@@ -84,8 +96,8 @@ class Adapter:
         """
         import mlcore
 
-        run = mlcore.start_run()
-        if "blocks" in how:
+        run = self._team.start_run() if how == "team" else mlcore.start_run()
+        if "single" not in how:
             for first in range(0, points, 1000):
                 steps = list(range(first, min(first + 1000, points)))
                 run.log_points("loss", steps, [step / 3 for step in steps])
@@ -95,6 +107,8 @@ class Adapter:
         self._run_id = run.id
         if "open" not in how:
             run.end()
+        if how == "team":
+            return {"stored": self._team_size() / points}
         folder = run.folder
         assert folder is not None
         sizes = {path.suffix: path.stat().st_size / points for path in folder.iterdir()}
@@ -105,12 +119,57 @@ class Adapter:
         from mlcore import Client
 
         start = perf_counter()
-        run = Client(self.root).get_run(self._run_id)
+        run = Client(self._team_uri if how == "team" else self.root).get_run(self._run_id)
         opened = perf_counter()
         series = run.series("loss")
         end = perf_counter()
         assert len(series) == points
         return {"open": end - start, "series": end - opened}
+
+    @property
+    def _team(self) -> Any:
+        import mlcore
+
+        return mlcore.Client(self._team_uri)
+
+    def _team_size(self) -> int:
+        paths = self.root.parent.glob("team.db*")
+        return sum(path.stat().st_size for path in paths)
+
+    def make_varied(self, runs: int) -> dict[str, float]:
+        """Fill runs that a search tells apart, and bring them to a team store."""
+        import mlcore
+        from mlcore_local.sync import sync
+
+        folder = mlcore.Client(self.root.with_name("varied"))
+        start = perf_counter()
+        for number, (metrics, params, tags) in enumerate(varied(runs)):
+            with folder.start_run(name=f"run {number}") as run:
+                run.log_params(params)
+                run.log_metrics(metrics, step=0)
+                run.set_tags(tags)
+        logged = perf_counter()
+        sync(folder.store, self._team.store)
+        end = perf_counter()
+        bytes_ = sum(path.stat().st_size for path in self.root.with_name("varied").rglob("*") if path.is_file())
+        return {
+            "log": (logged - start) / runs, "sync": (end - logged) / runs,
+            "folder": bytes_ / runs, "team": self._team_size() / runs,
+        }  # fmt: skip
+
+    def find(self, where: str) -> dict[str, float]:
+        """Filter, order and return the first 1,000 runs with everything, through a fresh client, and once more."""
+        from mlcore import Client
+
+        start = perf_counter()
+        client = Client(self._team_uri if where == "team" else self.root.with_name("varied"))
+        found = _everything(client)
+        opened = perf_counter()
+        again = _everything(client)
+        end = perf_counter()
+        assert found == again > 0
+        client.close()
+        return {"open": opened - start, "again": end - opened}
 
     def make_runs(self, runs: int) -> None:
         """Fill runs in a store of their own."""
@@ -154,6 +213,18 @@ class Adapter:
         for _ in range(count):
             mlcore.load_model(f"runs:/{self._run_id}/model0")
         return perf_counter() - start
+
+
+def varied(runs: int) -> Iterator[tuple[dict[str, float], dict[str, int], dict[str, str]]]:
+    """Yield metrics, params and tags of runs."""
+    for number in range(runs):
+        metrics = {f"metric{index}": (number * 7919 + index) % 10_007 / 10_007 for index in range(5)}
+        yield metrics, {f"param{index}": number % (index + 2) for index in range(5)}, {"team": "ab"[number % 2]}
+
+
+def _everything(client: Any) -> int:
+    runs = client.search_runs("metrics.metric0 < 0.9 and tags.team = 'a'", order_by=["metrics.metric1"], limit=1_000)
+    return sum(len(run.metrics) + len(run.params) + len(run.tags) > 0 for run in runs)
 
 
 def _active() -> None:

@@ -45,6 +45,8 @@ class Adapter:
             mlflow.log_metric("loss", 0.5, step)
         return perf_counter() - start
 
+    log_metric_team = log_metric
+
     def log_points(self, calls: int, rows: int, numpy: bool) -> float:
         """Log batches, which are lists of objects."""
         from mlflow import MlflowClient, active_run, start_run
@@ -87,6 +89,34 @@ class Adapter:
         end = perf_counter()
         assert len(found) == points
         return {"open": end - start, "series": end - start}
+
+    def make_varied(self, runs: int) -> dict[str, float]:
+        """Fill runs that a search tells apart, the same as mlcore's."""
+        import mlflow
+
+        before, start = _size(), perf_counter()
+        for number in range(runs):
+            with mlflow.start_run(run_name=f"run {number}"):
+                mlflow.log_params({f"param{index}": number % (index + 2) for index in range(5)})
+                metrics = {f"metric{index}": (number * 7919 + index) % 10_007 / 10_007 for index in range(5)}
+                mlflow.log_metrics(metrics, step=0)
+                mlflow.set_tags({"team": "ab"[number % 2]})
+        return {"log": (perf_counter() - start) / runs, "stored": (_size() - before) / runs}
+
+    def find(self, where: str) -> dict[str, float]:
+        """Filter, order and return the first 1,000 runs, which come with everything."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient()
+        experiment = client.get_experiment_by_name("benchmark")
+        start = perf_counter()
+        found = client.search_runs(
+            [experiment.experiment_id], "metrics.metric0 < 0.9 and tags.team = 'a'", max_results=1_000,
+            order_by=["metrics.metric1"],
+        )  # fmt: skip
+        end = perf_counter()
+        assert found
+        return {"open": end - start, "again": end - start}
 
     def make_runs(self, runs: int) -> None:
         """Fill runs."""

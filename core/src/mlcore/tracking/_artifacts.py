@@ -275,7 +275,7 @@ class Keeping(Thing):
             place = f"{chosen.value.rstrip('/')}/{inner}"
         if not (place or own):
             remedy = "say where they go, as a path or URI, in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"
-            raise ArtifactError(f"store {self._backend.uri} keeps no files: {remedy}")
+            raise ArtifactError(f"store {self._backend.name} keeps no files: {remedy}")
         return str(place or own)
 
     def _own_place(self) -> str:

@@ -120,7 +120,7 @@ class Backend:
     def __init__(self, uri: str, artifacts: str | os.PathLike[str] | None = None) -> None:
         self.artifacts = config.artifacts_setting(artifacts)
         scheme, separator, path = uri.partition("://")
-        self.uri, self._scheme = uri, scheme if separator else "file"
+        self.uri, self.name, self._scheme = uri, config.shown(uri), scheme if separator else "file"
         folder = self._scheme == "file" and uri != config.OFF
         self.root = Path(path if separator else uri).expanduser().absolute() if folder else None
         self._store: Store | None = OffStore() if uri == config.OFF else None

@@ -119,9 +119,9 @@ class Client(Loading):
         """
         known = self._backend.get("run", id)
         if known is None and resume == "must":
-            raise NotFound(f"there is no run {id} in {self._backend.uri} to resume")
+            raise NotFound(f"there is no run {id} in {self._backend.name} to resume")
         if known is not None and resume == "never":
-            raise RunStateError(f"run {id} exists already in {self._backend.uri}, and resume='never'")
+            raise RunStateError(f"run {id} exists already in {self._backend.name}, and resume='never'")
         starts = len(known.attributes.get("starts", {})) if known else 0
         mark = AttributesSet("run", id, "starts", {str(starts): os.getpid()})
         events = [mark, Updated("run", id, {"status": "RUNNING", "end_time": None})]
@@ -139,7 +139,7 @@ class Client(Loading):
             ends = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
             runs = Run._find(self._backend, ends, deleted=True, limit=5) if id.isalnum() else Listing()
         if not runs:
-            raise NotFound(f"there is no run {id!r} in {self._backend.uri}")
+            raise NotFound(f"there is no run {id!r} in {self._backend.name}")
         if len(runs) > 1:
             raise Ambiguous(f"{id!r} fits several runs: {', '.join(run.id for run in runs)}")
         return runs[0]
@@ -193,7 +193,7 @@ class Client(Loading):
         """Return an experiment by name or id, deleted or not. Raises `NotFound`."""
         found = _named(self._backend, name) or _named(self._backend, name, _ID)
         if found is None:
-            raise NotFound(f"there is no experiment {name!r} in {self._backend.uri}")
+            raise NotFound(f"there is no experiment {name!r} in {self._backend.name}")
         return found
 
     def list_experiments(self, *, include_deleted: bool = False) -> Listing[Experiment]:
@@ -231,8 +231,10 @@ class Client(Loading):
 
 def _named(backend: Backend, name: str, term: Term = _NAME) -> Experiment | None:
     """Return the experiment that has a name now, deleted or not; of several that met offline, the lowest id."""
-    found = Experiment._find(backend, Compare(term, "=", name), deleted=True)
-    return min(found, key=lambda each: (len(each.id), each.id), default=None)
+    with suppress(StoreNotFound):  # what is written first makes it
+        found = Experiment._find(backend, Compare(term, "=", name), deleted=True)
+        return min(found, key=lambda each: (len(each.id), each.id), default=None)
+    return None
 
 
 def _free(backend: Backend, name: str) -> Iterator[tuple[str, int]]:
@@ -243,9 +245,8 @@ def _free(backend: Backend, name: str) -> Iterator[tuple[str, int]]:
 
 def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> str:
     for id, generation in _free(backend, journal.check_key(name)):
-        with suppress(StoreNotFound):  # the claim makes it
-            if holder := _named(backend, name):
-                raise AlreadyExists(f"experiment {name!r}", f"id {holder.id}")
+        if holder := _named(backend, name):
+            raise AlreadyExists(f"experiment {name!r}", f"id {holder.id}")
         with suppress(AlreadyExists):  # somebody took it just now, or had it before a rename
             backend.edit([event(id)], claim=f"experiment-name/{name}/{generation}")
             return id

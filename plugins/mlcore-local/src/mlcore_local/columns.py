@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
 
-from mlcore import Client, Experiment, Run
+from mlcore import Client, Experiment, Run, config
 from mlcore.errors import Ambiguous, InvalidValue, NotFound
 
 __all__ = [
@@ -39,7 +39,7 @@ def find_run(client: Client, text: str) -> Run:
     if text == LAST:
         runs = client.search_runs(experiment="*", limit=1)
         if not runs:
-            raise NotFound(f"there is no run yet in {client.setting.value}")
+            raise NotFound(f"there is no run yet in {config.shown(client.setting.value)}")
         return runs[0]
     try:
         return client.get_run(text)
@@ -49,7 +49,7 @@ def find_run(client: Client, text: str) -> Run:
         named = client.search_runs("name = ?", text, experiment="*", include_deleted=True)
         fit = [run for run in named if not run.deleted] or named
         if not fit:
-            where = f"in {client.setting.value} has this id, beginning or end of an id, or name"
+            where = f"in {config.shown(client.setting.value)} has this id, beginning or end of an id, or name"
             raise NotFound(f"no run {where}: {text!r}; `mlcore runs list` shows them") from None
         if len(fit) > 1:
             raise Ambiguous(

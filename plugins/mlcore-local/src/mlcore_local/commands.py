@@ -48,11 +48,12 @@ def where(uri: str | None, as_json: bool) -> None:
     folder = None if "://" in setting.value or setting.value == config.OFF else _opened(setting.value)
     exists = None if "://" in setting.value or setting.value == config.OFF else folder is not None
     index, why = (None, "") if folder is None else described(folder)
+    shown = config.shown(setting.value)
     if as_json:
-        told = {"store": setting.value, "reason": setting.reason, "exists": exists}
+        told = {"store": shown, "reason": setting.reason, "exists": exists}
         click.echo(json.dumps({**told, "index": None if index is None else str(index)}))
     else:
-        click.echo(f"{setting.value}\n  because: {setting.reason}")
+        click.echo(f"{shown}\n  because: {setting.reason}")
         if why:
             click.echo(f"  index: {why}" if index is None else f"  index: {index}, {why}")
         if exists is False:
@@ -128,7 +129,7 @@ def cat(paths: tuple[Path, ...]) -> None:
 def _folder(uri: str | None) -> Folder:
     value = config.store_setting(uri).value
     if value == config.OFF or ("://" in value and not value.startswith("file://")):
-        raise StoreError(f"{value} is no folder store; name one with --store")
+        raise StoreError(f"{config.shown(value)} is no folder store; name one with --store")
     return Folder.open(Path(value.removeprefix("file://")))
 
 

@@ -21,7 +21,7 @@ from mlcore_local.index import described
 
 __all__ = ["completion", "doctor"]
 
-_SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "INDEX", "DISABLE_PLUGINS")
+_SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "INDEX", "SPOOL", "DISABLE_PLUGINS")
 _SPACE = 1 << 30
 _MENDED = {  # in the scripts that click writes: no error is printed amid what somebody types, and words stay whole
     " $1)": " $1 2>/dev/null)",
@@ -99,7 +99,7 @@ def _environment() -> Iterator[_Finding]:
             hint = f"rename it to {near[0]}" if near else f"unset it; there are {', '.join(known)}"
             strange = name not in known
             problem, mend = ("mlcore knows no such variable", hint) if strange else ("", "")
-            yield _Finding("environment", f"{name}={value}", problem, mend)
+            yield _Finding("environment", f"{name}={config.shown(value)}", problem, mend)
 
 
 def _settings() -> Iterator[_Finding]:
@@ -119,7 +119,7 @@ def _store(uri: str | None) -> Iterator[_Finding]:
         setting = config.store_setting(uri)
     except ConfigError:  # told already
         return
-    told = f"{setting.value}, because: {setting.reason}"
+    told = f"{config.shown(setting.value)}, because: {setting.reason}"
     if setting.value == config.OFF:
         yield _Finding("store", f"{told}; nothing is stored")
         return

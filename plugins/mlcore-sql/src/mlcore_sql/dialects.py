@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, TextClause
 
 __all__ = ["Binds", "Row", "Runner", "among", "contains", "insert_missing", "parts", "runner", "upsert"]
 
@@ -53,39 +54,50 @@ class _Pooled:
         self.dialect = "mysql" if connection.dialect.name == "mariadb" else connection.dialect.name
 
     def rows(self, sql: str, binds: Mapping[str, Any] = NO_BINDS) -> Iterable[Row]:
-        from sqlalchemy import text
-
-        return self._connection.execute(text(sql), dict(binds))
+        return self._connection.execute(_text(sql), dict(binds))
 
     def many(self, sql: str, rows: Sequence[Row]) -> None:
         if rows:
-            marked = sql if self.dialect == "sqlite" else sql.replace("?", "%s")
-            self._connection.exec_driver_sql(marked, [tuple(row) for row in rows])
+            self._connection.exec_driver_sql(sql.replace("?", "%s"), [tuple(row) for row in rows])
+
+
+@lru_cache(maxsize=500)
+def _text(sql: str) -> TextClause:
+    from sqlalchemy import text
+
+    return text(sql)
 
 
 def runner(connection: sqlite3.Connection | Connection) -> Runner:
-    """Return what runs statements on a connection of sqlite3 or SQLAlchemy."""
+    """Return what runs statements on a connection of sqlite3 or SQLAlchemy, whose transaction must have begun.
+
+    To SQLite we speak without SQLAlchemy, which takes longer to pass a statement on than SQLite to run it.
+    """
+    if not isinstance(connection, sqlite3.Connection) and connection.dialect.name == "sqlite":
+        driver = connection.connection.driver_connection
+        return _Plain(cast("sqlite3.Connection", driver))
     return _Plain(connection) if isinstance(connection, sqlite3.Connection) else _Pooled(connection)
+
+
+def insert(table: str, columns: Sequence[str]) -> str:
+    """Return the statement that inserts rows, for `Runner.many`."""
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 def insert_missing(dialect: str, table: str, columns: Sequence[str], unique: Sequence[str]) -> str:
     """Return the statement that inserts rows, and leaves those alone that are there by these columns."""
     if dialect == "mysql":  # IGNORE would ignore more
-        return f"{_insert(table, columns)} ON DUPLICATE KEY UPDATE {unique[0]} = {unique[0]}"
-    return f"{_insert(table, columns)} ON CONFLICT ({', '.join(unique)}) DO NOTHING"
+        return f"{insert(table, columns)} ON DUPLICATE KEY UPDATE {unique[0]} = {unique[0]}"
+    return f"{insert(table, columns)} ON CONFLICT ({', '.join(unique)}) DO NOTHING"
 
 
 def upsert(dialect: str, table: str, columns: Sequence[str], unique: Sequence[str]) -> str:
     """Return the statement that inserts rows, or sets the other columns of those that are there by these."""
     rest = [name for name in columns if name not in unique]
     if dialect == "mysql":
-        return f"{_insert(table, columns)} ON DUPLICATE KEY UPDATE {', '.join(f'{n} = VALUES({n})' for n in rest)}"
+        return f"{insert(table, columns)} ON DUPLICATE KEY UPDATE {', '.join(f'{n} = VALUES({n})' for n in rest)}"
     values = ", ".join(f"{name} = excluded.{name}" for name in rest)
-    return f"{_insert(table, columns)} ON CONFLICT ({', '.join(unique)}) DO UPDATE SET {values}"
-
-
-def _insert(table: str, columns: Sequence[str]) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    return f"{insert(table, columns)} ON CONFLICT ({', '.join(unique)}) DO UPDATE SET {values}"
 
 
 class Binds(dict[str, Any]):

@@ -1,0 +1,121 @@
+"""``mlcore sync``: bring one store what another has."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import attrs
+import click
+
+from mlcore import Client, config
+from mlcore_local import terminal
+from mlcore_local.remembered import place_of
+from mlcore_local.sync import Difference, Progress, Report, missing, sync, verify
+
+__all__ = ["command"]
+
+
+@click.command("sync", epilog="Example: mlcore sync .mlcore postgresql://team@db.example.com/mlcore")
+@click.argument("source", required=False, metavar="[SRC]")
+@click.argument("target", required=False, metavar="[DST]")
+@click.option("--verify", "verifying", is_flag=True, help="Read both stores afterwards and compare their digests.")
+@click.option("--all", "everything", is_flag=True, help="Send all, not only what is new; DST keeps it once.")
+@click.option("--dry-run", is_flag=True, help="Only tell what DST has not yet; reads both stores.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *, source: str | None, target: str | None, verifying: bool, everything: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Bring the store DST what the store SRC has, and leave SRC as it is.
+
+    Both are paths or URIs. SRC is by default MLCORE_SPOOL, or else the folder that is found from here; DST is the
+    configured store. It can be interrupted and repeated: what DST has is not kept twice. What DST refuses is set aside,
+    the rest goes on, and the exit code is 1.
+
+    The files of runs are not copied: they stay where they are.
+    """
+    source = source or os.environ.get("MLCORE_SPOOL") or str(config.project_root()[0] / config.STORE_FOLDER)
+    target = _target(source, target)
+    with closing(Client(source)) as one, closing(Client(target)) as other:
+        if dry_run:
+            report, differences = missing(one.store, other.store), list[Difference]()
+        else:
+            started = time.time_ns()
+            memory = place_of(_absolute(source), _absolute(target))
+            if everything:
+                memory.unlink(missing_ok=True)
+            with _bar("syncing") as progress:
+                report = sync(one.store, other.store, memory=memory, progress=progress)
+            refused = {each.source for each in report.refused}
+            found = verify(one.store, other.store, since=started) if verifying else []
+            differences = [each for each in found if each.source not in refused]
+    if as_json:
+        content = attrs.asdict(report, recurse=True) | {"runs_with_files": sorted(report.runs_with_files)}
+        content |= {
+            "from": config.shown(source),
+            "to": config.shown(target),
+            "dry_run": dry_run,
+            "verified": verifying and not differences,
+        }
+        content["differences"] = [attrs.asdict(each) for each in differences]
+        terminal.show(terminal.as_json(content))
+    else:
+        terminal.show(_lines(report, differences, source, target, dry_run=dry_run, verifying=verifying))
+    sys.exit(1 if report.refused or differences else 0)
+
+
+def _target(source: str, target: str | None) -> str:
+    setting = config.store_setting(target)
+    found = setting.reason == config.project_root()[1]  # nobody said it: it is the folder that SRC is by default
+    if found or setting.value == config.OFF:
+        raise click.UsageError("which store is it to go to? Name it after SRC, or configure it, as in MLCORE_STORE")
+    if _absolute(setting.value) == _absolute(source):
+        raise click.UsageError(
+            f"{source} is both SRC and DST: name another store, or configure one, as in MLCORE_STORE"
+        )
+    return setting.value
+
+
+def _absolute(uri: str) -> str:
+    path = uri.removeprefix("file://")
+    return uri if "://" in path else str(Path(path).expanduser().resolve())
+
+
+def _lines(
+    report: Report, differences: list[Difference], source: str, target: str, *, dry_run: bool, verifying: bool
+) -> Iterator[str]:
+    text = terminal.printable
+    source, target = (text(config.shown(uri)) for uri in (source, target))
+    said = "would be sent" if dry_run else "sent"
+    what = (
+        f"{report.records:,} records of {report.sources:,} journals" if report.records else "nothing is new: 0 records"
+    )
+    yield f"{what} {said} from {source} to {target}"
+    if report.runs_with_files:
+        yield f"{len(report.runs_with_files):,} of these runs have files, which stay in {source}"
+    for each in report.refused:
+        yield f"set aside: {each.records:,} records of {_named(each.home)}, journal {each.source}: {text(each.reason)}"
+    for different in differences:
+        yield f"differs: {_named(different.home)}, journal {different.source}: {different.what}"
+    if verifying and not differences and not dry_run:
+        yield "verified: the digests are the same"
+
+
+def _named(home: str) -> str:
+    return f"run {home}" if home else "the store"
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Progress]:
+    """Show progress on a terminal: how much of what is known, or how much so far."""
+    with click.progressbar(length=0, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            bar.length = done if total is None else total
+            bar.update(done - bar.pos)
+
+        yield show
