@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # what reads journals is imported when one is read: most ques
 
 __all__ = ["Indexed"]
 
+_log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
 _ATTEMPTS = 3
 _HOMES = 64  # whose rows are kept for the next question
@@ -115,8 +117,11 @@ class Indexed:
     def _fill(self) -> None:
         from mlcore_local.filling import fill
 
+        told = False
         while not fill(self._root, self._index):
-            pass
+            if not told:
+                _log.warning("%s has many new runs: reading them takes a while, once", self._root)
+            told = True
 
     def _quiet(self, notes: Notes) -> bool:
         return Watch(self._root, notes).quiet() and Marks(self._root, notes).quiet()
@@ -129,7 +134,7 @@ class Indexed:
 
     def _signed(self, entity: Entity, notes: Notes) -> Entity:
         """Return a run with its signs of life: of those that are not over somebody looks at the folder."""
-        if entity.kind != "run" or entity.fields.get("status", "RUNNING") != "RUNNING":
+        if entity.kind != "run" or not Marks(self._root, notes).runs_on(entity.id):
             return entity
         from mlcore_local.home import Home
 
