@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import OperationalError
 
 from mlcore.store import AttributesSet, Created, Fold, Query, Record, RowsLogged, Summary
 from mlcore.testing._checking import exact_entity
@@ -46,21 +47,32 @@ def test_writers_of_the_same_entities_wait_for_each_other_and_lose_nothing(engin
     tables = Tables(engine)
     tables.empty()
 
+    def once(writer: int, record: Record) -> None:
+        with engine.begin() as connection:
+            projection = Projection(connection)
+            projection.take(f"{writer:032x}", [record])
+            for event in record.events:
+                if isinstance(event, RowsLogged):
+                    value = event.columns["value"][0]
+                    summary = Summary(1, value, value, event.columns["step"][0], 1, value)
+                    order = (record.stamp, f"{writer:032x}", record.number, 0)
+                    projection.merge("run", event.id, {("loss", ""): (summary, order)})
+            projection.flush()
+
     def write(writer: int) -> None:
         for record in records(writer):
-            with engine.begin() as connection:
-                projection = Projection(connection)
-                projection.take(f"{writer:032x}", [record])
-                for event in record.events:
-                    if isinstance(event, RowsLogged):
-                        value = event.columns["value"][0]
-                        summary = Summary(1, value, value, event.columns["step"][0], 1, value)
-                        order = (record.stamp, f"{writer:032x}", record.number, 0)
-                        projection.merge("run", event.id, {("loss", ""): (summary, order)})
-                projection.flush()
+            try:
+                once(writer, record)
+            except OperationalError:  # MariaDB breaks a tie where none was
+                again.append(record)
+                once(writer, record)
+
+    again: list[Record] = []
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, range(WRITERS)))
+    assert len(again) < WRITERS * TRANSACTIONS / 20
+    assert engine.name != "postgresql" or not again
     fold = Fold()
     for writer in range(WRITERS):
         for record in records(writer):
