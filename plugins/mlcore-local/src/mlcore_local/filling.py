@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 
-from mlcore.errors import JournalError
+from mlcore.errors import JournalError, StoreError
 from mlcore.folder import STORE_HOME
 from mlcore.store import Batch, Created, Erased, Record, Rewound, Summary, Updated
 from mlcore_local.held import Held
@@ -58,7 +58,7 @@ def _read_claim(path: str) -> tuple[Journal, list[Record]]:
     return journal, records
 
 
-class _Vanished(Exception):
+class _Vanished(StoreError):
     """Say that something is gone that was read: what it said cannot be taken back."""
 
 
@@ -228,7 +228,7 @@ class _Step:
     def _running(self, ids: Iterable[str]) -> Mapping[str, bool]:
         asked = sorted(ids)
         found = zip(asked, self._filling.get("run", asked), strict=True)
-        return {id: bool(each) and each.fields.get("status", "RUNNING") == "RUNNING" for id, each in found}
+        return {id: each is not None and each.fields.get("status", "RUNNING") == "RUNNING" for id, each in found}
 
 
 def _summed(rows: Mapping[Name, Rows], summaries: Mapping[Name, Summary | None]) -> dict[Name, Summed | None]:
