@@ -12,7 +12,7 @@ import attrs
 
 from mlcore.errors import PositionLost
 from mlcore.folder import Folder
-from mlcore.store import Columns, Entity, Page, Query, SeriesKey
+from mlcore.store import And, Columns, Compare, Entity, Not, Or, Page, Query, SeriesKey, Term
 from mlcore_local.index import Index, Reading
 from mlcore_local.marks import BEGUN, WHOLE, Marks, claim_paths, folder_of, holders
 from mlcore_local.notes import Notes
@@ -27,6 +27,8 @@ __all__ = ["Indexed"]
 
 _log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
+_LIVE = Compare(Term("fields", "deleted"), "is null")
+_ALL = Or((_LIVE, Not(_LIVE)))  # whoever names the field gets deleted ones, too
 _ATTEMPTS = 3
 _HOMES = 64  # whose rows are kept for the next question
 
@@ -80,8 +82,10 @@ class Indexed:
         """Return whole series; see `mlcore.store.Store.series`."""
 
         def found(reading: Reading, notes: Notes) -> dict[SeriesKey, Columns]:
-            there = [id for id, entity in zip(ids, reading.get(kind, ids), strict=True) if entity is not None]
-            held = [self._held(kind, each, reading, notes) for each in there]
+            # nothing of them is asked for: a run has many metrics, of which one may be wanted
+            asked = And((Compare(Term("", "id"), "in", tuple(ids)), _ALL))
+            there = {each.id for each in reading.find(kind, Query(asked, select=())).items}
+            held = [self._held(kind, each, reading, notes) for each in ids if each in there]
             return {name: columns for each in held for name, columns in each.series(keys, context)}
 
         return self._ask(found)
