@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ _T = TypeVar("_T")
 _LIVE = Compare(Term("fields", "deleted"), "is null")
 _ALL = Or((_LIVE, Not(_LIVE)))  # whoever names the field gets deleted ones, too
 _ATTEMPTS = 3
+_PATIENCE_SECONDS = 3
 _HOMES = 64  # whose rows are kept for the next question
 
 
@@ -121,11 +123,11 @@ class Indexed:
     def _fill(self) -> None:
         from mlcore_local.filling import fill
 
-        told = False
+        told, began = False, time.monotonic()
         while not fill(self._root, self._index):
-            if not told:
+            if not told and time.monotonic() - began > _PATIENCE_SECONDS:
                 _log.warning("%s has many new runs: reading them takes a while, once", self._root)
-            told = True
+                told = True
 
     def _quiet(self, notes: Notes) -> bool:
         return Watch(self._root, notes).quiet() and Marks(self._root, notes).quiet()
