@@ -21,7 +21,7 @@ from mlcore_sql.terms import Name, make, mark_cut
 __all__ = ["Change", "write"]
 
 _COLUMNS = ("kind", "id", "parent", "created", "changed", "start", "duration", "hidden", "rewound", "revision")
-_READ = "entity, id, parent, created, changed, start, duration, hidden, rewound"
+_READ = "entity, parent, created, changed, start, duration, hidden, rewound"
 _ERASED = 2  # in the column `hidden`; 1 is deleted
 _NEVER = 1 << 63
 _Metric = tuple[str, str]  # key and context
@@ -78,35 +78,49 @@ def write(runner: Runner, changes: Mapping[_Entity, Change]) -> None:
     ids: defaultdict[str, list[str]] = defaultdict(list)
     for kind, id in sorted(changes):
         ids[kind].append(id)
-    kinds = make(runner, [(kind, "", "", "") for kind in ids])
-    known = {kind: _lock(runner, kinds[kind, "", "", ""][0], names) for kind, names in ids.items()}
+    numbers = {name[0]: number for name, (number, _) in make(runner, [(kind, "", "", "") for kind in ids]).items()}
+    known = {kind: _known(runner, numbers[kind], sorted(map(keys.id_key, names))) for kind, names in ids.items()}
+    if runner.dialect != "sqlite":
+        _lock(runner, [entity for some in known.values() for entity in some.values()])
     for kind, names in ids.items():
         for part in parts(names):
-            _Writer(runner, kind, kinds[kind, "", "", ""][0]).write(
-                [(id, changes[kind, id], known[kind][id]) for id in part]
-            )
+            some = [(id, changes[kind, id], known[kind][keys.id_key(id)]) for id in part]
+            _Writer(runner, kind, numbers[kind]).write(some)
 
 
-def _lock(runner: Runner, kind: int, ids: Sequence[str]) -> dict[str, _Known]:
-    wanted = {keys.id_key(id): id for id in ids}
-    found: dict[str, _Known] = {}
-    lock = "" if runner.dialect == "sqlite" else " FOR UPDATE"
-    for part in parts(sorted(wanted)):
-        for fresh in (False, True):
-            if fresh:
-                missing = [key for key in part if wanted[key] not in found]
-                empty = (b"", 0, 0, b"", None, 0, 0, 0)
-                sql = insert_missing(runner.dialect, "entities", _COLUMNS, ["kind", "id"])
-                runner.many(sql, [(kind, key, *empty) for key in missing])
-            else:
-                missing = list(part)
-            if missing:
-                binds = Binds()
-                where = f"kind = {binds.add(kind)} AND {among(runner.dialect, 'id', missing, binds)}"
-                sql = f"SELECT {_READ} FROM entities WHERE {where} ORDER BY id{lock}"
-                for entity, id, parent, *rest in runner.rows(sql, binds):
-                    found[wanted[bytes(id)]] = _Known(entity, parent, *rest)
+def _known(runner: Runner, kind: int, ids: Sequence[bytes]) -> dict[bytes, _Known]:
+    """Return what is known by id, and give those a number that have none.
+
+    This is before any is locked: who waits here for another writer holds only what nobody else can wait for but here.
+    """
+    found = _read(runner, kind, ids)
+    missing = [id for id in ids if id not in found]
+    if missing:
+        sql = insert_missing(runner.dialect, "entities", _COLUMNS, ["kind", "id"])
+        runner.many(sql, [(kind, id, b"", 0, 0, b"", None, 0, 0, 0) for id in missing])
+        found |= _read(runner, kind, missing)
     return found
+
+
+def _read(runner: Runner, kind: int, ids: Sequence[bytes]) -> dict[bytes, _Known]:
+    found: dict[bytes, _Known] = {}
+    for part in parts(ids):
+        binds = Binds()
+        where = f"kind = {binds.add(kind)} AND {among(runner.dialect, 'id', part, binds)}"
+        rows = runner.rows(f"SELECT id, {_READ} FROM entities WHERE {where}", binds)
+        found |= {bytes(id): _Known(*rest) for id, *rest in rows}
+    return found
+
+
+def _lock(runner: Runner, known: Sequence[_Known]) -> None:
+    """Lock entities by number, which is how a database goes through them in any case, and read them once more."""
+    by_number = {each.entity: each for each in known}
+    for part in parts(sorted(by_number)):
+        binds = Binds()
+        where = among(runner.dialect, "entity", part, binds)
+        for row in runner.rows(f"SELECT {_READ} FROM entities WHERE {where} ORDER BY entity FOR UPDATE", binds):
+            each = by_number[row[0]]
+            (each.parent, each.created, each.changed, each.start, each.duration, each.hidden, each.rewound) = row[1:]
 
 
 class _Writer:
@@ -115,6 +129,7 @@ class _Writer:
     def __init__(self, runner: Runner, kind: str, number: int) -> None:
         self.runner, self.kind, self.number = runner, kind, number
         self.rows = _Rows()
+        self.terms: Mapping[Name, tuple[int, bool]] = {}
         self.revision = int.from_bytes(os.urandom(6), "big") << 15  # no other writer, nor index, has the same
 
     def write(self, changes: Sequence[tuple[str, Change, _Known]]) -> None:
@@ -128,7 +143,11 @@ class _Writer:
                 self._deep(id, change, known, documents.get(known.entity), (first, last))
             else:
                 self._entity(id, known, (first, last))
-        self._metrics([(change, known) for _, change, known in changes if known.hidden < _ERASED])
+        shown = [(change, known) for _, change, known in changes if known.hidden < _ERASED]
+        names = {name for _, name in self.rows.attributes} | {name for _, name, *_ in self.rows.members}
+        names |= {(self.kind, "metrics", *name) for change, _ in shown for name in (*change.added, *change.replaced)}
+        self.terms = make(self.runner, names)  # once, in one order: others may be making the same
+        self._metrics(shown)
         self._put()
 
     def _documents(self, entities: Sequence[int]) -> dict[int, tuple[bytes, bytes]]:
@@ -187,8 +206,8 @@ class _Writer:
                     (added if known.changed else into)[known.entity, (self.kind, "metrics", *metric)] = more
                     looked_up |= {known.entity} if known.changed else set()
         if added:
-            terms = make(self.runner, {name for _, name in added})
-            there = self._summaries(looked_up, {number: name for name, (number, _) in terms.items()})
+            names = {self.terms[name][0]: name for _, name in added}
+            there = self._summaries(looked_up, names)
             into |= {where: joined(there.get(where), summed) for where, summed in added.items()}
 
     def _summaries(self, entities: Iterable[int], terms: Mapping[int, Name]) -> dict[tuple[int, Name], Summed]:
@@ -203,9 +222,7 @@ class _Writer:
         return found
 
     def _put(self) -> None:
-        rows = self.rows
-        names = {name for _, name in (*rows.attributes, *rows.metrics)} | {name for _, name, *_ in rows.members}
-        terms = make(self.runner, names)
+        rows, terms = self.rows, self.terms
         for table in ("attributes", "members", "metrics"):
             self._many(f"DELETE FROM {table} WHERE entity = ?", rows.emptied)
         self._upsert("entities", ("entity", *_COLUMNS), ["entity"], rows.entities)
@@ -226,12 +243,12 @@ class _Writer:
         gone = [(entity, terms[name][0]) for (entity, name), summed in rows.metrics.items() if summed is None]
         self._many("DELETE FROM metrics WHERE entity = ? AND term = ?", gone)
         self._upsert("metrics", ("entity", "term", *summaries.COLUMNS), ["entity", "term"], sums)
-        self._mark_cut(terms, sums)
+        self._mark_cut(sums)
 
-    def _mark_cut(self, terms: Mapping[Name, tuple[int, bool]], sums: Iterable[Sequence[Any]]) -> None:
+    def _mark_cut(self, sums: Iterable[Sequence[Any]]) -> None:
         """Tell of the terms whose keys do not say the whole order."""
-        marked = {number for number, cut in terms.values() if cut}
-        found = {terms[name][0] for (_, name), row in self.rows.attributes.items() if row and _is_cut(row[1])}
+        marked = {number for number, cut in self.terms.values() if cut}
+        found = {self.terms[name][0] for (_, name), row in self.rows.attributes.items() if row and _is_cut(row[1])}
         found |= {term for _, term, *row in sums if any(map(_is_cut, row[1:4]))}
         if any(_is_cut(each) for row in self.rows.entities for each in (row[2], row[3], row[6], row[7])):
             found.add(self.number)
