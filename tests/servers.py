@@ -75,7 +75,7 @@ class Server:
             with (self.folder / "log").open("ab") as log:
                 process = subprocess.Popen(
                     [str(part) for part in self.command(port)], cwd=self.folder, stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=log, start_new_session=True, **as_nobody(self.user),
+                    stdout=log, stderr=log, start_new_session=True, env=self.environment(), **as_nobody(self.user),
                 )  # fmt: skip
             (self.folder / "pid").write_text(str(process.pid))
             answers = self._answers(process, port)
@@ -106,6 +106,10 @@ class Server:
             state = Path(f"/proc/{pid}/stat")
             return 0 if state.exists() and state.read_text().rpartition(") ")[2][0] == "Z" else pid
         return 0
+
+    def environment(self) -> dict[str, str]:
+        """Return an environment of the server's own: those of MariaDB trip over each other's temporary tables."""
+        return {**os.environ, "HOME": str(self.folder), "TMPDIR": str(self.folder)}
 
     # What each kind has of its own
 
@@ -300,7 +304,7 @@ def run(command: list[Any], server: Server) -> str:
     """Run a command as the server's user, in its folder; return what it prints."""
     done = subprocess.run(
         [str(part) for part in command], cwd=server.folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "HOME": str(server.folder)}, **as_nobody(server.user),
+        env=server.environment(), **as_nobody(server.user),
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{command[0]} ends with {done.returncode}:\n{done.stdout}{done.stderr}")
