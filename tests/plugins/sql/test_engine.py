@@ -111,7 +111,7 @@ def test_a_file_that_is_no_database_is_told_of(tmp_path: Path) -> None:
 
 
 def test_durability_is_declared_as_it_is(tmp_path: Path, postgresql: str, mariadb: str) -> None:
-    """Guards that nobody is promised what the database is not set to keep: servers of tests do not wait for the disk."""
+    """Guards that nobody is promised what a database is not set to keep: servers of tests do not wait for the disk."""
     for uri, durability in {
         f"sqlite:///{tmp_path / 'a.db'}": "process",
         f"sqlite:///{tmp_path / 'b.db'}?durability=power": "power",

@@ -6,8 +6,10 @@ sync can be interrupted anywhere, run twice at once and repeated; it ends with t
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
@@ -32,6 +34,7 @@ from mlcore_local.store import FolderStore
 __all__ = ["Difference", "Refusal", "Report", "missing", "sync", "verify"]
 
 _SAVE_SECONDS = 10
+_AT_ONCE = 16  # sources
 Progress = Callable[[int, int | None], None]
 
 
@@ -100,7 +103,7 @@ class _Sync:
 
     def __init__(self, target: Store, remembered: Remembered, memory: Path | None, progress: Progress) -> None:
         self._target, self._remembered, self._memory, self._progress = target, remembered, memory, progress
-        self._trusting = False  # that the target has what comes before what is sent
+        self._lock = threading.Lock()
         self._saved = time.monotonic()
         self._refused: dict[str, Refusal] = {}
         self._counted: dict[str, int] = {}
@@ -125,24 +128,32 @@ class _Sync:
         return self.report
 
     def _journals(self, source: FolderStore) -> None:
+        """Send the sources that changed, some at once: a store may commit together what arrives together."""
         known = self._remembered.journals
         found = outgoing(source.root, self._remembered.claims)
         new = [each for each in found.values() if known.get(each.source, ("", 0))[0] != each.state]
-        for done, each in enumerate(new):
-            self._progress(done, len(new))
-            mark = known[each.source][1] if each.source in known else (0, "")
-            self._trusting = mark[0] > 0
-            for batch in each.batches(mark):
-                if self._send(batch):
-                    mark = batch.last, digest(batch.records, batch.previous)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for start in range(0, len(new), 4 * _AT_ONCE):
+                self._progress(start, len(new))
+                for _ in pool.map(self._send_all, new[start : start + 4 * _AT_ONCE]):
+                    self._save_now_and_then()
+        self._progress(len(new), len(new))
+
+    def _send_all(self, each: Outgoing) -> None:
+        known = self._remembered.journals
+        mark = known[each.source][1] if each.source in known else (0, "")
+        trusting = mark[0] > 0
+        for batch in each.batches(mark):
+            if self._send(batch, trusting):
+                mark = batch.last, digest(batch.records, batch.previous)
+                with self._lock:
                     known[each.source] = "", mark  # not all of it, if this ends here
+        with self._lock:
             if each.wrong:
                 self._refuse(each.source, each.home, each.wrong, ())
             known[each.source] = each.state, mark
             if each.source in self._refused:
                 del known[each.source]  # whoever mends it gets all of it
-            self._save_now_and_then()
-        self._progress(len(new), len(new))
 
     def _events(self, source: Store) -> None:
         lasting = source.capabilities.shared_positions
@@ -150,7 +161,7 @@ class _Sync:
         homes, self._remembered.again = self._remembered.again, []
         for home in homes:
             for batch, _ in joined((each.batch, "") for each in source.events(of=home)):
-                self._send(batch)
+                self._send(batch, trusting=False)
         try:
             self._follow(source, after)
         except PositionLost:
@@ -161,38 +172,43 @@ class _Sync:
             self._remembered.position = ""
 
     def _follow(self, source: Store, after: str) -> None:
-        self._trusting = bool(after)
         stored = ((each.batch, each.position) for each in source.events(after))
         for done, (batch, position) in enumerate(joined(stored), 1):
-            self._send(batch)
+            self._send(batch, trusting=bool(after))
             self._remembered.position = position
             self._progress(done, None)
             self._save_now_and_then()
 
-    def _send(self, batch: Batch) -> bool:
+    def _send(self, batch: Batch, trusting: bool) -> bool:
+        """Append a batch; `trusting` if it is only remembered that the target has what comes before."""
         if not batch.records:
             return False
         if batch.source in self._refused:
             self._refuse(batch.source, batch.home, "", batch.records)
             return False
         try:
-            try:
-                self._target.append(batch)
-            except AlreadyExists as error:
-                if error.holder != batch.source:
-                    raise
-                self._target.append(batch)  # another sync just brought this very batch: now it is known
+            self._append(batch)
         except (Refused, NotSupported) as error:
-            if self._trusting and isinstance(error, OutOfOrder | SourceReused):
+            if trusting and isinstance(error, OutOfOrder | SourceReused):
                 raise _StaleError from error
-            self._refuse(batch.source, batch.home, _reason(error), batch.records)
+            with self._lock:
+                self._refuse(batch.source, batch.home, _reason(error), batch.records)
             return False
-        self._sent[batch.source] = batch.home
-        self.report.batches += 1
-        self.report.records += len(batch.records)
-        self._remembered.note(batch)
-        self._look_for_files(batch)
+        with self._lock:
+            self._sent[batch.source] = batch.home
+            self.report.batches += 1
+            self.report.records += len(batch.records)
+            self._remembered.note(batch)
+            self._look_for_files(batch)
         return True
+
+    def _append(self, batch: Batch) -> None:
+        try:
+            self._target.append(batch)
+        except AlreadyExists as error:
+            if error.holder != batch.source:
+                raise
+            self._target.append(batch)  # another sync just brought this very batch: now it is known
 
     def _refuse(self, source: str, home: str, reason: str, records: Iterable[Record]) -> None:
         refusal = self._refused.setdefault(source, Refusal(source, home, reason))
@@ -214,7 +230,8 @@ class _Sync:
 
     def _save(self) -> None:
         if self._memory is not None:
-            self._remembered.save(self._memory)
+            with self._lock:
+                self._remembered.save(self._memory)
         self._saved = time.monotonic()
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from mlcore.errors import StoreError
-from mlcore.store import Batch
+from mlcore.store import EVENT_LIMIT, Batch, RowsLogged, encode_event
 from mlcore_sql.committing import Turn, write
 from mlcore_sql.compaction import Compaction
 from mlcore_sql.engine import Database
@@ -39,7 +39,8 @@ class Appender:
 
     def append(self, batch: Batch, actor: str) -> None:
         """Store a batch, and return when it is committed."""
-        turn = Turn(batch, actor)
+        self._check_size(batch)
+        turn = Turn(batch, actor, StoreError(f"store {self._database.name}: writing was interrupted"))
         with self._guard:
             self._waiting.append(turn)
         with self._leading:  # whoever gets here first leads, and writes for all that wait by then
@@ -47,24 +48,35 @@ class Appender:
                 with self._guard:
                     turns, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
                 self._write(turns)
-        if turn.error is not None:
-            raise turn.error
+        if turn.answer is not None:
+            raise turn.answer
 
     def _write(self, turns: Sequence[Turn]) -> None:
-        error: BaseException | None = StoreError(f"store {self._database.name}: writing was interrupted")
         try:
             retried(self._database, lambda: self._write_once(turns))
-            error = None
-        except Exception as raised:  # noqa: BLE001 - it is the answer to those that wait
-            error = raised
+            for turn in turns:
+                turn.answer = turn.refusal
+        except Exception as error:  # noqa: BLE001 - it is the answer to those that wait
+            if len(turns) > 1 and not passes(error):  # one of them has what the database does not take
+                for turn in turns:
+                    self._write([turn])
+            else:
+                for turn in turns:
+                    turn.answer = self._told(error)
         finally:
-            alone = len(turns) == 1 or error is None or passes(error)
-            for turn in turns if alone else ():
-                turn.done, turn.error = True, turn.error if error is None else self._told(error)
-        for turn in () if alone else turns:  # one of them has what the database does not take
-            self._write([turn])
+            for turn in turns:
+                turn.done = True
 
-    def _told(self, error: BaseException) -> BaseException:
+    def _check_size(self, batch: Batch) -> None:
+        limit = self._database.packet
+        for record in batch.records if limit else ():
+            if limit and len(record.events) * EVENT_LIMIT > limit:
+                size = sum(len(encode_event(e)) for e in record.events if not isinstance(e, RowsLogged))
+                if size > limit:
+                    what = f"record {record.number} of {size:,} bytes is more than the server takes at once"
+                    raise StoreError(f"store {self._database.name}: {what}: raise its max_allowed_packet")
+
+    def _told(self, error: Exception) -> Exception:
         known = isinstance(error, SQLAlchemyError)
         return self._database.error("cannot be written to", error) if known else error
 

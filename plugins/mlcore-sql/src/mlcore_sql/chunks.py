@@ -15,6 +15,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["JSON", "POINTS", "Chunk", "Logged", "pack", "rising"]
 
 POINTS, JSON = b"P", b"J"
 _POINT_BYTES = 24
+_WORTH = 20_000  # numbers that are worth loading numpy, where it is
 _COUNTS = struct.Struct("<II")
 _EVEN = struct.Struct("<qq")
 _EVENT_COLUMNS = ("numbers", "indexes", "stamps", "sizes")
@@ -85,7 +87,7 @@ class Chunk:
         if self._data[place] == ord("="):
             return _array("d" if name == "value" else "q", self._data[place + 1 : place + 1 + 8 * size])
         first, stride = _EVEN.unpack_from(self._data, place + 1)
-        return array("q", range(first, first + stride * size, stride) if stride else [first]) * (1 if stride else size)
+        return _evenly(first, stride, size)
 
     def first_step(self) -> int:
         """Return the step of the first row of a chunk of points."""
@@ -119,9 +121,29 @@ class Chunk:
             start = part.stop
 
 
-def rising(values: Sequence[int]) -> bool:
+def rising(values: array[int]) -> bool:
     """Tell whether each of the values is above the one before."""
-    return all(map(operator.lt, values, islice(values, 1, None)))
+    numpy = _numpy() if len(values) > _WORTH else None
+    if numpy is None:
+        return all(map(operator.lt, values, islice(values, 1, None)))
+    each = numpy.frombuffer(values, "q")
+    return bool((each[1:] > each[:-1]).all())
+
+
+def _evenly(first: int, stride: int, size: int) -> array[Any]:
+    numpy = _numpy() if size > _WORTH else None
+    if stride == 0 or numpy is None:
+        return array("q", range(first, first + stride * size, stride)) if stride else array("q", [first]) * size
+    return array("q", numpy.arange(first, first + stride * size, stride, "q").tobytes())
+
+
+@cache
+def _numpy() -> Any:
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy
 
 
 def _packed(values: array[Any]) -> bytes:

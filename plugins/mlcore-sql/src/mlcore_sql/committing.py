@@ -28,16 +28,17 @@ _BATCH = ("source", "home", "first", "last", "previous", "actor", "claim", "size
 
 @attrs.define(eq=False)
 class Turn:
-    """Hold one batch that waits to be stored, and what became of it."""
+    """Hold one batch that waits to be stored: why it was refused, if it was, and what its sender is answered."""
 
     batch: Batch
     actor: str
+    answer: Exception | None = None
+    refusal: Refused | None = None
     done: bool = False
-    error: BaseException | None = None
 
 
 def write(connection: Connection, turns: Sequence[Turn], compaction: Compaction) -> None:
-    """Store the batches of `turns`, in order; those that are refused get their error. The caller commits.
+    """Store the batches of `turns`, in order; those that are refused are told why. The caller commits.
 
     Locks are taken in the order sources, claims, owners of rows, entities, counter, homes, and sorted in each, so that
     two writers wait for each other, but never in a circle. The counter is kept until the commit: so positions are
@@ -102,7 +103,7 @@ def _new(turns: Sequence[Turn], marks: Marks, holders: dict[str, str]) -> list[t
     """Return what is new of each batch, and its actor; note why others are refused."""
     new = []
     for turn in turns:
-        turn.error = None
+        turn.refusal = None
         try:
             batch = marks.new(turn.batch)
             if batch is None:
@@ -111,10 +112,10 @@ def _new(turns: Sequence[Turn], marks: Marks, holders: dict[str, str]) -> list[t
                 raise AlreadyExists(batch.claim, holders[batch.claim])
             marks.advance(batch)
         except Refused as error:
-            turn.error = error
+            turn.refusal = error
             continue
         except InvalidValue as error:
-            turn.error = Malformed(str(error))
+            turn.refusal = Malformed(str(error))
             continue
         if batch.claim is not None:
             holders[batch.claim] = batch.source

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
 
-__all__ = ["Binds", "Row", "Runner", "among", "contains", "insert_missing", "parts", "runner", "upsert"]
+__all__ = ["Binds", "Row", "Runner", "among", "contains", "insert", "insert_missing", "parts", "runner", "upsert"]
 
 Row = Sequence[Any]
 NO_BINDS: Mapping[str, Any] = {}

@@ -30,11 +30,13 @@ _DRIVERS = {
 _IDLE_SECONDS = 60  # a client that died within a transaction must not keep all others waiting
 _LOCK_SECONDS = 30
 _START_SECONDS = 30  # that a server may take to be back
-_STARTING = re.compile("starting up|shutting down|recovery mode|Server shutdown in progress")
+_STARTING = re.compile("starting up|shutting down|recovery mode|Server shutdown in progress|database is locked")
 _WAL_BYTES = 8 << 20
-_POWER = {  # what a server is set to decides whether a commit survives the loss of power
-    "postgresql": "SELECT current_setting('fsync')::bool AND current_setting('full_page_writes')::bool",
-    "mysql": "SELECT @@innodb_flush_log_at_trx_commit = 1",
+_KEEP_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_WRITES: dict[str, dict[str, Any]] = {"postgresql": {"isolation_level": "READ COMMITTED"}}
+_SETTINGS = {  # whether a commit survives the loss of power, and how long a statement may be
+    "postgresql": "SELECT (current_setting('fsync')::bool AND current_setting('full_page_writes')::bool)::int, 0",
+    "mysql": "SELECT @@innodb_flush_log_at_trx_commit = 1, @@max_allowed_packet",
 }
 
 
@@ -50,7 +52,8 @@ class Database:
         options = _options(uri, scheme)
         self.url: URL = options.pop("url")
         self.dialect = "mysql" if scheme.startswith("mariadb") else scheme.partition("+")[0]
-        self.power = options.pop("power")
+        self.power = options.pop("power")  # of a server, known when it was connected to
+        self.packet = 0
         self._options = options
         self.path = Path(self.url.database or "") if self.dialect == "sqlite" else None
         self._guard, self._pid = threading.Lock(), os.getpid()
@@ -85,18 +88,15 @@ class Database:
         """Yield a connection that sees the database as it is now, until the end of the block."""
         if not self.exists():
             raise StoreNotFound(f"there is no store at {self.name}: the first run makes it")
-        engine = self.engine
-        if self.dialect == "postgresql":
-            engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        with self._apart(), self._told(), engine.connect() as connection, connection.begin():
+        with self._apart(), self._told(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """Yield a connection whose work is committed at the end of the block, and undone if it raises."""
-        engine = self.engine.execution_options(mlcore_writes=True)
+        writers = self.engine.execution_options(mlcore_writes=True, **_WRITES.get(self.dialect, {}))
         turn = self._turns.taken() if self._turns is not None else contextlib.nullcontext()
-        with turn, self._apart(), self._told(), engine.connect() as connection:
+        with turn, self._apart(), self._told(), writers.connect() as connection:
             with connection.begin():
                 yield connection
             if self.path is not None:
@@ -120,8 +120,8 @@ class Database:
         while True:
             try:
                 with self.engine.connect() as connection:
-                    if asked := _POWER.get(self.dialect):
-                        self.power = bool(connection.exec_driver_sql(asked).scalar_one())
+                    if asked := _SETTINGS.get(self.dialect):
+                        self.power, self.packet = map(int, connection.exec_driver_sql(asked).one())
                 return
             except exc.SQLAlchemyError as error:
                 if not _STARTING.search(reason(error)) or time.monotonic() > deadline:
@@ -135,10 +135,12 @@ class Database:
 
     def close(self) -> None:
         """Close all connections; the next question opens new ones."""
+        if self._pid != os.getpid():
+            self._after_fork()
         with self._guard:
             engine, self._engine = self._engine, None
         if engine is not None:
-            engine.dispose(close=self._pid == os.getpid())
+            engine.dispose()
 
     def _after_fork(self) -> None:
         self._guard, self._pid = threading.Lock(), os.getpid()
@@ -159,6 +161,8 @@ class Database:
             event.listen(engine, "begin", _sqlite_begun)
         elif self.dialect == "mysql":
             event.listen(engine, "begin", _mysql_begun)
+        else:
+            event.listen(engine, "connect", _postgresql_connected)
         return engine
 
 
@@ -178,16 +182,14 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
     if scheme == "sqlite":
         if not url.database or url.database == ":memory:":
             raise StoreError(f"{uri} names no file: write sqlite:///PATH")
+        options["url"] = options["url"].set(database=os.path.abspath(url.database))  # wherever the process goes
         arguments: dict[str, Any] = {"timeout": _LOCK_SECONDS, "check_same_thread": False}
         return options | {"connect_args": arguments, "max_overflow": -1}
     if not url.database:
         raise StoreError(f"{shown(uri)} names no database: write {uri.partition(':')[0]}://USER:PASSWORD@HOST/DATABASE")
     if scheme.startswith("postgresql"):
-        wait = f"-c lock_timeout={_LOCK_SECONDS}s -c idle_in_transaction_session_timeout={_IDLE_SECONDS}s"
-        keep = (
-            "-c synchronous_commit=on -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
-        )
-        arguments = {"connect_timeout": 10, "application_name": "mlcore", "options": f"{wait} {keep}"}
+        arguments = {"connect_timeout": 10, "application_name": "mlcore", **_KEEP_ALIVE}
+        options |= {"isolation_level": "REPEATABLE READ"}
     else:
         mode = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE"
         times = f"innodb_lock_wait_timeout={_LOCK_SECONDS}, idle_transaction_timeout={_IDLE_SECONDS}"
@@ -195,6 +197,14 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
             times = times.partition(",")[0]  # the other one is MariaDB's
         arguments = {"connect_timeout": 10, "init_command": f"SET SESSION sql_mode='{mode}', {times}"}
     return options | {"connect_args": arguments, "pool_pre_ping": True, "pool_recycle": 1_800, "max_overflow": 20}
+
+
+def _postgresql_connected(connection: Any, _: Any) -> None:
+    # not as options of the connection, which poolers such as PgBouncer refuse
+    alive = "; ".join(f"SET tcp_{name} = {seconds}" for name, seconds in _KEEP_ALIVE.items())
+    idle = f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'; SET lock_timeout = '{_LOCK_SECONDS}s'"
+    connection.execute(f"SET synchronous_commit = on; {idle}; {alive}")
+    connection.commit()
 
 
 def _sqlite_connected(power: bool) -> Any:

@@ -8,7 +8,7 @@ from sqlalchemy import exc
 
 __all__ = ["passes", "reason"]
 
-_POSTGRESQL = re.compile(r"08...|40001|40P01|53300|55P03|57P0[1-5]|25P0[23]|XX000")
+_POSTGRESQL = re.compile(r"08...|40001|40P01|53300|55P03|57P0[1-5]|25P0[23]")
 _MYSQL = {
     1040,  # too many connections
     1053,  # the server goes down

@@ -15,7 +15,7 @@ from mlcore_sql.engine import Database
 from mlcore_sql.records import Rows, decoded
 from mlcore_sql.tables import batches, chunks, counter
 
-__all__ = ["Listing"]
+__all__ = ["Listing", "end"]
 
 _PAGE = 2_000  # batches
 _PAGE_ROWS = 200_000

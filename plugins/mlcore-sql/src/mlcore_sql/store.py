@@ -85,6 +85,10 @@ class SqlStore(SimpleStore):
         seen = self._seen(page.items)
         return attrs.evolve(page, items=tuple(attrs.evolve(each, seen=seen.get(each.id)) for each in page.items))
 
+    def keys(self, kind: str, family: str, prefix: str = "", limit: int | None = None) -> list[str]:
+        """Return the distinct names in a family of all entities of a kind that begin with `prefix`, in order."""
+        return self._answer(lambda: self._reading.keys(kind, family, prefix, limit))
+
     def series(
         self,
         kind: str,

@@ -56,10 +56,13 @@ def upgrade(database: Database) -> tuple[str | None, str]:
 
     Several processes may try at once. Raises `NewerFormat`, or `StoreError` if there are tables of something else.
     """
-    from sqlalchemy import exc
+    from sqlalchemy import exc, text
 
     try:
-        with database.writing() as connection, _alone(connection):
+        with _alone(database), database.writing() as connection:
+            if database.dialect == "postgresql":
+                connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_SECONDS}s'"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             before = version_of(connection)
             if before is not None and before not in HISTORY:
                 check(before, database.name)
@@ -103,23 +106,22 @@ def _run(connection: Connection) -> None:
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
-    """Let one process at a time migrate a database; on SQLite the transaction does."""
+def _alone(database: Database) -> Iterator[None]:
+    """Let one process at a time migrate a database of MySQL, until it has committed; elsewhere its transaction does."""
     from sqlalchemy import text
 
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_SECONDS}s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    if connection.dialect.name not in ("mysql", "mariadb"):
+    if database.dialect != "mysql":
         yield
         return
     name = "concat('mlcore ', left(sha2(database(), 256), 40))"  # of locks, all databases of a server have one list
-    if not connection.execute(text(f"SELECT get_lock({name}, {_WAIT_SECONDS})")).scalar():
-        raise StoreError("another process upgrades this store, and has not ended for ten minutes")
-    try:
-        yield
-    finally:
-        connection.execute(text(f"SELECT release_lock({name})"))
+    # no transaction: one that is idle for long would be ended, and the lock with it
+    with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as guard:
+        if not guard.execute(text(f"SELECT get_lock({name}, {_WAIT_SECONDS})")).scalar():
+            raise StoreError("another process upgrades this store, and has not ended for ten minutes")
+        try:
+            yield
+        finally:
+            guard.execute(text(f"SELECT release_lock({name})"))
 
 
 def new_epoch() -> bytes:

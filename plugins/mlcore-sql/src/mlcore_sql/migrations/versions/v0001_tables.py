@@ -112,7 +112,7 @@ def _projected(tables: MetaData) -> None:
         Index("entities_parent", "kind", "parent", text("start DESC"), "id"), mysql_engine="InnoDB",
     )  # fmt: skip
     Table(
-        "documents", tables, _number("entity", primary_key=True, autoincrement=False), _blob("state"), _blob("shown"),
+        "documents", tables, _counted("entity", autoincrement=False), _blob("state"), _blob("shown"),
         mysql_engine="InnoDB",
     )  # fmt: skip
     Table(
