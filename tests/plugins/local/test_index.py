@@ -149,7 +149,7 @@ class History:
         self.client, self.other = mlcore.Client(self.root), mlcore.Client(self.elsewhere)
         self.open: list[mlcore.Run] = []
         self.ended: list[str] = []
-        self.experiments = ["Default"]
+        self.experiments, self.names = ["Default"], 0
         self.start()
 
     def any_run(self) -> str:
@@ -194,7 +194,8 @@ class History:
         self.chance.choice([lambda: run.set_tag("t", "edited"), run.delete, run.restore])()
 
     def experiment(self) -> None:
-        name = f"e{len(self.experiments)}"
+        self.names += 1
+        name = f"e{self.names}"
         self.client.create_experiment(name, tags={"t": 1})
         self.experiments.append(name)
 

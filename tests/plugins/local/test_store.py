@@ -186,7 +186,7 @@ def test_a_folder_with_other_things_becomes_no_store(tmp_path: Path) -> None:
     [
         ("nope://x", "nope"),
         ("https://example.org", "pip install mlcore-remote"),
-        ("postgresql://u@h/db", "pip install mlcore-sql"),
+        ("mlflow://x", "pip install mlcore-mlflow"),
     ],
 )
 def test_an_unknown_scheme_names_what_would_bring_it(uri: str, error: str) -> None:
