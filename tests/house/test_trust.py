@@ -30,6 +30,9 @@ ALLOWED = {
     ("plugins/mlcore-python/src/mlcore_python/loader.py", "spec_from_file_location"): "the same",
     ("plugins/mlcore-python/src/mlcore_python/loader.py", "module_from_spec"): "the same",
     ("plugins/mlcore-python/src/mlcore_python/loader.py", "exec_module"): "the same",
+    ("plugins/mlcore-sql/src/mlcore_sql/answering.py", "compile"): "a filter, to SQL",
+    ("plugins/mlcore-sql/src/mlcore_sql/filters.py", "compile"): "the same",
+    ("plugins/mlcore-sql/src/mlcore_sql/index.py", "compile"): "a table, to SQL",
     ("plugins/mlcore-sklearn/src/mlcore_sklearn/archives.py", "skops.io.load"): "by a list of types made from trust",
 }
 THROUGH_TRUST = ("trust", "allowed", "self.trust")  # `trust.import_module(name)` is the way

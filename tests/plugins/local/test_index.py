@@ -55,6 +55,7 @@ QUERIES = [
     Query(Not(Compare(Term("tags", "t"), "in", (1, 2, "a"))), order=(Sort(Term("params", "lr"), descending=True),)),
     Query(Compare(Term("metrics", "loss", "min"), "<", 0.5), order=(Sort(Term("", "changed")),)),
     Query(Compare(Term("fields", "name"), "like", "%a%"), limit=3),
+    Query(EVERY, select=(LOSS,)),
 ]
 KINDS = ("run", "experiment", "model")
 
@@ -287,7 +288,7 @@ WHAT += ["copy_under_another_name", "append", "append", "tear", "remove"]
     seed=st.integers(0, 1 << 32),
     steps=st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 9)), min_size=3, max_size=25),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_index_changes_no_answer(
     seed: int, steps: list[tuple[str, int]], index: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -176,7 +176,7 @@ def test_a_seal_is_believed_as_long_as_it_holds(change: str, tmp_path: Path) -> 
     (one,), (two,) = fresh.get("run", [RUN]), expected.get("run", [RUN])
     assert (one and exact(one)) == (two and exact(two))
     if change == "tag":
-        assert fresh._homes[RUN]._sealed is not None, "a tag after the end leaves the seal as it is"
+        assert fresh._folded._homes[RUN]._sealed is not None, "a tag after the end leaves the seal as it is"
         assert exact_series(fresh) == before
     log.close()
 

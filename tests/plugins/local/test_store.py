@@ -216,11 +216,12 @@ def test_init_makes_a_store_once(tmp_path: Path) -> None:
 def test_where_says_which_store_and_why(tmp_path: Path, store: Path) -> None:
     """Guards `mlcore where`: argument over environment over discovery, and whether it is there."""
     found = json.loads(command(tmp_path, "where", "--json").stdout)
-    assert found == {"store": str(tmp_path / ".mlcore"), "reason": found["reason"], "exists": False}
+    assert found == {"store": str(tmp_path / ".mlcore"), "reason": found["reason"], "exists": False, "index": None}
     found = json.loads(command(tmp_path, "where", "--json", MLCORE_STORE=str(store)).stdout)
-    assert found == {"store": str(store), "reason": "environment variable MLCORE_STORE", "exists": True}
+    told = {"store": str(store), "reason": "environment variable MLCORE_STORE", "exists": True}
+    assert found == {**told, "index": str(store / "index")}
     found = json.loads(command(tmp_path, "where", "--json", "--store", "off", MLCORE_STORE=str(store)).stdout)
-    assert found == {"store": "off", "reason": "given as an argument", "exists": None}
+    assert found == {"store": "off", "reason": "given as an argument", "exists": None, "index": None}
     assert "not there yet" in command(tmp_path, "where").stdout
 
 

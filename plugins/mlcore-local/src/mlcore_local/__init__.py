@@ -9,13 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlcore_local.index import Index
     from mlcore_local.reader import Damage, Journal, read
     from mlcore_local.store import FolderStore
 
-__all__ = ["Damage", "FolderStore", "Journal", "read"]
+__all__ = ["Damage", "FolderStore", "Index", "Journal", "read"]
+_HOMES = {"FolderStore": "store", "Index": "index"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'mlcore_local' has no attribute {name!r}")
-    return getattr(import_module("mlcore_local.store" if name == "FolderStore" else "mlcore_local.reader"), name)
+    return getattr(import_module(f"mlcore_local.{_HOMES.get(name, 'reader')}"), name)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 
-from mlcore.errors import JournalError
+from mlcore.errors import JournalError, StoreError
 from mlcore.folder import STORE_HOME
 from mlcore.store import Batch, Created, Erased, Record, Rewound, Summary, Updated
 from mlcore_local.held import Held
@@ -58,7 +58,7 @@ def _read_claim(path: str) -> tuple[Journal, list[Record]]:
     return journal, records
 
 
-class _Vanished(Exception):
+class _Vanished(StoreError):
     """Say that something is gone that was read: what it said cannot be taken back."""
 
 
@@ -67,6 +67,7 @@ class _Feed:
 
     def __init__(self, filling: Filling) -> None:
         self._filling = filling
+        self.whole = False  # whether what comes is the whole of a home
         self.runs: set[str] = set()
         self.rewound: set[_Named] = set()
 
@@ -80,6 +81,8 @@ class _Feed:
                     self.runs.add(event.id)
 
     def touch(self, kind: str, id: str, stamp: int) -> None:
+        if kind == "run" and self.whole:
+            self.runs.add(id)  # perhaps nothing else is known of it
         self._filling.touch(kind, id, stamp, stamp)
 
     def take_sealed(self, id: str, sealed: Sealed) -> None:
@@ -143,6 +146,7 @@ class _Step:
     def _read_home(self, id: str, until: float) -> None:
         looked = self._marks.look(id)
         known = self._known(id)
+        self._feed.whole = known is None
         home = known or whole_home(self._root, id, self._notes, self._feed)
         if known is not None:
             known.read(self._feed)
@@ -224,7 +228,7 @@ class _Step:
     def _running(self, ids: Iterable[str]) -> Mapping[str, bool]:
         asked = sorted(ids)
         found = zip(asked, self._filling.get("run", asked), strict=True)
-        return {id: entity is not None and entity.fields.get("status") == "RUNNING" for id, entity in found}
+        return {id: each is not None and each.fields.get("status", "RUNNING") == "RUNNING" for id, each in found}
 
 
 def _summed(rows: Mapping[Name, Rows], summaries: Mapping[Name, Summary | None]) -> dict[Name, Summed | None]:

@@ -127,7 +127,7 @@ class Folded:
         if home.foreign:
             self._foreign.add(id)
         entity = self._fold.entity("run", id) if id else None
-        running = entity is not None and entity.fields.get("status") == "RUNNING"
+        running = entity is not None and entity.fields.get("status", "RUNNING") == "RUNNING"
         until = max(home.changed() + SETTLED_SECONDS, self._active.get(id, 0.0))
         if running or (id and time.time() < until):
             self._active[id] = until
@@ -152,7 +152,11 @@ class Folded:
 
     def _with_signs(self, entity: Entity) -> Entity:
         home = self._homes.get(entity.id) if entity.kind == "run" else None
-        return entity if home is None else home.signed(entity)
+        whole = (
+            None if home is None else self._fold.entity("run", entity.id)
+        )  # of a page only what was asked for is here
+        over = whole is None or whole.fields.get("status", "RUNNING") != "RUNNING"
+        return entity if home is None or over else home.signed(entity)
 
     # What is passed on
 

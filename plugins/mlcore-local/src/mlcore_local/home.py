@@ -196,9 +196,7 @@ class Home:
         return ((file, file.writer(f"{self.folder}/{name}")) for name, file in self._files.items())
 
     def signed(self, entity: Entity) -> Entity:
-        """Return the run of this home with its signs of life, if it is not over."""
-        if entity.fields.get("status", "RUNNING") != "RUNNING":
-            return entity
+        """Return the run of this home with its signs of life, which say something of one that is not over."""
         return attrs.evolve(entity, seen=self.seen(), alive=self.alive())
 
     @property

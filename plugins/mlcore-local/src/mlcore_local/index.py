@@ -17,7 +17,7 @@ from mlcore.errors import PluginError
 from mlcore.folder import Folder
 from mlcore.store import Entity, Order, Page, Query, Record, Rewind, Summary
 
-__all__ = ["FOLDER", "Filling", "Index", "Reading", "Summed", "described", "open_index", "setting"]
+__all__ = ["FOLDER", "Filling", "Index", "Reading", "Summed", "described", "open_index", "setting", "there"]
 
 FOLDER = "index"
 _DEFAULT = "sqlite"
@@ -125,6 +125,12 @@ def described(folder: Folder) -> tuple[Path | None, str]:
     if place.parent == folder.root:
         return place, "in the store"
     return place, "in your cache, as the store is on a network file system or not yours to write"
+
+
+def there(folder: Folder) -> bool:
+    """Tell whether somebody ever made an index of a store."""
+    place, _ = described(folder)
+    return place is not None and place.is_dir()
 
 
 def open_index(folder: Folder) -> Index | None:

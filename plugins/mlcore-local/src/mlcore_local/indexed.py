@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import attrs
 
 from mlcore.errors import PositionLost
 from mlcore.folder import Folder
-from mlcore.store import Columns, Entity, Page, Query, SeriesKey
+from mlcore.store import And, Columns, Compare, Entity, Not, Or, Page, Query, SeriesKey, Term
 from mlcore_local.index import Index, Reading
 from mlcore_local.marks import BEGUN, WHOLE, Marks, claim_paths, folder_of, holders
 from mlcore_local.notes import Notes
@@ -24,8 +26,12 @@ if TYPE_CHECKING:  # what reads journals is imported when one is read: most ques
 
 __all__ = ["Indexed"]
 
+_log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
+_LIVE = Compare(Term("fields", "deleted"), "is null")
+_ALL = Or((_LIVE, Not(_LIVE)))  # whoever names the field gets deleted ones, too
 _ATTEMPTS = 3
+_PATIENCE_SECONDS = 3
 _HOMES = 64  # whose rows are kept for the next question
 
 
@@ -78,8 +84,10 @@ class Indexed:
         """Return whole series; see `mlcore.store.Store.series`."""
 
         def found(reading: Reading, notes: Notes) -> dict[SeriesKey, Columns]:
-            there = [id for id, entity in zip(ids, reading.get(kind, ids), strict=True) if entity is not None]
-            held = [self._held(kind, each, reading, notes) for each in there]
+            # nothing of them is asked for: a run has many metrics, of which one may be wanted
+            asked = And((Compare(Term("", "id"), "in", tuple(ids)), _ALL))
+            there = {each.id for each in reading.find(kind, Query(asked, select=())).items}
+            held = [self._held(kind, each, reading, notes) for each in ids if each in there]
             return {name: columns for each in held for name, columns in each.series(keys, context)}
 
         return self._ask(found)
@@ -115,8 +123,11 @@ class Indexed:
     def _fill(self) -> None:
         from mlcore_local.filling import fill
 
+        told, began = False, time.monotonic()
         while not fill(self._root, self._index):
-            pass
+            if not told and time.monotonic() - began > _PATIENCE_SECONDS:
+                _log.warning("%s has many new runs: reading them takes a while, once", self._root)
+                told = True
 
     def _quiet(self, notes: Notes) -> bool:
         return Watch(self._root, notes).quiet() and Marks(self._root, notes).quiet()
@@ -129,7 +140,7 @@ class Indexed:
 
     def _signed(self, entity: Entity, notes: Notes) -> Entity:
         """Return a run with its signs of life: of those that are not over somebody looks at the folder."""
-        if entity.kind != "run" or entity.fields.get("status", "RUNNING") != "RUNNING":
+        if entity.kind != "run" or not Marks(self._root, notes).runs_on(entity.id):
             return entity
         from mlcore_local.home import Home
 

@@ -25,6 +25,7 @@ FOREIGN = "foreign"  # the note that some rows are not in the home of their run
 _PREFIX = "home:"
 _TICK_NS = 2_000_000_000
 _SEALED_SECONDS = 5  # of a seal that came, whose journals came, too
+_FEW = 100  # journals, of which all are looked at
 _EXPIRED = 50  # homes that are looked at in vain before somebody says so
 
 
@@ -81,7 +82,8 @@ class Marks:
                 until, *(each.changed + SETTLED_SECONDS for each in files.values()),
                 *(each.arrived + arriving for each in files.values()), looked.st_ctime + arriving if looked else 0.0,
             )  # fmt: skip
-        young = (each for each in files.items() if home.id or each[1].changed > now - SETTLED_SECONDS)
+        every = bool(home.id) or len(files) < _FEW
+        young = (each for each in files.items() if every or each[1].changed > now - SETTLED_SECONDS)
         sizes = {name: each.looked for name, each in young}
         settled = looked is not None and time.time_ns() - looked.st_ctime_ns > _TICK_NS
         mark = [_times(looked) if looked and settled else None, len(files), sizes, until, anew]

@@ -141,11 +141,13 @@ class FolderStore(SimpleStore):
         self._memory.newest = self.newest
         return self._memory
 
-    def _index(self) -> Indexed | None:
+    def _index(self, *, making: bool = True) -> Indexed | None:
         folder = self._open()
         if self._wanted and self._indexed is None:
-            from mlcore_local.index import open_index
+            from mlcore_local.index import open_index, there
 
+            if not making and not there(folder):
+                return None
             index = open_index(folder)
             self._indexed, self._wanted = None if index is None else Indexed(folder, index), index is not None
         return self._indexed
@@ -155,7 +157,7 @@ class FolderStore(SimpleStore):
     ) -> _T:
         """Answer from the index, or from the folder where there is none, or, but for `filling`, an empty one."""
         with self._lock:
-            indexed = self._index()
+            indexed = self._index(making=filling)
             failed = self._failed and time.monotonic() - self._failed < _RETRY_SECONDS
             if indexed is not None and not failed and (filling or indexed.made()):
                 try:

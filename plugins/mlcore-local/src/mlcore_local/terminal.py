@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import chain, islice
 from typing import Any
@@ -209,7 +209,7 @@ class Table:
         if limit is not None:
             widest = [most] * len(names) if isinstance(most, int) else most
             cells = [[cut(cell, min(each, limit)) for cell, each in zip(row, widest, strict=True)] for row in cells]
-        self._widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+        self._widths = [max(map(_measure(column), column)) for column in zip(*cells, strict=True)]
         self._fit = _fitting(self._widths, limit)
         self.left_out = [printable(name) for name in names[self._fit :]]
         self._names, *self._rows = cells
@@ -220,7 +220,22 @@ class Table:
         """Return the lines, the names first."""
         if _drawn():
             return self._draw()
+        if self._plain:
+            return self._columns()
         return [styled(self._line(self._names), bold=True), *(self._line(row, body=True) for row in self._rows)]
+
+    def _columns(self) -> list[str]:
+        """Return the lines for a pipe, padded column by column: that many rows take little time."""
+        padded = []
+        for column, most, number in zip(
+            zip(self._names, *self._rows, strict=True), self._widths, self._numbers, strict=True
+        ):
+            measure = _measure(column)
+            spaces = (" " * (most - measure(cell)) for cell in column)
+            padded.append(
+                [space + cell if number else cell + space for cell, space in zip(column, spaces, strict=True)]
+            )
+        return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
     def _draw(self) -> list[str]:
         from rich.box import SIMPLE_HEAD
@@ -246,9 +261,14 @@ class Table:
         shown = list[str]()
         for at, cell in enumerate(row[: self._fit]):
             space = " " * (self._widths[at] - width(cell))
-            padded = space + cell if self._numbers[at] else (cell if self._plain else _isolated(cell)) + space
-            shown.append(status(cell, padded) if body and at == self._status and not self._plain else padded)
+            padded = space + cell if self._numbers[at] else _isolated(cell) + space
+            shown.append(status(cell, padded) if body and at == self._status else padded)
         return "  ".join(shown).rstrip()
+
+
+def _measure(cells: Iterable[str]) -> Callable[[str], int]:
+    """Return what measures these cells: most need no look at each character."""
+    return len if "".join(cells).isascii() else width
 
 
 def _fitting(widths: Sequence[int], limit: int | None) -> int:

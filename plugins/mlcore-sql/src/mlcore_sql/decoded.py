@@ -94,8 +94,8 @@ class Decoded:
             sql += f" AND {among(runner.dialect, 'term', wanted, binds)}"
         rows = list(runner.rows(sql, binds))
         self._learn(runner, {row[1] for row in rows} - self._terms.keys())
-        for entity, term, *row in rows:
-            found[entity][self._terms[term]] = summaries.summary_of(row)
+        for row, summary in zip(rows, summaries.summaries_of(rows), strict=True):
+            found[row[0]][self._terms[row[1]]] = summary
         return found
 
     def _numbers(self, runner: Runner, names: Iterable[str]) -> list[int]:

@@ -18,7 +18,7 @@ __all__ = ["Binds", "Row", "Runner", "among", "contains", "insert", "insert_miss
 
 Row = Sequence[Any]
 NO_BINDS: Mapping[str, Any] = {}
-_FEW = 100  # values that are bound one by one
+_FEW = {"sqlite": 1_000}  # values that are bound one by one, and in other databases at most 100
 
 
 class Runner(Protocol):
@@ -112,7 +112,7 @@ class Binds(dict[str, Any]):
 
 def among(dialect: str, column: str, values: Sequence[bytes] | Sequence[int], binds: Binds) -> str:
     """Return the condition that a column is one of these values, however many."""
-    if len(values) <= _FEW or dialect == "mysql":  # whose driver puts the values into the text
+    if len(values) <= _FEW.get(dialect, 100) or dialect == "mysql":  # whose driver puts the values into the text
         return f"{column} IN ({', '.join(map(binds.add, values)) or 'NULL'})"
     if dialect == "postgresql":
         return f"{column} = ANY({binds.add(list(values))})"

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import struct
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -246,6 +247,7 @@ class Index:
                 connection = sqlite3.connect(
                     self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
                 )
+                weakref.finalize(self, _finish, connection, self._pid)
                 self._connection, self._inode = connection, os.stat(self.path).st_ino
                 self._reading = self._reader()
             try:
@@ -309,6 +311,12 @@ def _make(connection: sqlite3.Connection, identity: str) -> None:
         for index in table.indexes:
             connection.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _finish(connection: sqlite3.Connection, pid: int) -> None:
+    """Close what nobody closed, unless it is of the parent of a fork."""
+    if pid == os.getpid():
+        connection.close()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from mlcore.store import to_json
@@ -32,7 +33,7 @@ __all__ = [
     "is_text",
     "number",
 ]
-__all__ += ["float_of", "kind_of", "text"]
+__all__ += ["float_of", "floats_of", "kind_of", "text"]
 
 LIMIT = 480  # MySQL holds at most 3,072 bytes in an index
 MISSING, NUMBER, BOOL, TEXT, OTHER = range(5)  # types: 1 is not True, though they sort alike
@@ -96,6 +97,16 @@ def float_of(key: bytes) -> float:
         return math.nan
     (bits,) = struct.unpack_from(">Q", key, 1)
     return float(struct.unpack(">d", struct.pack(">Q", bits ^ _SIGN if bits & _SIGN else bits ^ _ALL))[0])
+
+
+def floats_of(keys: Sequence[bytes]) -> Sequence[float]:
+    """Return the floats whose keys these are: many cost less than each by itself."""
+    joined = b"".join(keys)
+    if len(joined) != 9 * len(keys) or joined[::9] != _NUMBER * len(keys):
+        return [float_of(key) for key in keys]  # NaN is among them
+    bits = struct.unpack(">" + "xQ" * len(keys), joined)
+    there = [each ^ _SIGN if each & _SIGN else each ^ _ALL for each in bits]
+    return struct.unpack(f">{len(keys)}d", struct.pack(f">{len(keys)}Q", *there))
 
 
 def _double(value: float) -> bytes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlcore.store import Order, Summary, from_json, to_json
-from mlcore_sql.keys import float_of, number
+from mlcore_sql.keys import float_of, floats_of, number
 
-__all__ = ["COLUMNS", "Summed", "joined", "origin_of", "packed", "summary_of"]
+__all__ = ["COLUMNS", "Summed", "joined", "origin_of", "packed", "summaries_of", "summary_of"]
 
 COLUMNS = ("count", "low", "high", "last", "step", "time", "origin", "odd")
 Summed = tuple[Summary, Order]  # of rows, and the order of the event that holds the last of them
@@ -29,6 +29,16 @@ def summary_of(row: Sequence[Any]) -> Summary:
     count, low, high, last, step, time, _, odd = row
     values = from_json(bytes(odd)) if odd is not None else (float_of(low), float_of(high), float_of(last))
     return Summary(count, values[0], values[1], step, time, values[2])
+
+
+def summaries_of(rows: Sequence[Sequence[Any]]) -> Iterator[Summary]:
+    """Yield the summaries in the last columns of rows, in the order of `COLUMNS`."""
+    if any(row[-1] is not None for row in rows):
+        yield from (summary_of(row[-len(COLUMNS) :]) for row in rows)
+        return
+    low, high, last = (floats_of([bytes(row[at]) for row in rows]) for at in (-7, -6, -5))
+    for row, least, greatest, value in zip(rows, low, high, last, strict=True):
+        yield Summary(row[-8], least, greatest, row[-4], row[-3], value)
 
 
 def origin_of(row: Sequence[Any]) -> Order:
