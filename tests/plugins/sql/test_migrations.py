@@ -127,29 +127,35 @@ for uri in sys.stdin.read().split():
         event.listen(database.engine, "%s_cursor_execute", count)
         migrations.upgrade(database)
         os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(code)
+    if code == 0:
+        break
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_at_any_statement_it_goes_on(fresh: Fresh, tmp_path: Path, when: str) -> None:
-    """Guards a migration that loses its process, before or after any statement: the next one ends it."""
+def test_killed_at_any_statement_it_goes_on(fresh: Fresh, engine: str, tmp_path: Path, when: str) -> None:
+    """Guards a migration that loses its process, before or after any statement: the next one ends it.
+
+    Where tables come with the transaction, one database does for all: it is as it was after each.
+    """
     expected = declared(fresh())
-    uris = [fresh() for _ in range(80)]
+    uris = [fresh() for _ in range(120)] if engine == "mariadb" else [fresh()] * 200
     work = "\n".join(f"{number},{uri}" for number, uri in enumerate(uris))
     out, _ = finish(start(tmp_path, KILLED % when), text=work)
     codes = [int(line) for line in out.split()]
-    assert set(codes) == {0, -9}
-    assert codes == sorted(codes), "there are more statements than databases"
-    for uri in uris[: codes.count(-9) + 1]:
+    assert len(codes) > 30
+    assert codes == [-9] * (len(codes) - 1) + [0]
+    for uri in dict.fromkeys(uris[: len(codes)]):
         database = Database(uri)
         prepare(database)
         with database.reading() as connection:
             assert len(connection.execute(select(counter.c.epoch)).all()) == 1
         database.close()
         assert tables(uri) == expected
-    store = open_store(uris[codes.count(-9) - 1])
+    store = open_store(uris[len(codes) - 2])
     store.append(run_batch())
     assert len(store.find("run", Query()).items) == 1
     store.close()
