@@ -179,10 +179,11 @@ class Keys:
         fields: dict[str, str] = {}
         entity = Entity("", "", fields=fields)
         for key in self.distinct():
-            fields["it"] = key[1:].decode(errors="surrogatepass")
-            if len(key) >= keys.LIMIT:
+            if len(key) >= keys.LIMIT:  # which may end amid a character, or in a digest
                 cut = True
-            elif holds(where, entity):
+                continue
+            fields["it"] = key[1:].decode(errors="surrogatepass")
+            if holds(where, entity):
                 found.append(key)
         sure = among(self.dialect, self.column, found, binds) if found else FALSE.lower
         return Condition(f"({sure} OR {self._cut(binds)})", sure) if cut else _sure(sure)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from mlcore.store import Entity, Summary
+from mlcore.store import Entity, Summary, from_json
 from mlcore_sql import summaries
 from mlcore_sql.dialects import Binds, Runner, among, parts
 from mlcore_sql.shown import entity_of
@@ -72,13 +72,13 @@ class Decoded:
             "SELECT e.entity, e.revision, e.created, e.changed, d.shown FROM entities e"
             f" JOIN documents d ON d.entity = e.entity WHERE {among(runner.dialect, 'e.entity', entities, binds)}"
         )
-        found = {}
-        for entity, revision, created, changed, shown in runner.rows(sql, binds):
-            if shown:
-                own = dict(sorted(metrics[entity].items()))
-                made = entity_of(kind, bytes(shown), created, changed, own)
-                cost = 8 + len(made.fields) + len(own) + sum(map(len, made.attributes.values()))
-                found[entity] = _Kept(revision, names, made, cost + len(shown) // 200)
+        found, rows = {}, [row for row in runner.rows(sql, binds) if row[4]]
+        contents = from_json(b"[%b]" % b",".join(bytes(row[4]) for row in rows))  # at once, which takes less time
+        for (entity, revision, created, changed, shown), content in zip(rows, contents, strict=True):
+            own = dict(sorted(metrics[entity].items()))
+            made = entity_of(kind, content, created, changed, own)
+            cost = 8 + len(made.fields) + len(own) + sum(map(len, made.attributes.values()))
+            found[entity] = _Kept(revision, names, made, cost + len(shown) // 200)
         return found
 
     def _metrics(

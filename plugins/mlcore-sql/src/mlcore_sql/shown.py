@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlcore.store import Conflict, Entity, Summary, from_json, to_json
+from mlcore.store import Conflict, Entity, Summary, to_json
 from mlcore_sql import keys
 
 __all__ = ["Row", "entity_of", "member_rows", "rows_of", "show", "start_of"]
@@ -22,10 +22,10 @@ def show(entity: Entity) -> bytes:
 
 
 def entity_of(
-    kind: str, shown: bytes, created: int, changed: int, metrics: Mapping[tuple[str, str], Summary]
+    kind: str, shown: Sequence[Any], created: int, changed: int, metrics: Mapping[tuple[str, str], Summary]
 ) -> Entity:
-    """Return the entity that was shown so."""
-    id, parent, fields, attributes, conflicts = from_json(shown)
+    """Return the entity that was shown so, of the JSON that `show` made."""
+    id, parent, fields, attributes, conflicts = shown
     return Entity(
         kind, id, parent, fields, attributes, metrics, tuple(Conflict(*each) for each in conflicts), created, changed
     )

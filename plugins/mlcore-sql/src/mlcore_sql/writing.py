@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.store import Entity, Event, Order
+from mlcore.store import Entity, Event, Order, from_json
 from mlcore_sql import keys, summaries
 from mlcore_sql.dialects import Binds, Runner, among, insert_missing, parts, upsert
 from mlcore_sql.shown import Row, entity_of, member_rows, rows_of, show, start_of
@@ -167,7 +167,7 @@ class _Writer:
         self, id: str, change: Change, known: _Known, document: tuple[bytes, bytes] | None, stamps: tuple[int, int]
     ) -> None:
         saved, shown = document or (None, b"")
-        before = entity_of(self.kind, shown, 0, 0, {}) if shown else None
+        before = entity_of(self.kind, from_json(shown), 0, 0, {}) if shown else None
         state = State(self.kind, id, saved)
         for order, event in change.events:
             state.add(event, order)
