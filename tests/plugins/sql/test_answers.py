@@ -142,8 +142,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     """Yield a store on each engine, with chunks so small that they are joined, and split, all the time."""
     patch = pytest.MonkeyPatch()
     patch.setattr(compaction, "_FAN", 2)
-    patch.setattr(compaction, "_LEVELS", (1, 2, 4, 8))
-    patch.setattr(rows, "CHUNK_ROWS", 8)
+    for module in (rows, compaction):
+        patch.setattr(module, "CHUNK_ROWS", 8)
     path: Path = tmp_path_factory.mktemp("answers") / "store.db"
     servers = [request.getfixturevalue(f"{name}_server") for name in ("postgresql", "mariadb")]
     with servers[0].database() as postgresql, servers[1].database() as mariadb:
@@ -193,4 +193,4 @@ def compacted(store: SqlStore) -> None:
     with store._database.writing() as connection:
         found = list(runner(connection).rows("SELECT DISTINCT series, source FROM chunks"))
         for id, source in found:
-            compaction.compact(connection, bytes(id), source.hex(), 1 << 62)
+            compaction.compact(connection, bytes(id), source.hex(), 1 << 62, 1 << 62)

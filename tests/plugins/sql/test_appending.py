@@ -134,6 +134,41 @@ def test_a_large_batch_is_kept_in_parts(database: str) -> None:
     store.close()
 
 
+def test_points_that_come_through_many_handles_are_joined_too(tmp_path: Path) -> None:
+    """Guards that a source whose batches go to whichever server is free does not end in thousands of chunks."""
+    writer = Writer(new_id())
+    for step in range(100):
+        store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+        store.append(writer.batch(points(writer.home, "loss", [step / 3], steps=[step])))
+        store.close()
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    assert chunks_of(store) < 40
+    assert stored_records(store.events()) == exact_records([writer.cut(1)])
+    store.close()
+
+
+def test_long_lines_are_not_joined_again_and_again(tmp_path: Path) -> None:
+    """Guards that what fills a chunk by its bytes, not by its rows, is left alone."""
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    writer, joined = Writer(new_id()), []
+    for number in range(150):
+        line = {"time": [number], "text": [f"{number}" * 10_000]}
+        store.append(writer.batch(RowsLogged("run", writer.home, "log", line)))
+        joined.append(chunks_of(store))
+    assert joined[-1] < 50
+    counts = store._appender._compaction._counts
+    assert sum(counts.values()) < 32
+    assert stored_records(store.events()) == exact_records([writer.cut(1)])
+    store.close()
+
+
+def chunks_of(store: SqlStore) -> int:
+    """Return how many chunks a store has."""
+    with store._database.reading() as connection:
+        ((count,),) = runner(connection).rows("SELECT count(*) FROM chunks")
+    return int(count)
+
+
 def test_a_record_that_a_server_does_not_take_is_told_of(mariadb: str) -> None:
     """Guards against trying again for a minute what the server will never take."""
     store = open_store(mariadb)
@@ -166,9 +201,7 @@ def test_points_that_come_one_by_one_are_joined(database: str) -> None:
     writer = Writer(new_id())
     for step in range(100):
         store.append(writer.batch(points(writer.home, "loss", [step / 3], steps=[step])))
-    with store._database.reading() as connection:
-        ((count,),) = runner(connection).rows("SELECT count(*) FROM chunks")
-    assert count < 10
+    assert chunks_of(store) < 10
     assert stored_records(store.events()) == exact_records([writer.cut(1)])
     middle = [stored.position for stored in store.events()][49]
     assert stored_records(store.events(middle)) == exact_records([writer.cut(51)])

@@ -61,7 +61,7 @@ def write(connection: Connection, turns: Sequence[Turn], compaction: Compaction)
             rows.gather(batch)
         made = rows.write(projection)
         projection.flush()
-        compaction.after(connection, made)
+        compaction.after(connection, made, {name for name, last in before.items() if last})
         received = _write_batches(run, full)
     _write_signs(run, sorted({batch.home for batch, _ in new if batch.home}), received)
 

@@ -17,9 +17,10 @@ from mlcore_sql.tables import place
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["CHUNK_ROWS", "Name", "RowWriter", "Summaries", "insert_chunks", "portions", "rewinds_of"]
+__all__ = ["CHUNK_ROWS", "Made", "Name", "RowWriter", "Summaries", "insert_chunks", "portions", "rewinds_of"]
 
 Name = tuple[str, str]  # key and context
+Made = tuple[bytes, str, int, int]  # a chunk: series, source, number of rows and of bytes
 Owner = tuple[str, str]  # kind and id
 _COPY = 200  # rows that are worth it
 _CHUNK = ("series", "source", "first", "last", "size", "data")
@@ -73,8 +74,8 @@ class RowWriter:
             self._owners[kind, id] = _Gathered(defaultdict(lambda: defaultdict(list)), [], [])
         return self._owners[kind, id]
 
-    def write(self, summaries: Summaries) -> list[tuple[bytes, str, int]]:
-        """Write all, and tell `summaries`; return series, source and number of rows of each new chunk."""
+    def write(self, summaries: Summaries) -> list[Made]:
+        """Write all, and tell `summaries`; return the new chunks."""
         if not self._owners:
             return []
         self._lock_owners()
@@ -142,7 +143,7 @@ class RowWriter:
         ]
         self._run.many(insert("cuts", ("owner", "stamp", "source", "number", "event", "step")), rows)
 
-    def _write_chunks(self) -> list[tuple[bytes, str, int]]:
+    def _write_chunks(self) -> list[Made]:
         made = [
             (place(*owner, *name), source, part)
             for owner, gathered in self._owners.items()
@@ -150,8 +151,7 @@ class RowWriter:
             for source, events in logged.items()
             for part in portions(events)
         ]
-        insert_chunks(self._connection, made)
-        return [(id, source, sum(map(len, part))) for id, source, part in made]
+        return insert_chunks(self._connection, made)
 
     def _names(self, owner: bytes) -> set[Name]:
         found = self._run.rows("SELECT name, context FROM series WHERE owner = :owner", {"owner": owner})
@@ -200,7 +200,7 @@ def portions(events: Sequence[Logged]) -> Iterator[list[Logged]]:
         yield taken
 
 
-def insert_chunks(connection: Connection, made: Sequence[tuple[bytes, str, Sequence[Logged]]]) -> None:
+def insert_chunks(connection: Connection, made: Sequence[tuple[bytes, str, Sequence[Logged]]]) -> list[Made]:
     """Insert chunks of series, source and events, by COPY where they are many and the database has it."""
     rows = [
         (id, bytes.fromhex(source), events[0].number, events[-1].number, sum(map(len, events)), pack(events))
@@ -208,7 +208,12 @@ def insert_chunks(connection: Connection, made: Sequence[tuple[bytes, str, Seque
     ]
     if connection.dialect.name != "postgresql" or len(rows) < _COPY:
         runner(connection).many(insert("chunks", _CHUNK), rows)
-        return
+    else:
+        _copy(connection, rows)
+    return [(id, source, size, len(data)) for (id, source, _), (*_, size, data) in zip(made, rows, strict=True)]
+
+
+def _copy(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
     driver: Any = connection.connection.driver_connection
     into = f"COPY chunks ({', '.join(_CHUNK)}) FROM STDIN (FORMAT BINARY)"
     with driver.cursor() as cursor, cursor.copy(into) as copy:
