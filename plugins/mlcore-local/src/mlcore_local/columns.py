@@ -23,7 +23,7 @@ __all__ = [
     "lasted",
     "moment",
 ]
-__all__ += ["duration", "keys", "pair", "values_of", "worth"]
+__all__ += ["TOLD", "duration", "keys", "pair", "values_of", "worth"]
 
 _TIMES = ("start_time", "end_time", "duration", "last_seen")
 FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "user", "deleted", "experiment_id", "parent_run_id")
@@ -63,10 +63,10 @@ def experiments_by_id(client: Client) -> dict[str, Experiment]:
     return {each.id: each for each in client.list_experiments(include_deleted=True)}
 
 
-def values_of(run: Run, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
-    """Return everything that a column can show of a run, by its name."""
+def values_of(run: Run, experiments: Mapping[str, Experiment], names: Iterable[str] = FIELDS) -> dict[str, Any]:
+    """Return everything that a column can show of a run, by its name; of its own fields those in `names`."""
     home = experiments.get(run.experiment_id)
-    fields = {name: getattr(run, name) for name in FIELDS if name not in ("id", "experiment", "duration")}
+    fields = {name: getattr(run, name) for name in names if name not in ("id", "experiment", "duration")}
     found = {"id": run.id, "experiment": home.name if home else run.experiment_id, "duration": lasted(run), **fields}
     for family in FAMILIES:
         found |= {f"{family}.{key}": value for key, value in getattr(run, family).items()}
@@ -142,6 +142,17 @@ def chosen(rows: Sequence[Mapping[str, Any]], asked: Iterable[str]) -> list[str]
             raise InvalidValue(f"no run has a column {each!r}; {hint}")
         found |= dict.fromkeys(fit or [each])
     return list(found)
+
+
+TOLD = (
+    "id",
+    "name",
+    "status",
+    "experiment",
+    "start_time",
+    "deleted",
+    "duration",
+)  # of the fields, what `worth` asks for
 
 
 def worth(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:

@@ -97,10 +97,10 @@ def list_runs(
     homes = c.experiments_by_id(client)
     if as_json:
         return terminal.show(terminal.as_json(c.described(run, homes) for run in found))
-    rows = [c.values_of(run, homes) for run in found]
     asked = [
         name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
     ]
+    rows = [c.values_of(run, homes, c.FIELDS if asked or as_csv else c.TOLD) for run in found]
     if as_csv:
         names = c.chosen(rows, asked) if asked else [*c.FIELDS, *sorted(c.keys(rows))]
         return terminal.show(terminal.as_csv(names, ([row.get(name) for name in names] for row in rows)))

@@ -41,6 +41,15 @@ def printable(value: Any) -> str:
     return "".join(shown)
 
 
+def _printed(values: Sequence[Any]) -> list[str]:
+    """Return values as `printable` does, nothing for what is missing: most need no look at each."""
+    texts = ["" if it is None else f"{it:.6g}" if isinstance(it, float) else str(it) for it in values]
+    whole = "".join(texts)
+    if whole.isascii() and whole.isprintable():
+        return texts
+    return ["" if it is None else printable(it) for it in values]
+
+
 def width(text: str) -> int:
     """Return how many cells of a terminal a printable text takes."""
     return len(text) if text.isascii() else sum(map(_cells, text))
@@ -201,18 +210,18 @@ class Table:
 
     def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], *, most: int | Sequence[int] = 40) -> None:
         found, limit = list(rows), room()
-        self._numbers = [_numeric([row[at] for row in found]) for at in range(len(names))]
-        cells = [
-            [printable(name) for name in names],
-            *(["" if it is None else printable(it) for it in row] for row in found),
-        ]
+        columns = list(zip(*found, strict=True)) or [()] * len(names)
+        self._numbers = [_numeric(column) for column in columns]
+        cells = [[printable(name), *_printed(column)] for name, column in zip(names, columns, strict=True)]
         if limit is not None:
             widest = [most] * len(names) if isinstance(most, int) else most
-            cells = [[cut(cell, min(each, limit)) for cell, each in zip(row, widest, strict=True)] for row in cells]
-        self._widths = [max(map(_measure(column), column)) for column in zip(*cells, strict=True)]
+            cells = [
+                [cut(cell, min(each, limit)) for cell in column] for column, each in zip(cells, widest, strict=True)
+            ]
+        self._widths = [max(map(_measure(column), column)) for column in cells]
         self._fit = _fitting(self._widths, limit)
         self.left_out = [printable(name) for name in names[self._fit :]]
-        self._names, *self._rows = cells
+        self._cells = cells  # by column, the name first: what is done column by column takes little time
         self._plain = limit is None
         self._status = next((at for at, name in enumerate(names) if name == "status"), -1)
 
@@ -222,20 +231,22 @@ class Table:
             return self._draw()
         if self._plain:
             return self._columns()
-        return [styled(self._line(self._names), bold=True), *(self._line(row, body=True) for row in self._rows)]
+        names, *rows = zip(*self._cells, strict=True)
+        return [styled(self._line(names), bold=True), *(self._line(row, body=True) for row in rows)]
 
     def _columns(self) -> list[str]:
-        """Return the lines for a pipe, padded column by column: that many rows take little time."""
+        """Return the lines for a pipe."""
         padded = []
-        for column, most, number in zip(
-            zip(self._names, *self._rows, strict=True), self._widths, self._numbers, strict=True
-        ):
-            measure = _measure(column)
-            spaces = (" " * (most - measure(cell)) for cell in column)
+        for column, most, number in zip(self._cells, self._widths, self._numbers, strict=True):
+            if _measure(column) is len:
+                pad = str.rjust if number else str.ljust
+                padded.append([pad(cell, most) for cell in column])
+                continue
+            spaces = (" " * (most - width(cell)) for cell in column)
             padded.append(
                 [space + cell if number else cell + space for cell, space in zip(column, spaces, strict=True)]
             )
-        return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
+        return [line.rstrip() for line in map("  ".join, zip(*padded, strict=True))]
 
     def _draw(self) -> list[str]:
         from rich.box import SIMPLE_HEAD
@@ -244,9 +255,10 @@ class Table:
         from rich.text import Text  # which takes no markup, so that a name in brackets is one
 
         table = Drawing(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), border_style="dim")
-        for name, number in zip(self._names[: self._fit], self._numbers, strict=False):
+        names, *rows = zip(*self._cells, strict=True)
+        for name, number in zip(names[: self._fit], self._numbers, strict=False):
             table.add_column(Text(_isolated(name)), justify="right" if number else "left", no_wrap=True)
-        for row in self._rows:
+        for row in rows:
             styles = [_COLOURS.get(cell, "") if at == self._status else "" for at, cell in enumerate(row)]
             table.add_row(*map(Text, map(_isolated, row[: self._fit]), styles))
         text = io.StringIO()

@@ -85,7 +85,7 @@ class Decoded:
         self, runner: Runner, entities: Sequence[int], names: Names
     ) -> defaultdict[int, dict[tuple[str, str], Summary]]:
         found: defaultdict[int, dict[tuple[str, str], Summary]] = defaultdict(dict)
-        binds, columns = Binds(), ", ".join(summaries.COLUMNS)
+        binds, columns = Binds(), ", ".join(summaries.SHOWN)
         sql = f"SELECT entity, term, {columns} FROM metrics WHERE {among(runner.dialect, 'entity', entities, binds)}"
         if names is not None:
             wanted = self._numbers(runner, names)

@@ -10,7 +10,6 @@ A key of `LIMIT` bytes was cut: it says that much of the order, and the value is
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ __all__ = [
     "OTHER",
     "TEXT",
     "after",
+    "distinct",
     "encode",
     "full",
     "id_key",
@@ -81,9 +81,17 @@ def is_text(key: bytes) -> bool:
 
 
 def id_key(id: str) -> bytes:
-    """Return the key of an id: of one too long its digest is a part, so that no two are the same."""
-    key = full(id)
-    return key if len(key) < LIMIT else key[: LIMIT - 32] + hashlib.sha256(key).digest()
+    """Return the key of an id: no two are the same."""
+    return distinct(full(id))
+
+
+def distinct(key: bytes) -> bytes:
+    """Return bytes that an index holds, and no other key has: of one too long its digest is a part."""
+    if len(key) < LIMIT:
+        return key
+    from hashlib import sha256  # loads OpenSSL, which takes longer than a question
+
+    return key[: LIMIT - 32] + sha256(key).digest()
 
 
 def after(prefix: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """The tables that are projected from the history, and can be made anew from it.
 
 What is compared is kept as a key (see `keys`), and text that is not as its UTF-8: as bytes, which have no collation.
-What is looked up by name has the digest of its name, as names may be longer than an index holds.
+What is looked up by name is found by what `keys.distinct` makes of it, as names may be longer than an index holds.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from typing import Any
 from mlcore.store import Order, Summary, from_json, to_json
 from mlcore_sql.keys import float_of, floats_of, number
 
-__all__ = ["COLUMNS", "Summed", "joined", "origin_of", "packed", "summaries_of", "summary_of"]
+__all__ = ["COLUMNS", "SHOWN", "Summed", "joined", "origin_of", "packed", "summaries_of", "summary_of"]
 
-COLUMNS = ("count", "low", "high", "last", "step", "time", "origin", "odd")
+SHOWN = ("count", "low", "high", "last", "step", "time", "odd")
+COLUMNS = (*SHOWN, "origin")
 Summed = tuple[Summary, Order]  # of rows, and the order of the event that holds the last of them
 
 
@@ -21,29 +22,29 @@ def packed(summed: Summed) -> tuple[Any, ...]:
     values = summary.min, summary.max, summary.value
     odd = to_json(values) if any(map(_is_odd, values)) else None
     keys = map(number, values)
-    return (summary.count, *keys, summary.step, summary.time, to_json(origin), odd)
+    return (summary.count, *keys, summary.step, summary.time, odd, to_json(origin))
 
 
 def summary_of(row: Sequence[Any]) -> Summary:
-    """Return the summary in the columns of a row."""
-    count, low, high, last, step, time, _, odd = row
+    """Return the summary in the columns of a row, those of `SHOWN`."""
+    count, low, high, last, step, time, odd = row
     values = from_json(bytes(odd)) if odd is not None else (float_of(low), float_of(high), float_of(last))
     return Summary(count, values[0], values[1], step, time, values[2])
 
 
 def summaries_of(rows: Sequence[Sequence[Any]]) -> Iterator[Summary]:
-    """Yield the summaries in the last columns of rows, in the order of `COLUMNS`."""
+    """Yield the summaries in the last columns of rows, in the order of `SHOWN`."""
     if any(row[-1] is not None for row in rows):
-        yield from (summary_of(row[-len(COLUMNS) :]) for row in rows)
+        yield from (summary_of(row[-len(SHOWN) :]) for row in rows)
         return
-    low, high, last = (floats_of([bytes(row[at]) for row in rows]) for at in (-7, -6, -5))
+    low, high, last = (floats_of([bytes(row[at]) for row in rows]) for at in (-6, -5, -4))
     for row, least, greatest, value in zip(rows, low, high, last, strict=True):
-        yield Summary(row[-8], least, greatest, row[-4], row[-3], value)
+        yield Summary(row[-7], least, greatest, row[-3], row[-2], value)
 
 
 def origin_of(row: Sequence[Any]) -> Order:
     """Return the order of the event with the last row."""
-    stamp, source, number, index = from_json(bytes(row[6]))
+    stamp, source, number, index = from_json(bytes(row[-1]))
     return stamp, source, number, index
 
 

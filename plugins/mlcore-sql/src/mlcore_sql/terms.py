@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from mlcore.store import to_json
 from mlcore_sql.dialects import Binds, Runner, among, insert_missing, parts
+from mlcore_sql.keys import distinct
 
 __all__ = ["Name", "digest_of", "found", "make", "mark_cut"]
 
@@ -16,7 +16,7 @@ _COLUMNS = ("digest", "kind", "family", "name", "context", "cut")
 
 def digest_of(name: Name) -> bytes:
     """Return by what a name is looked up, however long it is."""
-    return hashlib.sha256(to_json(name)).digest()
+    return distinct(to_json(name))
 
 
 def found(runner: Runner, names: Iterable[Name]) -> dict[Name, tuple[int, bool]]:

@@ -218,7 +218,7 @@ class _Writer:
                 where = [among(self.runner.dialect, *each, binds) for each in (("entity", some), ("term", part))]
                 sql = f"SELECT entity, term, {columns} FROM metrics WHERE {' AND '.join(where)}"
                 for entity, term, *row in self.runner.rows(sql, binds):
-                    found[entity, terms[term]] = summaries.summary_of(row), summaries.origin_of(row)
+                    found[entity, terms[term]] = summaries.summary_of(row[:-1]), summaries.origin_of(row)
         return found
 
     def _put(self) -> None:
