@@ -164,9 +164,9 @@ def worth(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     known_names = keys(rows)
     names = {family: [name for name in known_names if name.startswith(f"{family}.")] for family in FAMILIES}
     for name in [*names["metrics"], "duration", *names["tags"], *names["params"]]:
-        known = [repr(row[name]) for row in rows if name in row]
-        differ = len(set(known)) > 1 or len(known) < len(rows) or len(rows) == 1
-        (told if (differ or name in names["metrics"]) and 2 * len(known) > len(rows) else rest).append(name)
+        known = [row[name] for row in rows if name in row]
+        differ = name in names["metrics"] or not 1 < len(known) == len(rows) or len(set(map(repr, known))) > 1
+        (told if differ and 2 * len(known) > len(rows) else rest).append(name)
     return told, rest
 
 
