@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import mlcore
 from faults.processes import run as run_process
 from mlcore import Client, query
+from mlcore.cli import program
 from mlcore.errors import InvalidQuery, InvalidValue
 from mlcore.store import AttributesSet, Entity, holds
 from mlcore.testing import Writer, run_events
@@ -65,6 +68,17 @@ def test_a_query_finds_what_was_worked_out(client: Client, asked: Any, expected:
     asked = filled(asked)
     text, *values = asked if isinstance(asked, tuple) else (asked,)
     assert "".join(sorted(found(client, text, *values))) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [each for each in (*MLFLOW.items(), *OURS.items()) if isinstance(each[0], str)]
+)
+def test_the_command_finds_what_was_worked_out(client: Client, asked: str, expected: str) -> None:
+    """Guards that a shell gets the same answers; parameters are for Python only."""
+    options = ["--store", client.setting.value, "--experiment", "digits", "--json", "--filter", filled(asked)]
+    done = CliRunner().invoke(program, ["runs", "list", *options])
+    assert done.exit_code == 0, done.output
+    assert "".join(sorted(run["id"][0] for run in json.loads(done.stdout))) == expected
 
 
 @pytest.mark.parametrize(("by", "expected"), ORDERS.items())
