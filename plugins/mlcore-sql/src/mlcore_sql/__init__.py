@@ -3,6 +3,4 @@
 The parts are imported by name: `projection` writes entities, `reading` answers queries, `schema` has the tables.
 """
 
-__all__ = ["VERSION"]
-
-VERSION = 1  # of the tables that are projected; an index of another version is made anew
+__all__: list[str] = []
