@@ -27,9 +27,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
-from mlcore_remote import running
 
 from mlcore.errors import ConfigError
+from mlcore_remote import running
 
 __all__ = ["PERMISSIONS", "SHORTEST", "Start", "Token", "Tokens", "make_token", "parse_tokens", "started"]
 __all__ += ["use_once"]
