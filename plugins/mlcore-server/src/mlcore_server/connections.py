@@ -82,7 +82,9 @@ class Patient(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._head_size = -1
-        body = json.dumps({"error": {"type": "StoreError", "message": message, "details": {}}, "request_id": ""}).encode()
+        body = json.dumps(
+            {"error": {"type": "StoreError", "message": message, "details": {}}, "request_id": ""}
+        ).encode()
         head = [b"HTTP/1.1 %d %s" % (status, _PHRASES[status]), b"content-type: application/json", b"connection: close"]
         head += [b"content-length: %d" % len(body), *(b"%s: %s" % pair for pair in DEFAULTS)]
         self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + body)

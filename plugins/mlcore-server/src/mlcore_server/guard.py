@@ -2,8 +2,8 @@
 
 Three steps, in this order and for all routes alike, those of plugins too:
 
-1. `Gate.enter`, before a route is looked for: size of the head, ``Host``, ``Origin``, token or session, rate. It puts the
-   actor into ``request.state.actor``.
+1. `Gate.enter`, before a route is looked for: size of the head, ``Host``, ``Origin``, token or session, rate. It puts
+   the actor into ``request.state.actor``.
 2. `authorize`, once the route is known: a pure function of actor, route and state. What a route needs is part of its
    declaration, so nothing can be served that this function was not asked about.
 3. `Gate.admit` goes on with what the route declared of its body: its type, and how large it may be.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from mlcore.errors import AccessDenied, ConfigError
+from mlcore.errors import AccessDenied, ConfigError, MlcoreError
 from mlcore_server import limits
 from mlcore_server.audit import Audit, Entry
 from mlcore_server.headers import Hosts, comes_from_elsewhere, is_loopback
@@ -43,6 +43,7 @@ _WRITES = frozenset({"write", "admin"})
 _ONCE = frozenset({b"authorization", b"content-length", b"content-type", b"host", b"origin", b"transfer-encoding"})
 _SHOWN = "show a token: Authorization: Bearer TOKEN (clients of mlcore: `mlcore login URL`, or MLCORE_TOKEN)"
 _SAFE = frozenset({"GET", "HEAD"})
+_STREAMED = frozenset({"application/octet-stream", "*/*"})  # files, which may be as large as they are
 _log = logging.getLogger("mlcore.server")
 
 
@@ -59,7 +60,9 @@ def authorize(actor: Actor, route: Route, state: State) -> None:
     if route.needs != "nothing" and route.needs not in actor.permissions:
         if not actor.permissions:
             raise AccessDenied(_SHOWN, 401)
-        raise AccessDenied(f"{actor.name} may {' and '.join(sorted(actor.permissions))} here; this needs {route.needs}", 403)
+        raise AccessDenied(
+            f"{actor.name} may {' and '.join(sorted(actor.permissions))} here; this needs {route.needs}", 403
+        )
     if state.read_only and route.needs in _WRITES:
         raise AccessDenied("this server is read-only: it was started with --read-only", 403)
 
@@ -75,8 +78,8 @@ def check(settings: Settings, *, local: bool) -> None:
         raise ConfigError("--no-token and --allowed-hosts '*' together let any web page in: name the hosts")
     if not given and not local:
         raise ConfigError(
-            f"others reach {settings.host}, so there must be a token: put lines such as alice=TOKEN into a file that only "
-            "you can read and give --token-file FILE, or set MLCORE_SERVER_TOKEN; a good token is printed by "
+            f"others reach {settings.host}, so there must be a token: put lines such as alice=TOKEN into a file that "
+            "only you can read and give --token-file FILE, or set MLCORE_SERVER_TOKEN; a good token is printed by "
             "`python -c \"import secrets; print('mlc_' + secrets.token_urlsafe(32))\"`"
         )
 
@@ -147,11 +150,11 @@ class Gate:
         sends = seen.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in seen
         if route.body:
             self._check_type(seen, route, sends=sends)
-        if any(kind in route.body or () for kind in ("application/octet-stream", "*/*")):
+        if not _STREAMED.isdisjoint(route.body or ()):
             return receive  # a file: it is streamed, as large as it may be
         return limits.bounded(receive, seen, self.settings.max_body)
 
-    def nothing_here(self, scope: Scope, allowed: tuple[str, ...]) -> Exception:
+    def nothing_here(self, scope: Scope, allowed: tuple[str, ...]) -> MlcoreError:
         """Return the error for a path or method without a route: who is not known does not learn what there is."""
         if not scope["state"]["actor"].permissions:
             return AccessDenied(_SHOWN, 401)
@@ -174,7 +177,7 @@ class Gate:
                 )
             )  # fmt: skip
 
-    def failed(self, scope: Scope) -> Exception:
+    def failed(self, scope: Scope) -> MlcoreError:
         """Return the error for a wrong token or link, and remember that this address showed it."""
         address = address_of(scope)
         if wait := self.failures.wait(address):
@@ -182,6 +185,11 @@ class Gate:
         self.failures.add(address)
         _log.warning("a wrong token was shown from %s", address)
         return AccessDenied("this token is not known here, or no longer", 401)
+
+    def close(self) -> None:
+        """Close the audit log."""
+        if self.audit is not None:
+            self.audit.close()
 
     def _actor(self, scope: Scope, seen: dict[bytes, bytes], address: str) -> Actor:
         if self.settings.no_token:

@@ -32,9 +32,9 @@ def head_fits(headers: list[tuple[bytes, bytes]], path: bytes) -> bool:
     return len(headers) <= MOST_HEADERS and size <= LARGEST_HEAD
 
 
-def at_most(name: str, value: int, most: int) -> int:
+def at_most(name: str, value: Any, most: int) -> int:
     """Return a number that a request gave, if it is one from 1 to `most`. Raises `InvalidValue`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+    if type(value) is not int or not 1 <= value <= most:
         raise InvalidValue(f"{name} must be a number from 1 to {most:,}, not {value!s:.40}")
     return value
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlcore.errors import Malformed
 from mlcore_server import sessions
 from mlcore_server.bodies import body_of
-from mlcore_server.guard import is_secure
+from mlcore_server.guard import address_of, is_secure
 from mlcore_server.limits import parse_json
 from mlcore_server.routing import Declined, Route
 from mlcore_server.tokens import Token, use_once
@@ -32,11 +32,11 @@ _TOKEN = {
 _DONE = {"application/json": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}}
 
 
-def routes(service: Service) -> Iterable[Route]:
+def routes(_: Service) -> Iterable[Route]:
     """Return the routes by which a browser logs in and out: the provider ``login`` of the hook `mlcore_routes`."""
     link = {"name": "token", "in": "query", "required": True, "schema": {"type": "string", "maxLength": 1_024}}
     return [
-        Route("GET", "/login", follow_link, needs="nothing", summary="Log in by a link of this start.", parameters=(link,)),
+        Route("GET", "/login", follow_link, needs="nothing", summary="Log in by a link, once.", parameters=(link,)),
         Route(
             "POST", "/login", log_in, needs="nothing", summary="Log in with a token.",
             body={"application/json": _TOKEN}, answer=_DONE,
@@ -66,7 +66,7 @@ async def log_in(request: Request, service: Service) -> Response:
     content = parse_json(await body_of(request, _LARGEST))
     if not isinstance(content, dict) or not isinstance(shown := content.get("token"), str) or len(content) > 1:
         raise Malformed('the body must be {"token": "..."}')
-    if wait := service.gate.failures.wait(service.gate.address(request.scope)):
+    if wait := service.gate.failures.wait(address_of(request.scope)):
         raise Declined(429, "too many wrong tokens came from this address: wait", {"retry-after": str(wait)})
     token = service.gate.tokens.find(shown)
     if token is None:
@@ -74,7 +74,7 @@ async def log_in(request: Request, service: Service) -> Response:
     return _with_session(request, service, token, JSONResponse({"name": token.name}))
 
 
-async def log_out(request: Request, service: Service) -> Response:
+async def log_out(request: Request, _: Service) -> Response:
     """Take the session out of the browser that asks."""
     from starlette.responses import Response
 
