@@ -27,7 +27,7 @@ from mlcore_server.audit import Audit, Entry
 from mlcore_server.headers import Hosts, comes_from_elsewhere, is_loopback
 from mlcore_server.routing import Actor, Declined, Route
 from mlcore_server.sessions import cookie_name, session_of
-from mlcore_server.tokens import PERMISSIONS, Token, Tokens, parse_tokens
+from mlcore_server.tokens import PERMISSIONS, Token, Tokens, failures_of, parse_tokens
 
 if TYPE_CHECKING:
     from mlcore_server.settings import Settings
@@ -111,7 +111,7 @@ class Gate:
     def __init__(self, settings: Settings) -> None:
         """Read tokens, open the audit log. Raises `ConfigError`."""
         file = Path(settings.token_file) if settings.token_file else None
-        shared = file.with_suffix(".failures") if file is not None and file.suffix == ".json" else None
+        shared = failures_of(file) if file is not None and file.suffix == ".json" else None
         local = bool(settings.unix_socket) or is_loopback(settings.host)
         self.settings, self.read_only = settings, settings.read_only
         self.tokens = Tokens(parse_tokens(settings.token, "MLCORE_SERVER_TOKEN"), file)

@@ -55,7 +55,7 @@ async def follow_link(request: Request, service: Service) -> Response:
     token = _owner(service) if note.suffix == ".json" else None
     if token is None or not use_once(note, request.query_params.get("token", "")):
         raise service.gate.failed(request.scope)
-    answer = RedirectResponse(f"{service.settings.root_path}/version", 303)
+    answer = RedirectResponse("version", 303)  # relative: below whatever path a proxy shows us
     return _with_session(request, service, token, answer)
 
 
