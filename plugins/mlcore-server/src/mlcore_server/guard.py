@@ -24,7 +24,7 @@ import attrs
 from mlcore.errors import AccessDenied, ConfigError, MlcoreError
 from mlcore_server import limits
 from mlcore_server.audit import Audit, Entry
-from mlcore_server.headers import Hosts, comes_from_elsewhere, is_loopback
+from mlcore_server.headers import Hosts, comes_from_elsewhere, comes_from_here, is_loopback
 from mlcore_server.routing import Actor, Declined, Route
 from mlcore_server.sessions import cookie_name, session_of
 from mlcore_server.tokens import PERMISSIONS, Token, Tokens, failures_of, parse_tokens
@@ -135,6 +135,8 @@ class Gate:
             raise AccessDenied("a page of another origin asks: only this server's own pages may", 403)
         address = address_of(scope)
         actor = ANYBODY if path in _PROBES else self._actor(scope, seen, address)
+        if actor.how == "session" and method not in _SAFE and not comes_from_here(seen, scope["scheme"]):
+            raise AccessDenied("nothing says that a page of this server asks; with a token none has to", 403)
         if not self._rate.allows(f"{actor.name} {address}"):
             raise Declined(429, f"more than {self.settings.rate_limit:,} requests a second", {"retry-after": "1"})
         scope["state"]["actor"], scope["state"]["seen"] = actor, seen

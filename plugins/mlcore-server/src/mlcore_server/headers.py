@@ -7,7 +7,8 @@ import socket
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
-__all__ = ["DEFAULTS", "LOOPBACK", "Hosts", "comes_from_elsewhere", "file_headers", "is_loopback", "secured"]
+__all__ = ["DEFAULTS", "LOOPBACK", "Hosts", "comes_from_elsewhere", "comes_from_here", "file_headers", "is_loopback"]
+__all__ += ["secured"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _POLICY = b"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -105,6 +106,13 @@ def comes_from_elsewhere(seen: Mapping[bytes, bytes], method: str, scheme: str) 
         return False
     follows = seen.get(b"sec-fetch-mode") == b"navigate" and seen.get(b"sec-fetch-dest") == b"document"
     return not (follows and method in ("GET", "HEAD"))
+
+
+def comes_from_here(seen: Mapping[bytes, bytes], scheme: str) -> bool:
+    """Return whether a browser says that a page of this server made this request; its word is sent with every POST."""
+    if (origin := seen.get(b"origin")) is not None:
+        return _same_origin(origin, seen.get(b"host", b""), scheme)
+    return seen.get(b"sec-fetch-site") == b"same-origin"
 
 
 def _same_origin(origin: bytes, host: bytes, scheme: str) -> bool:
