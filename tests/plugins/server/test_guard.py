@@ -224,7 +224,8 @@ def test_a_loopback_server_answers_to_its_machines_names(host: bytes) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        b"", b"evil.example", b"10.evil.com", b"localhost.evil", b"evil-localhost", b"127.0.0.1.evil", b"localhost:80:80",
+        b"", b"evil.example", b"10.evil.com", b"localhost.evil", b"evil-localhost", b"127.0.0.1.evil",
+        b"localhost:80:80",
         b"localhost@evil", b"[::1", b"::1", b"localhost/", b"localhost:x", b"localhost:", b"127.1", b"2130706433",
         b"0.0.0.0", b"localhost:123456", "localhost:²".encode("latin-1"), b"localhost,evil",
     ],
