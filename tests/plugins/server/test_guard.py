@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from mlcore.errors import AccessDenied, ConfigError, InvalidValue, Malformed
+from mlcore.errors import AccessDenied, ConfigError, InvalidValue
 from mlcore_remote import running
 from mlcore_server import limits, sessions
 from mlcore_server.audit import Audit, Entry
@@ -346,30 +346,6 @@ def test_a_client_is_counted_by_the_second(monkeypatch: pytest.MonkeyPatch) -> N
     now[0] += 1
     assert rate.allows("a")
     assert all(limits.Rate(0).allows("a") for _ in range(100_000))
-
-
-@pytest.mark.parametrize(
-    "text", [b"[" * 100_000, b'{"a":' * 5_000, b"[" * 65 + b"]" * 65, b"[}" * 100, b'{"a":[{' * 30]
-)
-def test_deep_json_is_refused_before_a_parser_sees_it(text: bytes) -> None:
-    """I1."""
-    with pytest.raises(Malformed, match="64 levels"):
-        limits.parse_json(text)
-
-
-@pytest.mark.parametrize(
-    "text", [b"[" * 64 + b"]" * 64, b'"' + b"[" * 1000 + b'"', b'["\\"[[[[", {}]', b"[" + b"[],{}," * 500 + b"1]"]
-)
-def test_json_that_only_looks_deep_is_read(text: bytes) -> None:
-    """I1: brackets in strings and brackets beside each other are no depth."""
-    assert limits.parse_json(text) == json.loads(text)
-
-
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"a": ' + b"9" * 5000 + b"}", b"nul", b'"\x00'])
-def test_what_is_no_json_is_malformed(text: bytes) -> None:
-    """I1: no other error comes out."""
-    with pytest.raises(Malformed):
-        limits.parse_json(text)
 
 
 @pytest.mark.parametrize("value", [0, -1, 10**9, True, 1.0, "5", None])
