@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from servers import postgresql, postgresql_server
 
 __all__ = ["postgresql", "postgresql_server"]
