@@ -144,7 +144,7 @@ def aliases(method: str, path: str) -> Iterator[tuple[str, str, dict[str, str]]]
 
 @pytest.mark.parametrize("name", sorted(name for name, needs in NEEDS.items() if needs != "nothing"))
 def test_no_other_name_of_a_route_leads_past_the_gate(server: Thread, name: str) -> None:
-    """H2: slashes, case, encodings, dots, methods and override headers; for nobody, and for a reader who would write."""
+    """H2: slashes, case, encodings, dots, methods, override headers; for nobody, and for a reader who would write."""
     (route,) = (each for each in server.app.service.routes if f"{each.method} {each.path}" == name)
     open_ = []
     for method, path, headers in aliases(route.method, path_of(route)):
