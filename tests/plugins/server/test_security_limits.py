@@ -183,9 +183,9 @@ def test_two_hundred_slow_clients_keep_nobody_waiting_and_are_cut_off(
 def test_a_client_that_asks_too_often_waits_and_others_do_not(server: Thread) -> None:
     """I4: by token and address; the limit is far above what one process can answer."""
     assert server.app.service.settings.rate_limit >= 10_000
-    with serving_here(server.app.service.settings.store, token=f"{HERS}\n{HIS}", rate_limit=5) as other:
+    with serving_here(server.app.service.settings.store, token=f"{HERS}\n{HIS}", rate_limit=2) as other:
         statuses = []
-        for _ in range(20):
+        for _ in range(100):
             other.token = HERS
             answer = other.get("/version")
             statuses.append(answer.status)
@@ -193,5 +193,5 @@ def test_a_client_that_asks_too_often_waits_and_others_do_not(server: Thread) ->
                 assert answer.headers["retry-after"] == "1"
                 other.token = HIS
                 break
-        assert statuses[-1] == 429 and statuses.count(200) >= 5
+        assert statuses[-1] == 429 and statuses.count(200) >= 2
         assert other.get("/version").status == 200
