@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Iterable
 from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -134,7 +135,7 @@ class _Sent(StreamingResponse):
         offset = self._start
         while offset < self._end:
             count = min(CHUNK, self._end - offset)
-            chunk = await self._places.run(lambda offset=offset, count=count: self._reader.read(offset, count))  # type: ignore[misc]
+            chunk = await self._places.run(partial(self._reader.read, offset, count))
             if not chunk:
                 raise ConnectionAbortedError("the file became shorter while it was sent")
             yield chunk
@@ -225,10 +226,10 @@ async def receive(request: Request, writing: Writing, places: Places, limit: int
                 if task is not None:
                     await task
                 data, waiting = bytes(waiting), bytearray()
-                task = asyncio.ensure_future(places.run(lambda data=data: take(data)))  # type: ignore[misc]
-            if not chunk:
-                await task
-                return size, digest.hexdigest()
+                task = asyncio.ensure_future(places.run(partial(take, data)))
+                if not chunk:
+                    await task
+                    return size, digest.hexdigest()
     finally:
         if task is not None:
             await asyncio.wait([task])  # nobody lets go of a file that a thread still writes to

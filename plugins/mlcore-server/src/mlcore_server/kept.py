@@ -7,6 +7,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import attrs
@@ -18,13 +19,13 @@ __all__ = [
     "FULL",
     "ID",
     "IN_THE_WAY",
+    "RUN",
     "STALE_SECONDS",
     "Found",
     "Gone",
     "Incomplete",
     "Interval",
     "Place",
-    "RUN",
     "Reader",
     "Staged",
     "Staging",
@@ -151,14 +152,17 @@ class Staging(ABC):
 
     @abstractmethod
     def part(self, id: str, offset: int, *, checked: bool) -> Writing:
-        """Begin to write bytes at an offset. What was written before it is discarded counts, too, unless it is `checked`.
+        """Begin to write bytes at an offset. What was written before it is discarded counts, unless it is `checked`.
 
         Raises `Gone`, and `BlockingIOError` while the file is completed.
         """
 
     @abstractmethod
     def complete(self, staged: Staged, place: Place) -> None:
-        """Let the file appear, and forget the upload. Raises `Incomplete`, `DigestMismatch`, `Gone`, `BlockingIOError`."""
+        """Let the file appear, and forget the upload.
+
+        Raises `Incomplete`, `DigestMismatch`, `Gone`, or `BlockingIOError` while somebody else writes or completes.
+        """
 
     @abstractmethod
     def remove(self, id: str) -> None:
@@ -188,7 +192,7 @@ def reached(intervals: Sequence[Interval]) -> int:
 def gaps(intervals: Sequence[Interval], size: int) -> list[Interval]:
     """Return what is missing of a file."""
     whole = [(0, 0), *merged(intervals), (size, size)]
-    return [(end, start) for (_, end), (start, _) in zip(whole, whole[1:], strict=False) if start > end]
+    return [(end, start) for (_, end), (start, _) in pairwise(whole) if start > end]
 
 
 def sha256_of(chunks: Iterator[bytes], staged: Staged, write: Callable[[bytes], object] = len) -> str:

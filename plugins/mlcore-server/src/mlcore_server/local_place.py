@@ -16,7 +16,20 @@ import attrs
 from mlcore.artifacts import is_temporary, safe_path
 from mlcore.errors import UnsafePath
 from mlcore.store import from_json, to_json
-from mlcore_server.kept import CHUNK, ID, Found, Gone, Incomplete, Interval, Place, Staged, Staging, gaps, merged, sha256_of
+from mlcore_server.kept import (
+    CHUNK,
+    ID,
+    Found,
+    Gone,
+    Incomplete,
+    Interval,
+    Place,
+    Staged,
+    Staging,
+    gaps,
+    merged,
+    sha256_of,
+)
 
 __all__ = ["LocalPlace", "LocalStaging"]
 

@@ -1,7 +1,7 @@
 """Where the files of runs are: in a run's own folder, or below the place that the server was started with.
 
-No run, record or request can name another place: what a run says of its files (the field ``artifacts``, the ``uri`` of a
-reference) is for whoever reads it, and never followed here.
+No run, record or request can name another place: what a run says of its files (the field ``artifacts``, the ``uri`` of
+a reference) is for whoever reads it, and never followed here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlcore.artifacts import open_backend, safe_path
+from mlcore.artifacts import open_backend
 from mlcore.errors import ArtifactError, ArtifactNotFound, MlcoreError, NotSupported, UnsafePath
 from mlcore.folder import Folder
 from mlcore_server.kept import FULL, IN_THE_WAY, RUN, STALE_SECONDS, Gone, Incomplete, Place
@@ -105,6 +105,8 @@ def saying(call: Callable[[], _T]) -> _T:
             raise Declined(409, "a file cannot be where a folder is, nor in a file") from error
         if error.errno == errno.ENAMETOOLONG:
             raise UnsafePath("a part of the name is too long for the server's disk") from error
-        raise ArtifactError(f"the server cannot do that with the file: {error.strerror or type(error).__name__}") from error
+        raise ArtifactError(
+            f"the server cannot do that with the file: {error.strerror or type(error).__name__}"
+        ) from error
     except Exception as error:
         raise ArtifactError(f"the server cannot do that with the file: {type(error).__name__}") from error

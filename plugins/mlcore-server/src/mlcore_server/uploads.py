@@ -80,7 +80,9 @@ class Uploads:
             return staging.received(staged.id)
 
         received = await self._places.run(begin)
-        return JSONResponse(_shown(staged, received), 201, {"location": f"{_PATH}/{staged.id}", **_offset(staged, received)})
+        return JSONResponse(
+            _shown(staged, received), 201, {"location": f"{_PATH}/{staged.id}", **_offset(staged, received)}
+        )
 
     async def show(self, request: Request, service: Service) -> Response:
         """Answer GET and HEAD."""
@@ -179,4 +181,3 @@ def _shown(staged: Staged, received: list[tuple[int, int]]) -> dict[str, Any]:
 
 def _offset(staged: Staged, received: list[tuple[int, int]]) -> dict[str, str]:
     return {"upload-offset": str(reached(received)), "upload-length": str(staged.size), "cache-control": "no-store"}
-
