@@ -6,8 +6,7 @@ them. What is read may come from anybody: whatever is wrong with it is `Malforme
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs

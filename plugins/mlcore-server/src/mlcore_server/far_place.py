@@ -235,7 +235,7 @@ class FarPart:
         """See `Writing.write`."""
         self._file.write(data)
 
-    def commit(self, sha256: str = "") -> None:
+    def commit(self, sha256: str) -> None:
         """Let the part count."""
         self._checked = False
         self._file.close()

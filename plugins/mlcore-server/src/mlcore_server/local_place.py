@@ -350,7 +350,7 @@ class LocalPart:
             os.write(self._done, f"{self._noted} {self._offset}\n".encode())
             self._noted = self._offset
 
-    def commit(self, sha256: str = "") -> None:
+    def commit(self, sha256: str) -> None:
         """Note what was written; see `Staging.part`."""
         self._checked = False
         self._note()
