@@ -43,7 +43,15 @@ from mlcore_remote.faults import error_entry
 from mlcore_remote.framing import MESSAGE_EVENTS
 
 __all__ = ["MAX_IDS", "QUERY_CLAUSES", "QUERY_DEPTH", "about_from_json", "about_to_json", "batches_from_json"]
-__all__ += ["batches_to_json", "entity_from_json", "entity_to_json", "find_from_json", "get_from_json"]
+__all__ += [
+    "batches_to_json",
+    "entities_from_json",
+    "entities_to_json",
+    "entity_from_json",
+    "entity_to_json",
+    "find_from_json",
+    "get_from_json",
+]
 __all__ += ["page_from_json", "page_to_json", "query_from_json", "query_to_json", "series_asked", "series_from_json"]
 __all__ += ["series_to_json", "stored_from_json", "stored_lines", "stored_to_json"]
 
@@ -227,8 +235,9 @@ def _where_from_json(value: Any, depth: int, left: Iterator[int]) -> Where:
     ((word, parts),) = value.items()
     if word == "not":
         return Not(_where_from_json(parts, depth - 1, left))
-    made = {"and": And, "or": Or}[word]
-    return made(tuple(_where_from_json(part, depth - 1, left) for part in _want(parts, list)))
+    found = tuple(_where_from_json(part, depth - 1, left) for part in _want(parts, list))
+    made: dict[str, type[And | Or]] = {"and": And, "or": Or}
+    return made[word](found)
 
 
 def _compare_from_json(value: Mapping[str, Any]) -> Compare:
@@ -317,10 +326,10 @@ def entity_from_json(value: Any) -> Entity:
             for it in value["conflicts"]
         )
         attributes = {family: _want(values, dict) for family, values in _want(value["attributes"], dict).items()}
-        names = (_want(value[name], str) for name in ("kind", "id", "parent"))
-        stamps = (_want(value[name], int) for name in ("created", "changed"))
+        kind, id, parent = (_want(value[name], str) for name in ("kind", "id", "parent"))
+        created, changed = (_want(value[name], int) for name in ("created", "changed"))
         return Entity(
-            *names, _want(value["fields"], dict), attributes, metrics, conflicts, *stamps,
+            kind, id, parent, _want(value["fields"], dict), attributes, metrics, conflicts, created, changed,
             _want(value.get("seen"), int, type(None)), _want(value.get("alive"), bool, type(None)),
         )  # fmt: skip
     except _WRONG as error:
@@ -331,6 +340,19 @@ def _summary(numbers: Any) -> list[Any]:
     if len(_want(numbers, list)) != 6:
         raise ValueError("a metric is summed up by six numbers")
     return [_want(each, int, float) for each in numbers]
+
+
+def entities_to_json(found: Iterable[Entity | None]) -> dict[str, Any]:
+    """Return what `Store.get` found."""
+    return {"entities": [each and entity_to_json(each) for each in found]}
+
+
+def entities_from_json(value: Any, count: int) -> list[Entity | None]:
+    """Return what `Store.get` found of `count` ids. Raises `Malformed`."""
+    found = value.get("entities") if isinstance(value, dict) else None
+    if not isinstance(found, list) or len(found) != count:
+        raise Malformed(f"not the answer for {count} entities: {value!r:.200}")
+    return [None if each is None else entity_from_json(each) for each in found]
 
 
 def page_to_json(page: Page) -> dict[str, Any]:
