@@ -1,8 +1,8 @@
 """Files of runs on a server, as a filesystem of fsspec under the schemes ``mlcore+http``, ``mlcore+https`` and so on.
 
 A path in it is the id of a run and the name of a file, as in ``0190.../plots/loss.png``. `mlcore.artifacts.put` on what
-`open_files` returns stores files whole, each with its sha256 checked by the server; of a large one that was sent in part
-before, by this process or one that died, only the rest is sent::
+`open_files` returns stores files whole, each with its sha256 checked by the server. Of a large one that was sent in
+part before, by this process or one that died, only the rest is sent::
 
     from mlcore import artifacts
 
@@ -219,10 +219,13 @@ class RemoteFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """See `fsspec.AbstractFileSystem.rm`; names are names, not patterns."""
+        if maxdepth is not None:
+            return super().rm(path, recursive=recursive, maxdepth=maxdepth)  # type: ignore[no-any-return]
         for each in path if isinstance(path, list) else [path]:
             inner = self._strip_protocol(each)
             for name in self.find(inner) if recursive else [inner]:
                 self.rm_file(name)
+        return None
 
     def ask(self, method: str, path: str, query: str = "", **more: Any) -> Answer:
         """Ask the server about a file, or with a query about the files of a run. Raises `FileNotFoundError`."""
@@ -316,7 +319,7 @@ class _Remote(io.RawIOBase):
 
 
 class _Writing(io.RawIOBase):
-    """Take in a file, in memory as long as it is small, and send it when it is closed; left by an error it is forgotten."""
+    """Take in a file, and send it when it is closed; left by an error, or forgotten, it is not sent."""
 
     def __init__(self, filesystem: RemoteFileSystem, path: str, *, autocommit: bool) -> None:
         super().__init__()
