@@ -57,7 +57,7 @@ def open_files(uri: str) -> tuple[RemoteFileSystem, str]:
     return RemoteFileSystem(shared(server.removeprefix("mlcore+"))), "/".join(filter(None, (run, name)))
 
 
-def upload(uri: str, name: str, path: str | os.PathLike[str], *, size: int, sha256: str, tick: Tick = len) -> None:
+def upload(uri: str, name: str, path: str | os.PathLike[str], *, size: int, sha256: str, tick: Tick = abs) -> None:
     """Store a file of this machine as `name` below `uri`, going on where it stopped if it was begun before.
 
     `size` and `sha256` are what it had when it was logged. Raises `DigestMismatch` if it has changed, another
@@ -182,19 +182,19 @@ class RemoteFileSystem(AbstractFileSystem):  # type: ignore[misc]
             self.send_open(rpath, file.fileno(), size, sha256, tick)
         return size, sha256
 
-    def send(self, path: str, local: str | os.PathLike[str], size: int, sha256: str, tick: Tick = len) -> None:
+    def send(self, path: str, local: str | os.PathLike[str], size: int, sha256: str, tick: Tick = abs) -> None:
         """Store a local file whose size and sha256 are known; see `upload`."""
         with open(local, "rb", buffering=0) as file:
             self.send_open(path, file.fileno(), size, sha256, tick)
 
-    def send_open(self, path: str, file: int, size: int, sha256: str, tick: Tick = len) -> None:
+    def send_open(self, path: str, file: int, size: int, sha256: str, tick: Tick = abs) -> None:
         """Store what an open file has; see `send`."""
         send(self._connection, *_split(self._strip_protocol(path)), file, size, sha256, tick)
 
     def put_file(self, lpath: str, rpath: str, callback: Any = None, **_: Any) -> None:
         """See `fsspec.AbstractFileSystem.put_file`."""
         if not os.path.isdir(lpath):  # folders are there as soon as a file in them is
-            self.put_hashed(lpath, rpath, len if callback is None else callback.relative_update)
+            self.put_hashed(lpath, rpath, abs if callback is None else callback.relative_update)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """See `fsspec.AbstractFileSystem.makedirs`: folders are there as soon as a file in them is."""

@@ -54,7 +54,7 @@ def _chunks(file: int, start: int, end: int) -> Iterator[bytes]:
         start += len(chunk)
 
 
-def send(connection: Connection, run: str, name: str, file: int, size: int, sha256: str, tick: Tick = len) -> None:
+def send(connection: Connection, run: str, name: str, file: int, size: int, sha256: str, tick: Tick = abs) -> None:
     """Store what an open file has as file `name` of a run; the server checks its sha256.
 
     Of a large file that was sent before, in part, by whatever process, only the rest is sent.

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.artifacts import is_temporary, safe_path
+from mlcore.artifacts import is_temporary, safe_path, temporary_beside
 from mlcore.errors import UnsafePath
 from mlcore.store import from_json, to_json
 from mlcore_server.kept import ID, Found, Gone, Incomplete, Interval, Place, Staged, Staging, gaps, merged, sha256_of
@@ -53,7 +53,7 @@ class FarPlace(Place):
 
     def write(self, name: str) -> FarWriting:
         """See `Place.write`."""
-        return FarWriting(self._filesystem, self._uploads, f"{self._root}/{name}")
+        return FarWriting(self._filesystem, f"{self._root}/{name}")
 
     def remove(self, name: str) -> None:
         """See `Place.remove`."""
@@ -94,14 +94,13 @@ class FarReader:
 
 
 class FarWriting:
-    """Write a file, under a hidden name that it is moved from if the filesystem shows what is not whole."""
+    """Write a file, under a hidden name beside its own if the filesystem shows what is not whole."""
 
-    def __init__(self, filesystem: Any, uploads: str, path: str) -> None:
+    def __init__(self, filesystem: Any, path: str) -> None:
         self._filesystem, self._target = filesystem, path
         whole = getattr(filesystem, "atomic_put", False)
-        self._path = path if whole else f"{uploads}/.mlcore-{os.urandom(8).hex()}.tmp"
-        for folder in {path.rpartition("/")[0], self._path.rpartition("/")[0]}:
-            filesystem.makedirs(folder, exist_ok=True)
+        self._path = path if whole else temporary_beside(path)
+        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
         if filesystem.isdir(path):
             raise IsADirectoryError(21, "Is a directory", path)
         self._file = filesystem.open(self._path, "wb")

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from mlcore.artifacts import safe_path
 from mlcore.errors import DigestMismatch, InvalidValue, UnsafePath
-from mlcore_server.kept import CHUNK, Found, Reader, Writing
+from mlcore_server.kept import CHUNK, Found, Reader, Unkept, Writing
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
 
@@ -178,10 +178,10 @@ class Promise(NamedTuple):
 
 
 def promised(request: Request) -> Promise:
-    """Return what the headers say of the body. Raises `InvalidValue` or `Declined`."""
+    """Return what the headers say of the body. Raises `InvalidValue` or `Unkept`."""
     headers = request.headers
     if headers.get("content-encoding", "identity").lower() != "identity" or "content-range" in headers:
-        raise Declined(415, "a file is sent as it is: no Content-Encoding, no Content-Range")
+        raise Unkept(415, "a file is sent as it is: no Content-Encoding, no Content-Range")
     length, sha256 = headers.get("content-length"), headers.get("mlcore-sha256", "").lower()
     for part in headers.get("content-digest", "").split(","):
         algorithm, _, value = part.strip().partition("=")
@@ -196,9 +196,9 @@ def promised(request: Request) -> Promise:
 
 
 def check_room(free: int | None, size: int | None) -> None:
-    """Refuse, before it comes, what there is no room for. Raises `Declined`."""
+    """Refuse, before it comes, what there is no room for. Raises `Unkept`."""
     if free is not None and size is not None and size > free:
-        raise Declined(507, f"there is no room for {size:,} bytes, but for {free:,}")
+        raise Unkept(507, f"there is no room for {size:,} bytes, but for {free:,}")
 
 
 async def receive(request: Request, writing: Writing, places: Places, limit: int | None = None) -> tuple[int, str]:
@@ -220,7 +220,7 @@ async def receive(request: Request, writing: Writing, places: Places, limit: int
                 raise Declined(408, f"nothing came for {_SILENT_SECONDS} s", {"connection": "close"}) from None
             size += len(chunk)
             if limit is not None and size > limit:
-                raise Declined(413, f"over {limit:,} bytes came, and not as many were to come")
+                raise Unkept(413, f"over {limit:,} bytes came, and not as many were to come")
             waiting += chunk
             if len(waiting) >= CHUNK or not chunk:
                 if task is not None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import attrs
 
-from mlcore.errors import DigestMismatch
+from mlcore.errors import ArtifactError, DigestMismatch
 
 __all__ = [
     "CHUNK",
@@ -29,6 +29,7 @@ __all__ = [
     "Reader",
     "Staged",
     "Staging",
+    "Unkept",
     "Writing",
     "gaps",
     "merged",
@@ -43,6 +44,14 @@ CHUNK = 1 << 20
 RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what a batch may have as its home
 ID = re.compile(rf"({RUN.pattern})\.[0-9a-f]{{32}}")  # of an upload: its run, and which file it is to be
 Interval = tuple[int, int]  # of bytes: the first, and the one after the last
+
+
+class Unkept(ArtifactError):
+    """Refuse to keep a file, for a reason that trying again does not change: `status` is the one of HTTP."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Gone(LookupError):

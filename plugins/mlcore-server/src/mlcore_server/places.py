@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlcore.artifacts import open_backend
 from mlcore.errors import ArtifactError, ArtifactNotFound, MlcoreError, NotSupported, UnsafePath
 from mlcore.folder import Folder
-from mlcore_server.kept import FULL, IN_THE_WAY, RUN, STALE_SECONDS, Gone, Incomplete, Place
-from mlcore_server.routing import Declined
+from mlcore_server.kept import FULL, IN_THE_WAY, RUN, STALE_SECONDS, Gone, Incomplete, Place, Unkept
 
 if TYPE_CHECKING:
     from mlcore.store import Store
@@ -100,9 +99,9 @@ def saying(call: Callable[[], _T]) -> _T:
         raise ArtifactNotFound("there is no such file") from error
     except OSError as error:
         if error.errno in FULL:
-            raise Declined(507, f"there is no room for the file: {error.strerror}") from error
+            raise Unkept(507, f"there is no room for the file: {error.strerror}") from error
         if error.errno in IN_THE_WAY:
-            raise Declined(409, "a file cannot be where a folder is, nor in a file") from error
+            raise Unkept(409, "a file cannot be where a folder is, nor in a file") from error
         if error.errno == errno.ENAMETOOLONG:
             raise UnsafePath("a part of the name is too long for the server's disk") from error
         raise ArtifactError(

@@ -19,7 +19,7 @@ from mlcore.errors import ArtifactNotFound, InvalidValue, Malformed, UnsafePath
 from mlcore.store import from_json
 from mlcore_server.bodies import body_of
 from mlcore_server.file_routes import check_room, promised, receive
-from mlcore_server.kept import ID, STALE_SECONDS, Gone, Incomplete, Place, Staged, gaps, reached
+from mlcore_server.kept import ID, STALE_SECONDS, Gone, Incomplete, Place, Staged, Unkept, gaps, reached
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
 
@@ -110,7 +110,7 @@ class Uploads:
         rest = staged.size - offset
         wanted = rest if length is None else min(length, rest)
         if rest < 0 or (promise.size is not None and promise.size > wanted):
-            raise Declined(413, f"{promise.size} bytes from {offset} on are more than the file has, or the part")
+            raise Unkept(413, f"{promise.size} bytes from {offset} on are more than the file has, or the part")
         try:
             writing = await self._run(lambda: staging.part(staged.id, offset, checked=bool(promise.sha256)))
             try:
@@ -119,7 +119,7 @@ class Uploads:
                 await self._run(lambda: writing.commit(sha256))
             finally:
                 await self._run(writing.discard)
-        except Declined as error:
+        except Unkept as error:
             if error.status == 507:  # what is there of it would keep the disk full
                 await self._run(lambda: staging.remove(staged.id))
             raise
