@@ -63,8 +63,8 @@ class Connection:
         """Look at the URI; nothing is connected to before the first request.
 
         `connect` and `read` are seconds: until there is a connection, and between two pieces of an answer. `attempts`
-        is how often a request is sent at most. Without a `token` it is that of `credentials.tokens_for`. Raises
-        `ConfigError`.
+        is how often a request is sent at most. Without a `token` it is that of `credentials.tokens_for`, with an empty
+        one none is sent. Raises `ConfigError`.
         """
         self.address: Address = address_of(uri)
         self.base = self.address.base
@@ -173,7 +173,7 @@ class Connection:
         import urllib3
 
         headers = {VERSION_HEADER: mlcore.__version__, "Accept-Encoding": "gzip", "User-Agent": _AGENT, **send.headers}
-        if token is not None:
+        if token:
             headers["Authorization"] = f"Bearer {token}"
         body: Any = send.body
         if isinstance(body, bytes) and len(body) >= _COMPRESSED and "Content-Encoding" not in headers:
