@@ -75,12 +75,14 @@ class Patient(HttpToolsProtocol):
         self._refuse(400, msg)
 
     def _look_at_clock(self) -> None:
-        if self.transport is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
+        if self.flow.read_paused:  # it is we who do not take more now
+            self._last = self.loop.time()
         waited = self.loop.time() - self._last
         if self._awaits_head and waited > _HEAD:
             self._refuse(408, "the request did not come in time")
-        elif self._awaits_body and not self.flow.read_paused and waited > _PAUSE:
+        elif self._awaits_body and waited > _PAUSE:
             self.transport.close()
         else:
             self._look = self.loop.call_later(_LOOK, self._look_at_clock)
@@ -89,9 +91,8 @@ class Patient(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._head_size = -1
-        body = json.dumps(
-            {"error": {"type": "StoreError", "message": message, "details": {}}, "request_id": ""}
-        ).encode()
+        error = {"type": "StoreError", "message": message, "details": {}}
+        body = json.dumps({"error": error, "request_id": ""}).encode()
         head = [b"HTTP/1.1 %d %s" % (status, _PHRASES[status]), b"content-type: application/json", b"connection: close"]
         head += [b"content-length: %d" % len(body), *(b"%s: %s" % pair for pair in DEFAULTS)]
         self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + body)

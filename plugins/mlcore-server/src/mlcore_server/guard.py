@@ -24,10 +24,10 @@ import attrs
 from mlcore.errors import AccessDenied, ConfigError, MlcoreError
 from mlcore_server import limits
 from mlcore_server.audit import Audit, Entry
-from mlcore_server.headers import Hosts, comes_from_elsewhere, is_loopback
+from mlcore_server.headers import Hosts, comes_from_elsewhere, comes_from_here, is_loopback
 from mlcore_server.routing import Actor, Declined, Route
 from mlcore_server.sessions import cookie_name, session_of
-from mlcore_server.tokens import PERMISSIONS, Token, Tokens, parse_tokens
+from mlcore_server.tokens import PERMISSIONS, Token, Tokens, failures_of, parse_tokens
 
 if TYPE_CHECKING:
     from mlcore_server.settings import Settings
@@ -111,7 +111,7 @@ class Gate:
     def __init__(self, settings: Settings) -> None:
         """Read tokens, open the audit log. Raises `ConfigError`."""
         file = Path(settings.token_file) if settings.token_file else None
-        shared = file.with_suffix(".failures") if file is not None and file.suffix == ".json" else None
+        shared = failures_of(file) if file is not None and file.suffix == ".json" else None
         local = bool(settings.unix_socket) or is_loopback(settings.host)
         self.settings, self.read_only = settings, settings.read_only
         self.tokens = Tokens(parse_tokens(settings.token, "MLCORE_SERVER_TOKEN"), file)
@@ -135,6 +135,8 @@ class Gate:
             raise AccessDenied("a page of another origin asks: only this server's own pages may", 403)
         address = address_of(scope)
         actor = ANYBODY if path in _PROBES else self._actor(scope, seen, address)
+        if actor.how == "session" and method not in _SAFE and not comes_from_here(seen, scope["scheme"]):
+            raise AccessDenied("nothing says that a page of this server asks; with a token none has to", 403)
         if not self._rate.allows(f"{actor.name} {address}"):
             raise Declined(429, f"more than {self.settings.rate_limit:,} requests a second", {"retry-after": "1"})
         scope["state"]["actor"], scope["state"]["seen"] = actor, seen

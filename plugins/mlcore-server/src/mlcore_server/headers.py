@@ -7,7 +7,8 @@ import socket
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
-__all__ = ["DEFAULTS", "LOOPBACK", "Hosts", "comes_from_elsewhere", "file_headers", "is_loopback", "secured"]
+__all__ = ["DEFAULTS", "LOOPBACK", "Hosts", "comes_from_elsewhere", "comes_from_here", "file_headers", "is_loopback"]
+__all__ += ["secured"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _POLICY = b"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -22,16 +23,19 @@ DEFAULTS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-_OWN = frozenset({b"cache-control", b"content-security-policy"})  # an answer may say better, and never that it is none
+_NAMES = frozenset(name for name, _ in DEFAULTS)
+_OWN = frozenset({b"cache-control", b"content-security-policy"})  # of these an answer may have its own
 
 
 def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return an answer's headers with those that every answer has."""
     headers = list(headers)
-    said = _OWN.intersection(name for name, _ in headers)
+    said = _NAMES.intersection(name for name, _ in headers)
     if not said:
         return [*headers, *DEFAULTS]
-    return [*headers, *(pair for pair in DEFAULTS if pair[0] not in said)]
+    own = said & _OWN
+    kept = (pair for pair in headers if pair[0] not in said or pair[0] in own)
+    return [*kept, *(pair for pair in DEFAULTS if pair[0] not in own)]
 
 
 def file_headers(name: str) -> dict[str, str]:
@@ -105,6 +109,13 @@ def comes_from_elsewhere(seen: Mapping[bytes, bytes], method: str, scheme: str) 
         return False
     follows = seen.get(b"sec-fetch-mode") == b"navigate" and seen.get(b"sec-fetch-dest") == b"document"
     return not (follows and method in ("GET", "HEAD"))
+
+
+def comes_from_here(seen: Mapping[bytes, bytes], scheme: str) -> bool:
+    """Return whether a browser says that a page of this server made this request; its word is sent with every POST."""
+    if (origin := seen.get(b"origin")) is not None:
+        return _same_origin(origin, seen.get(b"host", b""), scheme)
+    return seen.get(b"sec-fetch-site") == b"same-origin"
 
 
 def _same_origin(origin: bytes, host: bytes, scheme: str) -> bool:

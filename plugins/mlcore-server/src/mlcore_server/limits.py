@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
-import re
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -15,15 +13,11 @@ from typing import Any
 
 from mlcore.errors import InvalidValue, Malformed, Refused
 
-__all__ = ["DEEPEST", "LARGEST_HEAD", "Failures", "Rate", "TooLarge", "at_most", "bounded", "head_fits", "parse_json"]
-__all__ += ["too_large"]
+__all__ = ["LARGEST_HEAD", "Failures", "Rate", "TooLarge", "at_most", "bounded", "head_fits", "too_large"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-DEEPEST = 64  # levels of JSON; what is logged is 3 or 4 levels inside a batch
 MOST_HEADERS = 100
 LARGEST_HEAD = 32 << 10
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def head_fits(headers: list[tuple[bytes, bytes]], path: bytes) -> bool:
@@ -37,28 +31,6 @@ def at_most(name: str, value: Any, most: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
         raise InvalidValue(f"{name} must be a number from 1 to {most:,}, not {value!s:.40}")
     return value
-
-
-def parse_json(body: bytes, *, deepest: int = DEEPEST, parse: Callable[[bytes], Any] = json.loads) -> Any:
-    """Return what a JSON text says. Raises `Malformed`; a deep text is refused before any parser descends into it."""
-    if body.count(b"[") + body.count(b"{") > deepest and _is_deeper(body, deepest):
-        raise Malformed(f"the JSON is broken, or nested more than {deepest} levels deep")
-    try:
-        return parse(body)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"this is no JSON: {error}") from error
-
-
-def _is_deeper(body: bytes, deepest: int) -> bool:
-    """Take away the innermost brackets, level by level; each round runs at the speed of memory."""
-    left = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
-    for _ in range(deepest):
-        if not left:
-            return False
-        before, left = len(left), left.replace(b"[]", b"").replace(b"{}", b"")
-        if len(left) == before:
-            return True
-    return bool(left)
 
 
 class TooLarge(Refused):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlcore.errors import Malformed
+from mlcore_remote.protocol import document
 from mlcore_server import sessions
 from mlcore_server.bodies import body_of
 from mlcore_server.guard import address_of, is_secure
-from mlcore_server.limits import parse_json
 from mlcore_server.routing import Declined, Route
 from mlcore_server.tokens import Token, use_once
 
@@ -55,7 +55,7 @@ async def follow_link(request: Request, service: Service) -> Response:
     token = _owner(service) if note.suffix == ".json" else None
     if token is None or not use_once(note, request.query_params.get("token", "")):
         raise service.gate.failed(request.scope)
-    answer = RedirectResponse(f"{service.settings.root_path}/version", 303)
+    answer = RedirectResponse("version", 303)  # relative: below whatever path a proxy shows us
     return _with_session(request, service, token, answer)
 
 
@@ -63,7 +63,7 @@ async def log_in(request: Request, service: Service) -> Response:
     """Take a token, and answer with a session for the browser that has it."""
     from starlette.responses import JSONResponse
 
-    content = parse_json(await body_of(request, _LARGEST))
+    content = document(await body_of(request, _LARGEST))
     if not isinstance(content, dict) or not isinstance(shown := content.get("token"), str) or len(content) > 1:
         raise Malformed('the body must be {"token": "..."}')
     if wait := service.gate.failures.wait(address_of(request.scope)):

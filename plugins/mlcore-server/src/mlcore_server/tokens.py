@@ -32,7 +32,7 @@ from mlcore.errors import ConfigError
 from mlcore_remote import running
 
 __all__ = ["PERMISSIONS", "SHORTEST", "Start", "Token", "Tokens", "make_token", "parse_tokens", "started"]
-__all__ += ["use_once"]
+__all__ += ["failures_of", "use_once"]
 
 SHORTEST = 32  # characters; a made one has 47, of which 43 are random
 PERMISSIONS = {
@@ -181,7 +181,7 @@ def started(url: str, *, host: str, port: int | None) -> Iterator[Start]:
     try:
         yield Start(note, f"{url}/login?token={once}")
     finally:
-        for file in (note, _once_file(note)):
+        for file in (note, _once_file(note), failures_of(note)):
             file.unlink(missing_ok=True)
 
 
@@ -195,6 +195,11 @@ def use_once(note: Path, secret: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def failures_of(note: Path) -> Path:
+    """Return the file in which the processes of a server share who showed wrong tokens."""
+    return note.with_suffix(".failures")
 
 
 def _once_file(note: Path) -> Path:
