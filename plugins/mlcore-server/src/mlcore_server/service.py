@@ -42,6 +42,7 @@ class Service:
         self.committer = Committer(store, limit=settings.queue, told=self.metrics.committed)
         self.metrics.watch_queue(lambda: self.committer.waiting)
         self._threads = Threads(settings.readers)
+        self._watching: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         """Begin to write; called on the event loop before the first request."""
@@ -65,7 +66,14 @@ class Service:
 
     async def append(self, batches: Sequence[Batch], actor: str, size: int = 0) -> list[MlcoreError | None]:
         """Store batches together with those of other requests; see `Committer.append`."""
-        return await self.committer.append(batches, actor, size)
+        results = await self.committer.append(batches, actor, size)
+        for told in self._watching:
+            told()
+        return results
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """Call `told` on the event loop whenever batches were stored here."""
+        self._watching.append(told)
 
     async def read(self, call: Callable[[Store], _T]) -> _T:
         """Return what `call` makes of the store, in a thread. Raises `Declined` if too many questions wait."""
