@@ -35,9 +35,10 @@ def test_every_setting_has_a_variable_and_a_file(field: attrs.Attribute[object],
     file = tmp_path / "value"
     file.write_text(text + "\n")
     variable = PREFIX + field.name.upper()
-    read = [Settings.read({}, {variable: text}), Settings.read({}, {f"{variable}_FILE": str(file)})]
-    assert read[0] == read[1]
-    assert getattr(read[0], field.name) != field.default
+    read = Settings.read({}, {variable: text})
+    assert getattr(read, field.name) != field.default
+    if not field.metadata["secret"]:  # whose file is read again when it changes: that is another setting
+        assert Settings.read({}, {f"{variable}_FILE": str(file)}) == read
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_every_setting_has_a_variable_and_a_file(field: attrs.Attribute[object],
         ({"port": "70000"}, "--port"),
         ({"port": "http"}, "neither a port"),
         ({"workers": "many"}, "no number"),
+        ({"workers": "0"}, "at least 1"),
         ({"durability": "none"}, "process, power"),
         ({"root_path": "mlcore"}, "no path"),
         ({"log_format": "xml"}, "text, json"),
