@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -26,7 +26,19 @@ from mlcore_server.schemas import json_of
 if TYPE_CHECKING:
     from mlcore_server.service import Service
 
-__all__ = ["BYTES", "CHECKED", "STORED", "Promise", "check_room", "name_of", "note", "promised", "receive", "routes"]
+__all__ = [
+    "BYTES",
+    "CHECKED",
+    "STORED",
+    "Promise",
+    "check_room",
+    "checked",
+    "name_of",
+    "note",
+    "promised",
+    "receive",
+    "routes",
+]
 
 _PATH = "/api/v1/runs/{run}/files"
 _SILENT_SECONDS = 60
@@ -113,7 +125,7 @@ class _Files:
         """Answer which files there are, in order of their names, some at a time."""
         given, run = request.query_params, request.path_params["run"]
         prefix = given.get("prefix", "").removesuffix("/")
-        prefix = safe_path(prefix) if prefix else ""
+        prefix = checked(prefix) if prefix else ""
         after, limit = given.get("after", ""), given.get("limit", str(_LISTED))
         if not limit.isdecimal() or not 0 < int(limit[:10]) <= _LISTED:
             raise InvalidValue(f"limit is a number from 1 to {_LISTED}")
@@ -192,7 +204,15 @@ def name_of(request: Request) -> str:
     # what is no UTF-8 was replaced when the path was decoded, and two names must not become one
     if "\N{REPLACEMENT CHARACTER}" in name and b"%EF%BF%BD" not in request.scope.get("raw_path", b"").upper():
         raise UnsafePath("the name of the file is not UTF-8")
-    return safe_path(name)
+    return checked(name)
+
+
+def checked(name: str) -> str:
+    """Return a name that stays below any root, also if something on the way decodes it again. Raises `UnsafePath`."""
+    decoded = safe_path(name)
+    while (once_more := unquote(decoded)) != decoded:
+        decoded = safe_path(once_more)
+    return name
 
 
 class Promise(NamedTuple):

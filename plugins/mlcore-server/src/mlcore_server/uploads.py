@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlcore.artifacts import safe_path
 from mlcore.errors import ArtifactNotFound, InvalidValue, Malformed, UnsafePath
 from mlcore.store import from_json
 from mlcore_server.bodies import body_of
-from mlcore_server.file_routes import BYTES, CHECKED, STORED, check_room, note, promised, receive
+from mlcore_server.file_routes import BYTES, CHECKED, STORED, check_room, checked, note, promised, receive
 from mlcore_server.kept import ID, STALE_SECONDS, Gone, Incomplete, Place, Staged, Unkept, gaps, reached
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
@@ -81,7 +80,7 @@ class Uploads:
             run, path, size, sha256 = given["run"], given["path"], given["size"], given["sha256"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Malformed('an upload is announced as {"run": ..., "path": ..., "size": ..., "sha256": ...}') from None
-        path = safe_path(path)
+        path = checked(path)
         if type(size) is not int or not 0 <= size < 1 << 60:
             raise InvalidValue("size is a number of bytes")
         if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256) or not isinstance(run, str):
