@@ -80,7 +80,5 @@ def _at_socket(path: str) -> Address:
     match = _SOCKET.fullmatch(path)
     socket, prefix = (match[1], match[2] or "") if match else (path, "")
     if not socket.startswith("/") or "\0" in socket or len(socket.encode()) > 107:
-        raise ConfigError(
-            f"not the path of a Unix socket: {socket!r:.200}; it begins with / and has at most 107 bytes"
-        )
+        raise ConfigError(f"not the path of a Unix socket: {socket!r:.200}; it begins with / and has at most 107 bytes")
     return Address("http", "localhost", 80, prefix.rstrip("/"), socket)

@@ -21,7 +21,7 @@ from mlcore.errors import StoreError
 from mlcore.store import to_json
 from mlcore_remote.addresses import Address, address_of
 from mlcore_remote.credentials import tokens_for
-from mlcore_remote.explaining import explain_answer, explain_failure
+from mlcore_remote.explaining import explain_answer
 from mlcore_remote.protocol import JSON, VERSION_HEADER
 
 if TYPE_CHECKING:
@@ -57,15 +57,18 @@ class Answer:
 class Connection:
     """Ask one server; threads may share it, and the child of a fork gets connections of its own."""
 
-    def __init__(self, uri: str, *, connect: float = 5.0, read: float = 60.0, attempts: int = 4) -> None:
+    def __init__(
+        self, uri: str, *, connect: float = 5.0, read: float = 60.0, attempts: int = 4, token: str | None = None
+    ) -> None:
         """Look at the URI; nothing is connected to before the first request.
 
         `connect` and `read` are seconds: until there is a connection, and between two pieces of an answer. `attempts`
-        is how often a request is sent at most. Raises `ConfigError`.
+        is how often a request is sent at most. Without a `token` it is that of `credentials.tokens_for`. Raises
+        `ConfigError`.
         """
         self.address: Address = address_of(uri)
         self.base = self.address.base
-        self.connect, self.read, self.attempts = connect, read, attempts
+        self.connect, self.read, self.attempts, self._given = connect, read, attempts, token
         self.version: str | None = None  # what the server said last, None before the first answer
         self._begin()
 
@@ -127,6 +130,8 @@ class Connection:
         """Return the answer; or the error, and the seconds to wait before the next attempt if that is known."""
         import urllib3
 
+        from mlcore_remote.mishaps import explain_failure
+
         token = self._current_token()
         try:
             response = self._send(send, token)
@@ -154,6 +159,8 @@ class Connection:
 
     def _chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         import urllib3
+
+        from mlcore_remote.mishaps import explain_failure
 
         try:
             yield from response.stream(_CHUNK, decode_content=True)
@@ -192,14 +199,17 @@ class Connection:
                 self._pool = make_pool(self.address)
             return self._pool
 
+    def _tokens(self) -> Iterator[str]:
+        return tokens_for(self.address) if self._given is None else iter([self._given])
+
     def _current_token(self) -> str | None:
-        if not self._known or self._pid != os.getpid():
-            self._token, self._known = next(iter(tokens_for(self.address)), None), True
+        if not self._known:
+            self._token, self._known = next(self._tokens(), None), True
         return self._token
 
     def _other_token(self, refused: str | None) -> str | None:
         """Return a token that was not refused, from a login or a server started since; it is the one from now on."""
-        found = next((each for each in tokens_for(self.address) if each != refused), None)
+        found = next((each for each in self._tokens() if each != refused), None)
         if found is not None:
             self._token = found
         return found
