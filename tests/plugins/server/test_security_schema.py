@@ -24,8 +24,8 @@ def test_no_request_makes_the_server_fail_or_answer_what_it_did_not_declare(tmp_
         command = [
             sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--checks", _CHECKS,
             "--header", f"Authorization: Bearer {server.token}", "--exclude-path", "/api/v1/events/live",  # has no end
-            "--phases", "coverage,fuzzing", "--generation-deterministic", "--max-examples", "8", "--continue-on-failure",
-            "--no-color", "--warnings", "off",
+            "--phases", "coverage,fuzzing", "--generation-deterministic", "--max-examples", "8", "--warnings", "off",
+            "--continue-on-failure", "--no-color",
         ]  # fmt: skip
         ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path / "work")
         assert ended.returncode == 0, ended.stdout[-6_000:] + ended.stderr[-2_000:]
