@@ -200,8 +200,9 @@ def linked(server: Thread) -> Iterator[Path]:
     """Return the folder of the run's files, with links that lead out, and others."""
     files, outside = home(server) / "artifacts", root_of(server).parent
     links = {
-        "to-file": outside / "canary", "to-folder": outside, "a/to-parent": Path("../.."), "to-nowhere": outside / "new",
-        "to-itself": Path("to-itself"), "to-root": Path("/"), "inside": Path("a/b"), "a/inside": Path("b"),
+        "to-file": outside / "canary", "to-folder": outside, "a/to-parent": Path("../.."),
+        "to-nowhere": outside / "new", "to-itself": Path("to-itself"), "to-root": Path("/"),
+        "inside": Path("a/b"), "a/inside": Path("b"),
     }  # fmt: skip
     for name, target in links.items():
         (files / name).symlink_to(target)
@@ -218,7 +219,7 @@ def test_no_link_leads_out(server: Thread, linked: Path) -> None:
     out += ["to-itself", "to-root/etc/passwd", "pipe", "to-folder", "a/to-parent"]
     for name in out:
         for method in METHODS:
-            if (name, method) != ("pipe", "PUT") and (name, method) != ("pipe", "DELETE"):
+            if name not in ("pipe", "to-itself") or method in ("GET", "HEAD"):  # what is inside may be replaced
                 status, answer = raw(server, method, f"/api/v1/runs/{RUN}/files/{name}", b"evil")
                 assert status in (400, 404, 409), (method, name)
                 assert CANARY not in answer
