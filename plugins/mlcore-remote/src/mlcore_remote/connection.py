@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 import mlcore
-from mlcore.errors import StoreError
+from mlcore.errors import MlcoreError, StoreError
 from mlcore.store import to_json
 from mlcore_remote.addresses import Address, address_of
 from mlcore_remote.credentials import tokens_for
@@ -142,11 +142,11 @@ class Connection:
             if response.status < 300 or response.status in expected:
                 return self._answer(response, stream, limit), None, None
             data = _bounded(response, 1 << 20)
+        except MlcoreError as error:
+            return None, error, _NEVER
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             found, again = explain_failure(self.address, error)
             return None, found, None if again else _NEVER
-        except StoreError as error:
-            return None, error, _NEVER
         refused = explain_answer(self.address, response.status, response.headers, data)
         if response.status not in _RETRIED:
             return None, refused, _NEVER
