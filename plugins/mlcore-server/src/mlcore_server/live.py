@@ -106,9 +106,11 @@ class _Listener:
     """Hold what one connection is still to be sent.
 
     `held` is what was stored while it catches up, `known` what it was told then: the last record of each source.
+    `still` tells whether it may listen on: its token may be taken away.
     """
 
     asks: Filter
+    still: Callable[[], bool] = lambda: True
     queue: deque[bytes] = attrs.field(factory=deque)
     size: int = 0
     held: list[_News] | None = None
@@ -200,6 +202,10 @@ class Live:
         assert self._started is not None
         await asyncio.shield(self._started)
 
+    def may_listen(self, scope: Scope) -> bool:
+        """Return whether who began to listen would be let in now, too."""
+        return self._service.gate.still(scope)
+
     async def serve(self, listener: _Listener, after: str | None, write: Write) -> None:
         """Write what is stored after a position, or from now on, as it comes, until the listener is over.
 
@@ -220,7 +226,7 @@ class Live:
 
     async def _tell(self, listener: _Listener, write: Write) -> None:
         clock = asyncio.get_running_loop().time
-        until = clock() + _LONGEST_SECONDS
+        until, again, gone = clock() + _LONGEST_SECONDS, clock() + _BEAT_SECONDS, False
         while not listener.over or listener.queue:
             try:
                 async with asyncio.timeout(_BEAT_SECONDS):
@@ -230,7 +236,9 @@ class Live:
                 await write(b": beat\n" + _id(self._position) + b"\n")
             else:
                 await write(listener.take())
-            if clock() > until:
+            if (now := clock()) > again:
+                again, gone = now + _BEAT_SECONDS, not listener.still()
+            if now > until or gone:
                 listener.end(_END)
 
     async def _enter(self, listener: _Listener) -> None:
@@ -353,7 +361,7 @@ class _Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
-        listener = _Listener(self._asks)
+        listener = _Listener(self._asks, partial(self._live.may_listen, scope))
         state: dict[str, Any] = scope["state"]
 
         async def write(text: bytes) -> None:
