@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import Malformed, PositionLost
+from mlcore.errors import Malformed, PositionLost, Refused
 from mlcore.store._events import Batch, Event, RowsLogged, Shown, from_json, to_json
 from mlcore.store._fold import Columns, Entity, Fold
 
@@ -305,6 +305,20 @@ class SimpleStore:
         `Malformed`, `OutOfOrder`, `SourceReused` or `AlreadyExists`.
         """
         raise NotImplementedError
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[Refused | None]:
+        """Store many batches, durably when this returns: for each None, or why it was refused while others were not.
+
+        `actors` names who sent each, of which a store may keep a word of its own. What is wrong with the store is raised.
+        """
+        answers: list[Refused | None] = []
+        for batch in batches:
+            try:
+                self.append(batch)
+                answers.append(None)
+            except Refused as error:
+                answers.append(error)
+        return answers
 
     def events(
         self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
