@@ -1,4 +1,4 @@
-"""Errors as they go over the wire: the name of a class of `mlcore.errors`, a message, and what the class was made of."""
+"""Errors as they go over the wire: the name of a class of `mlcore.errors`, a message, and what it was made of."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _frame(batch: Batch, head: dict[str, Any]) -> bytes:
 def _record(record: Record, table: Table) -> Iterator[bytes]:
     yield _RECORD.pack(record.number, record.stamp, len(record.events))
     for event in record.events:
-        if isinstance(event, RowsLogged) and event.columns and len(event) and _plain(event):
+        if isinstance(event, RowsLogged) and event.columns and _plain(event):
             yield from _rows(event, table)
         else:
             line = encode_event(event)
@@ -229,8 +229,6 @@ def _reader(kind: str, id: str, key: str, context: str, codes: Mapping[str, str]
     columns = list(codes.items())
 
     def read(body: bytes, at: int, size: int) -> tuple[Event, int]:
-        if not size:
-            raise ValueError("rows without a row")
         found: dict[str, Sequence[Any]] = {}
         for name, code in columns:
             found[name], at = _column(body, at, size, code)

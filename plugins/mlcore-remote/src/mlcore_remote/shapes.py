@@ -6,8 +6,7 @@ them. What is read may come from anybody: whatever is wrong with it is `Malforme
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -228,8 +227,9 @@ def _where_from_json(value: Any, depth: int, left: Iterator[int]) -> Where:
     ((word, parts),) = value.items()
     if word == "not":
         return Not(_where_from_json(parts, depth - 1, left))
-    made = {"and": And, "or": Or}[word]
-    return made(tuple(_where_from_json(part, depth - 1, left) for part in _want(parts, list)))
+    found = tuple(_where_from_json(part, depth - 1, left) for part in _want(parts, list))
+    made: dict[str, type[And | Or]] = {"and": And, "or": Or}
+    return made[word](found)
 
 
 def _compare_from_json(value: Mapping[str, Any]) -> Compare:
@@ -318,10 +318,10 @@ def entity_from_json(value: Any) -> Entity:
             for it in value["conflicts"]
         )
         attributes = {family: _want(values, dict) for family, values in _want(value["attributes"], dict).items()}
-        names = (_want(value[name], str) for name in ("kind", "id", "parent"))
-        stamps = (_want(value[name], int) for name in ("created", "changed"))
+        kind, id, parent = (_want(value[name], str) for name in ("kind", "id", "parent"))
+        created, changed = (_want(value[name], int) for name in ("created", "changed"))
         return Entity(
-            *names, _want(value["fields"], dict), attributes, metrics, conflicts, *stamps,
+            kind, id, parent, _want(value["fields"], dict), attributes, metrics, conflicts, created, changed,
             _want(value.get("seen"), int, type(None)), _want(value.get("alive"), bool, type(None)),
         )  # fmt: skip
     except _WRONG as error:
