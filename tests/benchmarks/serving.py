@@ -128,8 +128,9 @@ class Client:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.connections = [Connection(server.port) for _ in range(CONNECTIONS)]
-        self.speaks = getattr(protocols, server.tool.adapter.SPEAKS)(self.connections[0].ask)
+        first = Connection(server.port)
+        self.speaks = getattr(protocols, server.tool.adapter.SPEAKS)(first.ask)
+        first.close()
         self.queues: dict[str, list[deque[bytes]]] = {}
 
     def run(self, what: str, seconds: float, at_most: int) -> dict[str, Any]:
@@ -139,12 +140,15 @@ class Client:
         for queue, more in zip(kept, self._made(what, missing), strict=True):
             queue.extend(more)
         self.server.go_on()
+        connections = [Connection(self.server.port) for _ in range(CONNECTIONS)]  # old ones were closed meanwhile
         before = self.server.cpu()
         try:
-            done: Load = load(self.connections, kept, seconds)
+            done: Load = load(connections, kept, seconds)
         except (LoadError, OSError) as error:
             raise ToolError(f"{what}: {error}") from error
         finally:
+            for each in connections:
+                each.close()
             taken = self.server.cpu() - before
             self.server.pause()
         return {"each": done.each, "late": done.late, "CPU": taken / len(done.latencies)}
@@ -183,9 +187,7 @@ def serving(bench: Bench, seconds: float, at_most: int) -> Rows:
                     yield from _compared(f"server: {WORDS[what]}, {words}", own, found, judged=what == "log")
 
 
-def _clients(
-    bench: Bench, tools: list[Tool], place: Path, level: str, stack: contextlib.ExitStack
-) -> Iterator[Client]:
+def _clients(bench: Bench, tools: list[Tool], place: Path, level: str, stack: contextlib.ExitStack) -> Iterator[Client]:
     for tool in tools:
         for number, variant in enumerate(tool.adapter.server(0, level)):
             try:
@@ -206,7 +208,12 @@ def _idle(bench: Bench, place: Path, clients: list[Client]) -> Rows:
         server, ours = client.server, client.server.tool.name == "mlcore"
         memory, processes = server.idle
         limit = Limit(most=100) if ours else NONE
-        yield Number(f"server: MB of memory when idle, {processes} process{'es'[:2 * (processes > 1)]}", server.title, memory, limit)
+        yield Number(
+            f"server: MB of memory when idle, {processes} process{'es'[: 2 * (processes > 1)]}",
+            server.title,
+            memory,
+            limit,
+        )
         times = [server.started]
         for turn in range(2 if ours else 0):
             again = Server(server.tool, server.variant, place / f"again-{turn}", "process")
@@ -239,7 +246,9 @@ def _compared(what: str, own: Client, found: dict[Client, list[dict[str, float]]
         if client is not own:
             limit = LEAST.get(name, NONE) if judged else NONE
             yield Ratios(what, title, ratios(times[client], times[own]), limit, label)
-            yield Ratios(f"{what}: CPU", title, ratios(cpu[client], cpu[own]), NONE, f"{median(cpu[own]) * 1e6:.0f} us CPU")
+            yield Ratios(
+                f"{what}: CPU", title, ratios(cpu[client], cpu[own]), NONE, f"{median(cpu[own]) * 1e6:.0f} us CPU"
+            )
         yield Number(f"{what}: requests/s", title, 1 / median(times[client]))
         yield Number(f"{what}: ms, 99th percentile", title, median(each["late"] for each in found[client]) * 1e3)
 

@@ -203,7 +203,12 @@ def _postgresql_connected(connection: Any, _: Any) -> None:
     # not as options of the connection, which poolers such as PgBouncer refuse
     alive = "; ".join(f"SET tcp_{name} = {seconds}" for name, seconds in _KEEP_ALIVE.items())
     idle = f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'; SET lock_timeout = '{_LOCK_SECONDS}s'"
-    connection.execute(f"SET synchronous_commit = on; {idle}; {alive}")
+    cursor = connection.execute(f"SET synchronous_commit = on; {idle}; {alive}; SELECT pg_backend_pid()")
+    while cursor.nextset():
+        pass
+    if cursor.fetchone() != (connection.info.backend_pid,):
+        # a pooler answered: the next transaction may be on a connection that knows nothing of what was prepared on this
+        connection.prepare_threshold = None
     connection.commit()
 
 
