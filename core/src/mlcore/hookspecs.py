@@ -129,8 +129,8 @@ def mlcore_commands() -> Iterable[Provider]:
 def mlcore_routes() -> Iterable[Provider]:
     """Provide routes of the tracking server, keyed by a name for all that belong together.
 
-    The implementation is called with the `mlcore_server.service.Service` and returns `mlcore_server.Route` records, each
-    of which says what right it needs. A whole plugin:
+    The implementation is called with the `mlcore_server.service.Service` and returns `mlcore_server.Route` records,
+    each of which says what right it needs. A whole plugin:
 
     ```python
     from mlcore.hookspecs import Provider

@@ -7,6 +7,7 @@ import random
 import time
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -132,6 +133,7 @@ def bare(batch: Batch) -> Batch:
 
 
 def every(batch: Batch) -> list[Event]:
+    """Return all events of a batch."""
     return [event for record in batch.records for event in record.events]
 
 
@@ -217,9 +219,11 @@ class TestBatches:
                 lambda it: protocol.unpack_batches(protocol.pack_batches([it]))[0],
                 lambda it: protocol.batches_from_json(protocol.document(to_json(protocol.batches_to_json([it]))))[0],
             ):
-                with pytest.raises((Malformed, InvalidValue)):
+                try:
                     check(pack(batch))
-                    pytest.fail(what)
+                except (Malformed, InvalidValue):
+                    continue
+                pytest.fail(what)
 
     def test_one_point_is_read_in_some_tens_of_microseconds(self) -> None:
         """Guards the server's work for the smallest message there is; measured 11, the rest is a slow machine."""
@@ -244,11 +248,6 @@ READERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "series": (SERIES, protocol.unpack_series),
     "stream": (STREAM, lambda data: list(protocol.unpack_stored([data]))),
 }
-SHAPES: dict[str, tuple[Any, Callable[[Any], Any]]] = {}
-
-
-def shape(name: str, read: Callable[[Any], Any], value: Any) -> None:
-    SHAPES[name] = (value, read)
 
 
 @pytest.mark.parametrize("form", READERS)
@@ -259,10 +258,8 @@ class TestWhateverElseComes:
         """Guards the reader from anything that raises something else."""
         message, read = READERS[form]
         for data in (noise, message[:8] + noise):
-            try:
+            with suppress(Malformed, StoreError):
                 read(data)
-            except (Malformed, StoreError):
-                pass
 
     def test_a_changed_message_is_read_or_malformed(self, form: str) -> None:
         """Guards against every single byte changed, cut or put in, ten thousand times."""
@@ -284,10 +281,8 @@ class TestWhateverElseComes:
                         data[at:at] = dice.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b'"', b"{", b"]", b"\x80"])
                 if len(data) < 9:
                     break
-            try:
+            with suppress(Malformed, StoreError):
                 read(bytes(data))
-            except (Malformed, StoreError):
-                pass
         assert time.process_time() - begin < 20  # 4 ms each, where 0.1 is usual
 
     def test_a_message_cut_anywhere_is_refused(self, form: str) -> None:
@@ -309,10 +304,8 @@ class TestWhateverElseComes:
         try:
             for at in range(8, len(message) - 4):
                 data = message[:at] + b"\xfe\xff\xff\x7f" + message[at + 4 :]
-                try:
+                with suppress(Malformed, StoreError):
                     read(data)
-                except (Malformed, StoreError):
-                    pass
             assert tracemalloc.get_traced_memory()[1] < 5_000_000
         finally:
             tracemalloc.stop()
@@ -329,8 +322,9 @@ class TestBounds:
         batch = writer.batch(*[RowsLogged("run", "r", "k", {"n": [1]})] * (protocol.MESSAGE_EVENTS + 1))
         with pytest.raises(Malformed, match="100,000 events"):
             protocol.unpack_batches(protocol.pack_batches([batch]))
+        signs = protocol.batches_to_json([writer.life_sign()])["batches"] * (protocol.MESSAGE_EVENTS + 1)
         with pytest.raises(Malformed, match="100,000 events"):
-            protocol.batches_from_json(protocol.batches_to_json([batch]))
+            protocol.batches_from_json({"batches": signs})
         with pytest.raises(Malformed, match="100,000 events and batches"):
             protocol.unpack_batches(protocol.pack_batches([writer.life_sign()] * (protocol.MESSAGE_EVENTS + 1)))
 
@@ -380,6 +374,7 @@ QUERIES = [
 
 
 def same(one: Any, other: Any) -> None:
+    """Say that two values are the same, NaN and types included."""
     assert repr(one) == repr(other)
 
 
@@ -487,6 +482,7 @@ class TestAnswers:
 
 
 def listed(values: Any) -> list[Any]:
+    """Return a column as a list of plain values."""
     return list(values.tolist() if hasattr(values, "tolist") else values)
 
 

@@ -9,6 +9,7 @@ from serving import serving, serving_here
 
 
 def batch(home: str, number: int = 1) -> dict[str, object]:
+    """Return a batch that makes a run, as JSON."""
     created = {"type": "Created", "kind": "run", "id": home, "fields": {"name": "x"}}
     return {"source": uuid4().hex, "home": home, "records": [{"number": number, "stamp": 1, "events": [created]}]}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import Malformed, PositionLost, Refused
+from mlcore.errors import Malformed, MlcoreError, PositionLost
 from mlcore.store._events import Batch, Event, RowsLogged, Shown, from_json, to_json
 from mlcore.store._fold import Columns, Entity, Fold
 
@@ -306,18 +306,17 @@ class SimpleStore:
         """
         raise NotImplementedError
 
-    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[Refused | None]:
-        """Store many batches, durably when this returns: for each None, or why it was refused while others were not.
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:  # noqa: ARG002
+        """Store batches that others sent, durably when this returns: return for each None, or why it is not stored.
 
-        `actors` names who sent each, of which a store may keep a word of its own. What is wrong with the store is raised.
+        `actors` names the sender of each, where a store keeps a word of its own about that.
         """
-        answers: list[Refused | None] = []
-        for batch in batches:
+        answers: list[MlcoreError | None] = [None] * len(batches)
+        for at, batch in enumerate(batches):
             try:
                 self.append(batch)
-                answers.append(None)
-            except Refused as error:
-                answers.append(error)
+            except MlcoreError as error:
+                answers[at] = error
         return answers
 
     def events(

@@ -10,6 +10,7 @@ from mlcore import errors
 from mlcore.errors import MlcoreError, Refused, StoreError
 
 __all__ = ["error_entry", "error_from_json", "error_of_entry", "error_to_json", "results_from_json", "results_to_json"]
+__all__ += ["status_of"]
 
 _TEXT = 10_000
 _STATUS = {

@@ -43,7 +43,15 @@ from mlcore_remote.faults import error_entry
 from mlcore_remote.framing import MESSAGE_EVENTS
 
 __all__ = ["MAX_IDS", "QUERY_CLAUSES", "QUERY_DEPTH", "about_from_json", "about_to_json", "batches_from_json"]
-__all__ += ["batches_to_json", "entity_from_json", "entity_to_json", "find_from_json", "get_from_json"]
+__all__ += [
+    "batches_to_json",
+    "entities_from_json",
+    "entities_to_json",
+    "entity_from_json",
+    "entity_to_json",
+    "find_from_json",
+    "get_from_json",
+]
 __all__ += ["page_from_json", "page_to_json", "query_from_json", "query_to_json", "series_asked", "series_from_json"]
 __all__ += ["series_to_json", "stored_from_json", "stored_lines", "stored_to_json"]
 
@@ -332,6 +340,19 @@ def _summary(numbers: Any) -> list[Any]:
     if len(_want(numbers, list)) != 6:
         raise ValueError("a metric is summed up by six numbers")
     return [_want(each, int, float) for each in numbers]
+
+
+def entities_to_json(found: Iterable[Entity | None]) -> dict[str, Any]:
+    """Return what `Store.get` found."""
+    return {"entities": [each and entity_to_json(each) for each in found]}
+
+
+def entities_from_json(value: Any, count: int) -> list[Entity | None]:
+    """Return what `Store.get` found of `count` ids. Raises `Malformed`."""
+    found = value.get("entities") if isinstance(value, dict) else None
+    if not isinstance(found, list) or len(found) != count:
+        raise Malformed(f"not the answer for {count} entities: {value!r:.200}")
+    return [None if each is None else entity_from_json(each) for each in found]
 
 
 def page_to_json(page: Page) -> dict[str, Any]:

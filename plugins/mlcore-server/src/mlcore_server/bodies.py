@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mlcore_server.routing import Declined
@@ -11,20 +12,25 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["answered", "body_of", "gunzip"]
+__all__ = ["asks_gzip", "body_of", "gunzip", "gzipped", "packed"]
 
 _WORTH = 1_024  # bytes, from which on it is worth to compress
 _LEVEL = 1
+_CHUNK = 256 << 10
 
 
 async def body_of(request: Request, limit: int) -> bytes:
     """Return the whole body of a request, unpacked if it is gzip. Raises `Declined`, 413 if it is over `limit`."""
-    headers = {name: value for name, value in request.scope["headers"] if name.startswith(b"content-")}
-    length, encoding = headers.get(b"content-length", b""), headers.get(b"content-encoding", b"identity").lower()
+    length, encoding = b"", b""
+    for name, value in request.scope["headers"]:
+        if name == b"content-length":
+            length = value
+        elif name == b"content-encoding":
+            encoding = value.lower()
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     message = await request.receive()
-    body = message.get("body", b"")
+    body: bytes = message.get("body", b"")
     if message.get("more_body"):
         parts, size = [body], len(body)
         while message.get("more_body"):
@@ -40,7 +46,7 @@ async def body_of(request: Request, limit: int) -> bytes:
         raise ClientDisconnect
     if encoding == b"gzip":
         return gunzip(body, limit)
-    if encoding != b"identity":
+    if encoding not in (b"", b"identity"):
         raise Declined(415, "the body's encoding is neither gzip nor identity", {"accept-encoding": "gzip"})
     return body
 
@@ -59,16 +65,47 @@ def gunzip(data: bytes, limit: int) -> bytes:
     return found
 
 
-def answered(request: Request, content: bytes, media_type: str) -> Response:
-    """Return an answer, as gzip if that is asked for and worth it."""
+def asks_gzip(request: Request) -> bool:
+    """Tell whether a client takes gzip."""
+    given = request.headers.get("accept-encoding", "").lower().replace(" ", "")
+    return any(part == "gzip" or (part.startswith("gzip;q=") and float_of(part[7:])) for part in given.split(","))
+
+
+def float_of(text: str) -> float:
+    """Return a quality, 0 if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def packed(content: bytes, media_type: str, gzip: bool) -> Response:
+    """Return an answer, as gzip if that is asked for and worth it. It takes time: to be called in a thread."""
     from starlette.responses import Response
 
     headers = {"vary": "accept, accept-encoding"}
-    if len(content) >= _WORTH and "gzip" in request.headers.get("accept-encoding", ""):
-        packer = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)
-        content = packer.compress(content) + packer.flush()
+    if gzip and len(content) >= _WORTH:
+        content = b"".join(gzipped([content]))
         headers["content-encoding"] = "gzip"
     return Response(content, media_type=media_type, headers=headers)
+
+
+def gzipped(chunks: Iterable[bytes], *, gzip: bool = True, size: int = _CHUNK) -> Iterator[bytes]:
+    """Yield the same bytes in chunks of some size, as gzip unless that is not wanted."""
+    packer = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS) if gzip else None
+    parts, held = list[bytes](), 0
+    for chunk in chunks:
+        part = chunk if packer is None else packer.compress(chunk)
+        if part:
+            parts.append(part)
+            held += len(part)
+        if held >= size:
+            yield b"".join(parts)
+            parts, held = [], 0
+    if packer is not None:
+        parts.append(packer.flush())
+    if parts:
+        yield b"".join(parts)
 
 
 def _too_large(limit: int) -> Declined:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from mlcore.errors import MlcoreError, StoreError
+from mlcore.errors import MlcoreError
 from mlcore.store import Batch, Store
 from mlcore_server.routing import Declined
 

@@ -20,7 +20,7 @@ _log = logging.getLogger("mlcore")
 
 def told(error: Exception, request_id: str) -> tuple[int, dict[str, Any], Mapping[str, str]]:
     """Return status, content and headers of the answer to a request that failed."""
-    from mlcore_server.interim import error_to_json
+    from mlcore_remote.protocol import error_to_json
 
     headers: Mapping[str, str] = {}
     if isinstance(error, Declined):
@@ -28,7 +28,7 @@ def told(error: Exception, request_id: str) -> tuple[int, dict[str, Any], Mappin
         content = {"error": {"type": "StoreError", "message": str(error), "details": {}}}
     elif (found := passing(error)) is not None:
         status, headers = found, _AGAIN
-        content = error_to_json(error)[1]
+        content = error_to_json(StoreError(str(error)))[1]
         _log.error("%s: %s", request_id, error)
     elif isinstance(error, MlcoreError):
         status, content = error_to_json(error)

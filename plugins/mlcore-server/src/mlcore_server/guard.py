@@ -20,7 +20,7 @@ def authorize(actor: Actor, route: Route, service: Service) -> None:
     """Return if `actor` may use `route` of this server now, else raise."""
     if route.needs not in actor.permissions:
         raise Declined(401, "show a token: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
-    if service.settings.read_only and route.needs != "nothing" and route.needs != "read":
+    if service.settings.read_only and route.needs not in ("nothing", "read"):
         raise Declined(403, "this server is read-only")
 
 

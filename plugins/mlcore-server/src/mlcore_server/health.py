@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import mlcore
 from mlcore.errors import MlcoreError, StoreNotFound
 from mlcore.store import Query, Store
+from mlcore_remote.protocol import about_to_json
 from mlcore_server import openapi
 from mlcore_server.metrics import CONTENT_TYPE
 from mlcore_server.routing import Route
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["routes"]
 
-API = 1
 _SECONDS = 5.0  # in which a store that is well answers
 
 
@@ -55,10 +55,8 @@ async def readyz(request: Request, service: Service) -> Response:
 
 
 def _answers(store: Store) -> None:
-    try:
+    with contextlib.suppress(StoreNotFound):  # the first run makes it
         store.find("experiment", Query(limit=1))
-    except StoreNotFound:
-        pass  # the first run makes it
 
 
 def _unready(reason: str) -> Response:
@@ -71,15 +69,11 @@ async def version(request: Request, service: Service) -> Response:
 
 
 def _about(service: Service) -> dict[str, Any]:
-    capabilities = attrs.asdict(service.store.capabilities)
-    return {
-        "mlcore": mlcore.__version__,
-        "api": API,
-        "store": service.kind,
-        "durability": capabilities["durability"],
-        "capabilities": capabilities,
-        "read_only": service.settings.read_only,
-    }
+    capabilities = service.store.capabilities
+    return about_to_json(
+        mlcore.__version__, capabilities, durability=capabilities.durability, store=service.kind,
+        read_only=service.settings.read_only,
+    )  # fmt: skip
 
 
 async def metrics(request: Request, service: Service) -> Response:
@@ -89,4 +83,4 @@ async def metrics(request: Request, service: Service) -> Response:
 
 async def document(request: Request, service: Service) -> Response:
     """Answer the document."""
-    return JSONResponse(openapi.document(service.routes))
+    return JSONResponse(openapi.document(service.routes, service.settings.root_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,10 +19,10 @@ _MOST = 50_000  # lines that wait for a slow reader of stderr; more are counted 
 _SECONDS = 0.1
 
 
-def set_up(format: str, level: str) -> None:
+def set_up(form: str, level: str) -> None:
     """Send what loggers say to stderr, in one format."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(format))
+    handler.setFormatter(_Formatter(form))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -29,9 +30,9 @@ def set_up(format: str, level: str) -> None:
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, format: str) -> None:
+    def __init__(self, form: str) -> None:
         super().__init__()
-        self._json = format == "json"
+        self._json = form == "json"
 
     def format(self, record: logging.LogRecord) -> str:
         text = shown(record.getMessage())
@@ -46,9 +47,9 @@ class _Formatter(logging.Formatter):
 class RequestLog:
     """Write a line a request, many at once, from a thread: whoever reads stderr slowly keeps no request waiting."""
 
-    def __init__(self, format: str, level: str) -> None:
+    def __init__(self, form: str, level: str) -> None:
         self.wanted = level in ("debug", "info")
-        self._json = format == "json"
+        self._json = form == "json"
         self._lines: list[str] = []
         self._dropped = 0
         self._ready: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -82,10 +83,8 @@ class RequestLog:
     def _write(self) -> None:
         going = True
         while going:
-            try:
+            with contextlib.suppress(queue.Empty):
                 going = self._ready.get(timeout=_SECONDS)
-            except queue.Empty:
-                pass
             lines, self._lines = self._lines, []
             if self._dropped:
                 lines.append(f"{_time(time.time())} WARNING {self._dropped} requests were not logged: too many at once")

@@ -24,8 +24,9 @@ _END = object()
 class Service:
     """Serve one store in one process.
 
-    `settings` are what the server was told, `kind` is the scheme of the store's URI, `routes` what it answers, `metrics` what it counted, `draining` is True once
-    it stops. Routes ask by `read`, stream by `stream`, and write by `append`: the store itself would block the loop.
+    `settings` are what the server was told, `kind` is the scheme of the store's URI, `routes` what it answers,
+    `metrics` what it counted, `draining` is True once it stops. Routes ask by `read`, stream by `stream`, and write by
+    `append`: the store itself would block the loop.
     """
 
     def __init__(self, settings: Settings, store: Store, kind: str = "file") -> None:

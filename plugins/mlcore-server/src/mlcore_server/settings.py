@@ -25,14 +25,14 @@ PREFIX = "MLCORE_SERVER_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
-def option(default: Any, help: str, *, secret: bool = False, metavar: str = "", parse: Any = None) -> Any:
+def option(default: Any, text: str, *, secret: bool = False, metavar: str = "", parse: Any = None) -> Any:
     """Make a field of `Settings`.
 
-    `help` is one sentence. `parse` makes the value of a text; by default the type of `default` decides: a bool is a
-    flag, a tuple a list with commas, an int a number.
+    `text` is one sentence for ``--help``. `parse` makes the value of a text; by default the type of `default` decides: a
+    bool is a flag, a tuple a list with commas, an int a number.
     """
     parse = parse or {bool: _flag, tuple: _list, int: _number}.get(type(default), _text)
-    about = {"help": help, "secret": secret, "metavar": metavar, "parse": parse}
+    about = {"help": text, "secret": secret, "metavar": metavar, "parse": parse}
     return attrs.field(default=default, metadata=about, repr=not secret)
 
 
@@ -126,7 +126,7 @@ class Settings:
         `given` has the options by name, None where one was not given, of a secret as ``<name>_file``.
         """
         environ = os.environ if environ is None else environ
-        values = {}
+        values: dict[str, Any] = {}
         for field in attrs.fields(cls):
             found = _found(field, given, environ)
             if found is not None:
