@@ -40,7 +40,7 @@ class Rest:
         first = self._steps.get(index, 0)
         self._steps[index] = first + count
         for step in range(first, first + count):
-            point = {"run_id": self._runs[index], "key": "loss", "value": 0.5, "timestamp": step, "step": step}
+            point = {"run_id": self._runs[index], "key": "loss", "value": 0.5, "timestamp": step + 1, "step": step}
             yield asking("POST", f"{PREFIX}/runs/log-metric", point)
 
     def create(self, count: int) -> Iterator[bytes]:

@@ -24,7 +24,8 @@ Rows = Iterator[Ratios | Number]
 
 CONNECTIONS = 8
 LEVELS = {"process": "survives a crash of the server", "power": "survives a crash of the machine"}
-LEAST = {"fasttrackml": Limit(least=2), "mlflow": Limit(least=40)}
+# of servers with one worker, as mlcore has one
+LEAST = {("fasttrackml", ""): Limit(least=2), ("mlflow", "1 worker, no jobs"): Limit(least=40)}
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -216,7 +217,7 @@ def _idle(bench: Bench, place: Path, clients: list[Client]) -> Rows:
         )
         times = [server.started]
         for turn in range(2 if ours else 0):
-            again = Server(server.tool, server.variant, place / f"again-{turn}", "process")
+            again = Server(server.tool, server.variant, place / f"{server.folder.name}-again-{turn}", "process")
             again.close()
             times.append(again.started)
         yield Number("server: s to the first answer", server.title, median(times), Limit(most=1) if ours else NONE)
@@ -241,16 +242,15 @@ def _compared(what: str, own: Client, found: dict[Client, list[dict[str, float]]
     times = {client: [each["each"] for each in values] for client, values in found.items()}
     cpu = {client: [each["CPU"] for each in values] for client, values in found.items()}
     label = f"{1 / median(times[own]):,.0f} requests/s"
-    for client in found:
-        name, title = client.server.tool.name, client.server.title
+    for client, values in found.items():
+        server, late = client.server, median(each["late"] for each in values) * 1e3
         if client is not own:
-            limit = LEAST.get(name, NONE) if judged else NONE
-            yield Ratios(what, title, ratios(times[client], times[own]), limit, label)
-            yield Ratios(
-                f"{what}: CPU", title, ratios(cpu[client], cpu[own]), NONE, f"{median(cpu[own]) * 1e6:.0f} us CPU"
-            )
-        yield Number(f"{what}: requests/s", title, 1 / median(times[client]))
-        yield Number(f"{what}: ms, 99th percentile", title, median(each["late"] for each in found[client]) * 1e3)
+            limit = LEAST.get((server.tool.name, server.variant), NONE) if judged else NONE
+            yield Ratios(what, server.title, ratios(times[client], times[own]), limit, label)
+            used = f"{median(cpu[own]) * 1e6:.0f} us CPU"
+            yield Ratios(f"{what}: CPU", server.title, ratios(cpu[client], cpu[own]), NONE, used)
+        yield Number(f"{what}: requests/s", server.title, 1 / median(times[client]))
+        yield Number(f"{what}: ms, 99th percentile", server.title, late)
 
 
 def _free_port() -> int:

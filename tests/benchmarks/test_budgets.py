@@ -42,7 +42,7 @@ def test_core_with_local_and_sql_brings_at_most_fifteen_distributions() -> None:
 
 def test_every_benchmark_works(tmp_path: Path) -> None:
     """Guards the command itself: all but the installing, in sizes that measure nothing."""
-    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command,find"
+    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command,find,serving"
     done = subprocess.run(
         [
             sys.executable,
@@ -73,5 +73,8 @@ def test_every_benchmark_works(tmp_path: Path) -> None:
         "mlcore runs list",
         "first 1,000 of 20 runs, team store",
         "team store on SQLite: series()",
+        "server: log one point a request, survives a crash of the machine",
+        "server: search, 100 results",
+        "server: s to the first answer",
     ):
         assert row in done.stdout, row
