@@ -48,7 +48,7 @@ class Serving:
     """Know where a server is and how to be let in, and ask it without any code of mlcore's client."""
 
     def __init__(self) -> None:
-        self.url, self.token = "", ""
+        self.url, self.token, self.link = "", "", ""
 
     @property
     def port(self) -> int:
@@ -103,7 +103,8 @@ class Process(Serving):
         told = json.loads(line)
         self.url = told["url"]
         if told["token_file"]:
-            self.token = Path(told["token_file"]).read_text().strip()
+            self.token = json.loads(Path(told["token_file"]).read_text())["token"]
+        self.link = told["link"]
         if "://[" not in self.url and not self.url.startswith("http+unix"):
             self._port = str(self.port)
             self._wait()
@@ -149,6 +150,7 @@ def serving(store: str | os.PathLike[str], *options: str, **environment: str) ->
     with tempfile.TemporaryDirectory(prefix="ml-server-") as folder:
         variables = {f"MLCORE_SERVER_{name.upper()}": value for name, value in environment.items()}
         variables |= {"XDG_CACHE_HOME": f"{folder}/cache", "XDG_STATE_HOME": f"{folder}/state"}
+        variables |= {"XDG_RUNTIME_DIR": f"{folder}/runtime"}
         server = Process(os.fspath(store), Path(folder) / "errors", variables, *options)
         server.start()
         try:
@@ -166,16 +168,19 @@ class Thread(Serving):
         import uvicorn
 
         from mlcore_server.app import App, open_store
+        from mlcore_server.connections import Patient
         from mlcore_server.settings import Settings
 
-        self.token = str(settings.get("token", "" if settings.get("no_token") else "test-token-of-the-thread"))
+        self.token = str(
+            settings.get("token", "" if settings.get("no_token") else "test-token-of-the-thread-0123456789")
+        )
         told = Settings(**{"store": store, "token": self.token, "log_level": "warning", **settings})
         self.app = App(told, *open_store(told))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}{told.root_path}"
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self.app, lifespan="on", http="httptools", ws="none", log_config=None, access_log=False,
+                self.app, lifespan="on", http=Patient, ws="none", log_config=None, access_log=False,
                 timeout_graceful_shutdown=5, proxy_headers=False, server_header=False,
             )
         )  # fmt: skip

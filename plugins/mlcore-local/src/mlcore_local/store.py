@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from mlcore.errors import MlcoreError
 from mlcore.folder import Folder
 from mlcore.store import (
     START,
@@ -44,10 +46,10 @@ class FolderStore(SimpleStore):
     id.
     """
 
-    capabilities = Capabilities()
-
-    def __init__(self, root: Path, *, indexed: bool = False) -> None:
+    def __init__(self, root: Path, *, indexed: bool = False, power: bool = False) -> None:
         super().__init__()
+        self.capabilities = Capabilities(durability="power" if power else "process")
+        self._appending = threading.Lock()  # not the one of questions, which may take long
         self.root = root
         self.newest: int | None = None
         self._folder: Folder | None = None
@@ -56,16 +58,29 @@ class FolderStore(SimpleStore):
         self._indexed: Indexed | None = None
         self._failed = 0.0  # when the index could not be used, of the monotonic clock
         self._appender: Appender | None = None
+        self._claims: Folded | None = None
 
     def append(self, batch: Batch) -> None:
         """See `mlcore.store.Store.append`; the first one makes the store."""
-        with self._lock:
+        with self._lock:  # the folder without an index is asked for claims, and is not thread-safe
+            (error,) = self._append_all([batch], (), self._claims_of)
+        if error is not None:
+            raise error
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:
+        """See `mlcore.store.Store.append_all`; all are written under one lock, and synced together."""
+        return self._append_all(batches, actors, self._claims_read)
+
+    def _append_all(
+        self, batches: Sequence[Batch], actors: Sequence[str], claims_of: Callable[[str, str], list[Path]]
+    ) -> list[MlcoreError | None]:
+        with self._appending:
             if self._appender is None:
                 from mlcore_local.append import Appender
 
-                self._folder, _ = Folder.create(self.root)
-                self._appender = Appender(self._folder)
-            self._appender.append(batch, self._claims_of)
+                folder, _ = Folder.create(self.root)
+                self._appender = Appender(folder, power=self.capabilities.durability == "power")
+            return self._appender.append_all(batches, actors, claims_of)
 
     def events(
         self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
@@ -126,6 +141,9 @@ class FolderStore(SimpleStore):
         with self._lock:
             if self._indexed is not None:
                 self._indexed.close()
+        with self._appending:
+            if self._appender is not None:
+                self._appender.close()
 
     def _open(self) -> Folder:
         if self._folder is None:
@@ -167,6 +185,14 @@ class FolderStore(SimpleStore):
                         self._failed = time.monotonic()
                     _log.warning("the index %s cannot be used, reading goes on without: %s", indexed.path, error)
             return ask_folder(self._folded)
+
+    def _claims_read(self, _: str, source: str) -> list[Path]:
+        """Return the claims of a source without the lock that a long question may hold."""
+        if self._claims is None:
+            from mlcore_local.folded import Folded
+
+            self._claims = Folded(self.root)
+        return self._claims.claims_of(source)
 
     def _claims_of(self, home: str, source: str) -> list[Path]:
         return self._answer(lambda it: it.claims_of(home, source), lambda it: it.claims_of(source), filling=False)

@@ -203,8 +203,8 @@ def query_from_json(value: Any) -> Query:
         if unknown := value.keys() - {"where", "select", "order", "limit", "token", "count"}:
             raise ValueError(f"a query has no {', '.join(sorted(unknown))}")
         where, select, limit = value.get("where"), value.get("select"), _want(value.get("limit"), int, type(None))
-        if limit is not None and limit < 0:
-            raise ValueError("a limit is not negative")
+        if limit is not None and not 0 <= limit < 1 << 31:
+            raise ValueError("a limit is not negative, and below 2^31")
         order = [
             Sort(_term_from_json(each["term"]), _want(each.get("descending", False), bool))
             for each in _some(value.get("order", []))
@@ -287,8 +287,8 @@ def series_asked(value: Any) -> dict[str, Any]:
         asked |= {name: each if (each := value.get(name)) is None else _texts(each) for name in ("keys", "columns")}
         asked |= {"context": _want(value.get("context"), str, type(None))}
         asked |= {"max_points": _want(value.get("max_points"), int, type(None))}
-        if asked["max_points"] is not None and asked["max_points"] < 1:
-            raise ValueError("max_points is at least 1")
+        if asked["max_points"] is not None and not 1 <= asked["max_points"] < 1 << 31:
+            raise ValueError("max_points is at least 1, and below 2^31")
         return asked
     except _WRONG as error:
         raise Malformed(f"not a question for series: {error}") from error

@@ -1,8 +1,8 @@
 """The ASGI application: what every request passes, from the outside in.
 
 1. `App`: a request id, the headers of every answer, metrics, a line in the log; errors become JSON.
-2. `guard.guarded`: who asks. Host, origin, limits and sessions belong there.
-3. `_dispatch`: the route, `guard.authorize`, the endpoint.
+2. `guard.Gate.enter`: where it comes from, and who asks.
+3. `_dispatch`: the route, `guard.Gate.admit`, which asks `guard.authorize`, the endpoint.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from mlcore import config, plugins
 from mlcore.errors import ConfigError
 from mlcore.store import Store
 from mlcore_server.failing import told
-from mlcore_server.guard import authorize, guarded
-from mlcore_server.headers import DEFAULTS
+from mlcore_server.headers import secured
 from mlcore_server.logs import RequestLog, set_up
-from mlcore_server.routing import Declined, Route, Router
+from mlcore_server.routing import Route, Router
 from mlcore_server.service import Service
 from mlcore_server.settings import Settings
 
@@ -66,10 +65,15 @@ class App:
         routes = [route for name in provided for route in plugins.load("routes", name)(self.service)]
         self._router = Router(routes)
         self.service.routes = self._router.routes
-        self._inner = guarded(self._dispatch, self.service)
+        self._gate = self.service.gate
+        self._inner: Any = self._guarded
+        if settings.trusted_proxies:
+            from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+            self._inner = ProxyHeadersMiddleware(self._guarded, list(settings.trusted_proxies))  # type: ignore[arg-type]
         self._log = RequestLog(settings.log_format, settings.log_level)
         self._root = settings.root_path
-        self._headers = [*DEFAULTS, (b"mlcore-version", mlcore.__version__.encode())]
+        self._version = (b"mlcore-version", mlcore.__version__.encode())
         self._ids, self._count = os.urandom(6).hex(), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,10 +94,9 @@ class App:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given = message["headers"] = list(message.get("headers", ()))
-                names = {name for name, _ in given}
-                given += [header for header in self._headers if header[0] not in names]
-                given.append((b"x-request-id", request_id.encode()))
+                self._gate.record(scope, status)
+                message["headers"] = secured(message.get("headers", ()))
+                message["headers"] += [self._version, (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
@@ -110,15 +113,15 @@ class App:
         finally:
             self._tell(scope, state, status, time.perf_counter() - began)
 
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._gate.enter(scope)
+        await self._dispatch(scope, receive, send)
+
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = scope["state"]
         route, parameters, allowed = self._router.match(scope["method"], scope["path"])
         if route is None:
-            if allowed:
-                raise Declined(405, "not by this method", {"allow": ", ".join(allowed)})
-            raise Declined(404, "there is nothing at this path: /openapi.json has those that there are")
-        state["route"] = route
-        authorize(state["actor"], route, self.service)
+            raise self._gate.nothing_here(scope, allowed)
+        receive = self._gate.admit(scope, receive, route)
         scope["path_params"] = parameters
         response = await route.endpoint(Request(scope, receive), self.service)
         await response(scope, receive, send)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import attrs
 import click
 
 from mlcore_server import running
+from mlcore_server.guard import check
+from mlcore_server.headers import is_loopback
 from mlcore_server.settings import Settings
-from mlcore_server.tokens import with_token
+from mlcore_server.tokens import Start, started
 
 __all__ = ["server"]
 
@@ -18,13 +21,10 @@ __all__ = ["server"]
 def _options(command: Any) -> Any:
     for field in reversed(attrs.fields(Settings)):
         about = field.metadata
-        flag, name = f"--{field.name.replace('_', '-')}", field.name
         if about["secret"]:
-            flag, name, metavar, text = f"{flag}-file", f"{name}_file", "FILE", f"A file with it: {about['help']}"
-        else:
-            metavar, text = about["metavar"], about["help"]
-        kind = {"is_flag": True, "default": None} if isinstance(field.default, bool) else {"metavar": metavar}
-        command = click.option(flag, name, help=text, **kind)(command)
+            continue
+        kind = {"is_flag": True, "default": None} if isinstance(field.default, bool) else {"metavar": about["metavar"]}
+        command = click.option(f"--{field.name.replace('_', '-')}", field.name, help=about["help"], **kind)(command)
     return command
 
 
@@ -38,15 +38,21 @@ def server(**given: Any) -> None:
     settings = Settings.read(given)
     listening = running.listen(settings)
     url = running.url_of(settings, listening)
-    settings, token_file = with_token(settings, 0 if settings.unix_socket else listening.getsockname()[1])
+    host, port = (settings.unix_socket, None) if settings.unix_socket else listening.getsockname()[:2]
+    check(settings, local=port is None or is_loopback(host))
 
     def ready() -> None:
-        told = {"url": url, "token_file": None if token_file is None else str(token_file)}
+        told = {"url": url, "token_file": start and str(start.note), "link": start and start.link}
         if settings.log_format == "json":
             click.echo(json.dumps(told))
         else:
             click.echo(f"mlcore serves at {url}")
-            if token_file is not None:
-                click.echo(f"  token: in {token_file}")
+            if start is not None:
+                click.echo(f"  to log in with a browser, once: {start.link}\n  token: in {start.note}")
 
-    running.run(settings, listening, ready)
+    with ExitStack() as stack:
+        start: Start | None = None
+        if not (settings.no_token or settings.token or settings.token_file):
+            start = stack.enter_context(started(url, host=host, port=port))
+            settings = attrs.evolve(settings, token_file=str(start.note))
+        running.run(settings, listening, ready)

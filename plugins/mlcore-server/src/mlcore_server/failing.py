@@ -32,6 +32,7 @@ def told(error: Exception, request_id: str) -> tuple[int, dict[str, Any], Mappin
         _log.error("%s: %s", request_id, error)
     elif isinstance(error, MlcoreError):
         status, content = error_to_json(error)
+        headers = {"www-authenticate": "Bearer"} if status == 401 else {}
     else:
         status, said = 500, f"the server failed; its log tells more about request {request_id}"
         content = {"error": {"type": "MlcoreError", "message": said, "details": {}}}

@@ -17,4 +17,5 @@ def mlcore_routes() -> Iterable[Provider]:
     return [
         Provider("api", "mlcore_server.api:routes", "the store: append, get, find, series, events"),
         Provider("health", "mlcore_server.health:routes", "the server: health, version, metrics, OpenAPI"),
+        Provider("login", "mlcore_server.logins:routes", "browsers: log in by a link or a token, log out"),
     ]

@@ -103,10 +103,11 @@ def run(settings: Settings, listening: socket.socket, ready: Callable[[], None] 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # before, and once uvicorn has ended everything in order
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
     from mlcore_server.app import application
+    from mlcore_server.connections import Patient
 
     app: Any = partial(application, attrs.evolve(settings))
     uv = uvicorn.Config(
-        app, factory=True, lifespan="on", http="httptools", loop="auto", ws="none", log_config=None, access_log=False,
+        app, factory=True, lifespan="on", http=Patient, loop="auto", ws="none", log_config=None, access_log=False,
         server_header=False, workers=settings.workers, timeout_graceful_shutdown=settings.drain, proxy_headers=False,
     )  # fmt: skip
     ready()

@@ -10,6 +10,7 @@ from typing import TypeVar
 from mlcore.errors import MlcoreError
 from mlcore.store import Batch, Store
 from mlcore_server.committing import Committer
+from mlcore_server.guard import Gate
 from mlcore_server.metrics import Metrics
 from mlcore_server.routing import Declined, Route
 from mlcore_server.settings import Settings
@@ -33,6 +34,7 @@ class Service:
         self.settings, self.store, self.kind = settings, store, kind
         self.routes: tuple[Route, ...] = ()
         self.draining = False
+        self.gate = Gate(settings)
         self.metrics = Metrics()
         self.committer = Committer(store, limit=settings.queue, told=self.metrics.committed)
         self.metrics.watch_queue(lambda: self.committer.waiting)
@@ -49,6 +51,7 @@ class Service:
         await self.committer.close()
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self.store.close)
+        self.gate.close()
 
     async def append(self, batches: Sequence[Batch], actor: str, size: int = 0) -> list[MlcoreError | None]:
         """Store batches together with those of other requests; see `Committer.append`."""

@@ -2,7 +2,7 @@
 
 Every field is an option of ``mlcore server``, a variable ``MLCORE_SERVER_<FIELD>``, and ``MLCORE_SERVER_<FIELD>_FILE``
 names a file that holds the value; the first of them that is given counts. A field that is `secret` is no option, as
-anybody on the machine can read what stands in a command line: its option is ``--<field>-file``.
+anybody on the machine can read what stands in a command line; what is read from its file is a field of its own.
 """
 
 from __future__ import annotations
@@ -100,9 +100,24 @@ class Settings:
     allowed_hosts: tuple[str, ...] = option(
         (), "Names of this server, with commas; by default those of the address.", metavar="NAMES"
     )
+    trusted_proxies: tuple[str, ...] = option(
+        (), "Addresses of proxies whose X-Forwarded-For and -Proto are believed, with commas.", metavar="ADDRESSES"
+    )
     read_only: bool = option(False, "Answer questions only.")
-    no_token: bool = option(False, "Let everybody in who can connect.")
-    token: str = option("", "What to show to be let in; by default one made at every start.", secret=True)
+    no_token: bool = option(False, "Let everybody in who can connect; on this machine only.")
+    token: str = option("", "Tokens that let in, as a token file has them.", secret=True)
+    token_file: str = option(
+        "", "Tokens that let in, one a line: TOKEN, NAME=TOKEN or NAME=TOKEN:read; read again when it changes.",
+        metavar="FILE",
+    )  # fmt: skip
+    session_hours: int = option(12, "Hours for which a browser stays logged in.", metavar="HOURS")
+    login_window: int = option(
+        300, "Seconds in which an address may show five wrong tokens, and no more.", metavar="SECONDS"
+    )
+    rate_limit: int = option(
+        10_000, "Requests a second that one client may make to one process; 0 is any number.", metavar="N"
+    )
+    audit_log: str = option("", "Append a line of JSON to this file for every change.", metavar="FILE")
     durability: str = option(
         "", "What an answer promises: `process` or `power`; by default what the store does.", metavar="LEVEL",
         parse=_among("process", "power"),
@@ -123,7 +138,7 @@ class Settings:
     def read(cls, given: Mapping[str, str | bool | None], environ: Mapping[str, str] | None = None) -> Settings:
         """Return the settings that options and environment make. Raises `ConfigError`, which never shows a secret.
 
-        `given` has the options by name, None where one was not given, of a secret as ``<name>_file``.
+        `given` has the options by name, None where one was not given.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -150,12 +165,10 @@ def _found(
             instead = f"{PREFIX}{name.upper()} or {PREFIX}{name.upper()}_FILE"
             raise ConfigError(f"{flag} has a password, which all on this machine can read: give it as {instead}")
         return value, flag
-    if field.metadata["secret"] and (path := given.get(f"{name}_file")):
-        return _content(str(path), f"{flag}-file"), f"{flag}-file"
     variable = PREFIX + name.upper()
     if variable in environ:
         return environ[variable], variable
-    if path := environ.get(f"{variable}_FILE"):
+    if not field.metadata["secret"] and (path := environ.get(f"{variable}_FILE")):
         return _content(path, f"{variable}_FILE"), f"{variable}_FILE"
     return None
 

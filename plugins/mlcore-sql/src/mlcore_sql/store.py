@@ -13,6 +13,7 @@ from typing import TypeVar
 import attrs
 from sqlalchemy import exc
 
+from mlcore.errors import MlcoreError
 from mlcore.journal import user
 from mlcore.store import (
     START,
@@ -62,6 +63,15 @@ class SqlStore(SimpleStore):
         """See `mlcore.store.Store.append`; the first one makes the tables."""
         self._prepare()
         self._appender.append(batch, self._actor)
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:
+        """See `mlcore.store.Store.append_all`; all are committed together."""
+        self._prepare()
+        answers = self._appender.append_all(batches, actors or [self._actor] * len(batches))
+        for answer in answers:
+            if answer is not None and not isinstance(answer, MlcoreError):
+                raise answer
+        return [answer for answer in answers if answer is None or isinstance(answer, MlcoreError)]
 
     def events(
         self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
