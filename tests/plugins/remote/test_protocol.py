@@ -475,9 +475,9 @@ class TestAnswers:
         capabilities = Capabilities(claims=False, durability="power")
         body = protocol.about_to_json("1.2.3", capabilities, more=1)
         body["capabilities"]["later"] = True
-        assert protocol.about_from_json(protocol.document(to_json(body))) == ("1.2.3", 1, capabilities)
-        for wrong in (None, [], {"name": "mlflow"}, body | {"api": "1"}, body | {"capabilities": {"history": 1}}):
-            with pytest.raises(Malformed, match="not an mlcore server"):
+        assert protocol.about_from_json(protocol.document(to_json(body))) == ("1.2.3", (1, 1), capabilities)
+        for wrong in (None, [], {"mlcore": 1}, body | {"api": "1"}, body | {"capabilities": {"history": 1}}):
+            with pytest.raises(Malformed, match="which mlcore it is"):
                 protocol.about_from_json(wrong)
 
 

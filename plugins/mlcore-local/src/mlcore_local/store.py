@@ -30,6 +30,7 @@ from mlcore_local.indexed import Indexed
 if TYPE_CHECKING:  # imported when it is needed: most questions are answered by the index alone
     from mlcore_local.append import Appender
     from mlcore_local.folded import Folded
+    from mlcore_local.history import History
 
 __all__ = ["FolderStore", "open_store"]
 
@@ -54,6 +55,7 @@ class FolderStore(SimpleStore):
         self.newest: int | None = None
         self._folder: Folder | None = None
         self._memory: Folded | None = None
+        self._history: History | None = None
         self._wanted = indexed
         self._indexed: Indexed | None = None
         self._failed = 0.0  # when the index could not be used, of the monotonic clock
@@ -86,14 +88,16 @@ class FolderStore(SimpleStore):
         self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
     ) -> Iterator[Stored]:
         """See `mlcore.store.Store.events`."""
-        with self._lock:
-            self._open()
-            found = self._folded.events(after, of)
+        found = self._listed().events(after, of)
         wanted = None if kinds is None else set(kinds)
         for stored in found:
             chosen = selected(stored, of, wanted, rows)
             if chosen is not None:
                 yield chosen
+
+    def latest(self) -> str:
+        """Return the position after all that is stored now, to be told what comes from here on."""
+        return self._listed().latest()
 
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
         """See `mlcore.store.Store.get`."""
@@ -149,6 +153,15 @@ class FolderStore(SimpleStore):
         if self._folder is None:
             self._folder = Folder.open(self.root)
         return self._folder
+
+    def _listed(self) -> History:
+        with self._lock:
+            self._open()
+            if self._history is None:
+                from mlcore_local.history import History
+
+                self._history = History(str(self.root))
+            return self._history
 
     @property
     def _folded(self) -> Folded:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from mlcore.errors import Malformed, MlcoreError, StoreError
+from mlcore.errors import Malformed, MlcoreError, NewerFormat, StoreError
 from mlcore.store import (
     Batch,
     Columns,
@@ -30,8 +30,8 @@ from mlcore.store import (
 )
 from mlcore_remote.faults import error_entry, error_of_entry
 
-__all__ = ["DEPTH", "HEAD_BYTES", "MESSAGE_BYTES", "MESSAGE_EVENTS", "document", "pack_batches", "pack_series"]
-__all__ += ["pack_stored", "unpack_batches", "unpack_series", "unpack_stored"]
+__all__ = ["DEPTH", "HEAD_BYTES", "MESSAGE_BYTES", "MESSAGE_EVENTS", "document", "frame", "message"]
+__all__ += ["pack_batches", "pack_series", "pack_stored", "unpack_batches", "unpack_series", "unpack_stored"]
 
 MESSAGE_BYTES = 64 << 20  # one record may hold the 2^20 rows of one call: 24 MB
 MESSAGE_EVENTS = 100_000  # an event of sixteen bytes takes half a kB of memory
@@ -74,15 +74,24 @@ def _too_deep(text: bytes) -> bool:
 
 def pack_batches(batches: Iterable[Batch]) -> bytes:
     """Return batches as one message. Raises `Malformed` if one cannot be written down at all; see `check` for more."""
-    return _BATCHES + b"".join(_frame(batch, {}) for batch in batches)
+    return message(map(frame, batches))
+
+
+def message(frames: Iterable[bytes]) -> bytes:
+    """Return the message that holds frames."""
+    return b"".join([_BATCHES, *frames])
+
+
+def frame(batch: Batch) -> bytes:
+    """Return one batch as a part of a message. Raises `Malformed`."""
+    return _frame(batch, {})
 
 
 def unpack_batches(data: bytes, limit: int = MESSAGE_BYTES) -> list[Batch]:
     """Return the batches of a message, not yet looked at by `check`. Raises `Malformed`."""
     if len(data) > limit:
         raise Malformed(f"a message of {len(data):,} bytes is over the limit of {limit:,}: send it in parts")
-    if not data.startswith(_BATCHES):
-        raise Malformed(f"no message of batches: it begins with {bytes(data[:8])!r}")
+    _check_start(data, _BATCHES)
     found, at, left = [], len(_BATCHES), MESSAGE_EVENTS
     while at < len(data):
         head, body, at = _parts(data, at)
@@ -92,6 +101,16 @@ def unpack_batches(data: bytes, limit: int = MESSAGE_BYTES) -> list[Batch]:
         if left < 0:
             raise Malformed(f"a message holds more than {MESSAGE_EVENTS:,} events and batches: send it in parts")
     return found
+
+
+def _check_start(data: bytes, start: bytes) -> None:
+    if data.startswith(start):
+        return
+    if data[:4] == start[:4] and len(data) >= 8 and data[4] > start[4]:
+        raise NewerFormat(
+            f"what came is written in version {data[4]} of its format, newer than {start[4]}: upgrade mlcore"
+        )
+    raise Malformed(f"not what was to come: it begins with {bytes(data[:8])!r}")
 
 
 def _frame(batch: Batch, head: dict[str, Any]) -> bytes:
@@ -281,10 +300,9 @@ def unpack_stored(chunks: Iterable[bytes]) -> Iterator[Stored]:
         buffer += chunk
         at = 0
         if not begun:
-            if not _BATCHES.startswith(buffer[: len(_BATCHES)]):
-                raise Malformed(f"no stream of batches: it begins with {bytes(buffer[:8])!r}")
-            if len(buffer) < len(_BATCHES):
+            if len(buffer) < len(_BATCHES) and _BATCHES.startswith(buffer):
                 continue
+            _check_start(bytes(buffer[:8]), _BATCHES)
             begun, at = True, len(_BATCHES)
         while (end := _whole(buffer, at)) is not None:
             head, body, at = _parts(bytes(buffer[at:end]), 0)
@@ -342,8 +360,7 @@ def _packed(values: Any) -> tuple[str, bytes]:
 
 def unpack_series(data: bytes) -> dict[SeriesKey, Columns]:
     """Return the series of a message. Raises `Malformed`."""
-    if not data.startswith(_SERIES):
-        raise Malformed(f"no message of series: it begins with {bytes(data[:8])!r}")
+    _check_start(data, _SERIES)
     try:
         length, count = _SIZES.unpack_from(data, len(_SERIES))
         at = len(_SERIES) + _SIZES.size + length

@@ -397,18 +397,21 @@ def series_from_json(value: Any) -> dict[SeriesKey, Columns]:
 
 
 def about_to_json(version: str, capabilities: Capabilities, **more: Any) -> dict[str, Any]:
-    """Return what ``/version`` answers: that this is mlcore, which, its protocol, and what its store can do."""
-    return {"name": "mlcore", "version": version, "api": 1, "capabilities": attrs.asdict(capabilities), **more}
+    """Return what ``/version`` answers: which mlcore this is, its protocol, and what its store can do."""
+    return {"mlcore": version, "api": 1, "capabilities": attrs.asdict(capabilities), **more}
 
 
-def about_from_json(value: Any) -> tuple[str, int, Capabilities]:
-    """Return the version, the protocol and the capabilities in the answer of ``/version``. Raises `Malformed`."""
+def about_from_json(value: Any) -> tuple[str, tuple[int, int], Capabilities]:
+    """Return the version, the protocols from the oldest to the newest, and the capabilities that ``/version`` answers.
+
+    A server that speaks one protocol only has no ``oldest_api``. Raises `Malformed` if it is no server of mlcore.
+    """
     try:
-        if value["name"] != "mlcore":
-            raise ValueError(f"it calls itself {value['name']!r:.80}")
+        newest = _want(value["api"], int)
+        oldest = _want(value.get("oldest_api", newest), int)
         known = attrs.fields_dict(Capabilities)
         given = {name: each for name, each in value["capabilities"].items() if name in known}
         given = {name: _want(each, type(known[name].default)) for name, each in given.items()}
-        return _want(value["version"], str), _want(value["api"], int), Capabilities(**given)
+        return _want(value["mlcore"], str)[:40], (oldest, newest), Capabilities(**given)
     except _WRONG as error:
-        raise Malformed(f"not an mlcore server: {type(error).__name__}: {error}") from error
+        raise Malformed(f"it does not say which mlcore it is: {type(error).__name__}: {error}") from error

@@ -62,6 +62,7 @@ async def append(request: Request, service: Service) -> Response:
     batches = unpack(body) if len(body) < _LARGE else await service.run(lambda: unpack(body))
     if not batches:
         return Response(to_json({"results": []}), media_type=JSON)
+    request.scope["state"]["objects"] = [f"run/{each.home}" if each.home else "store" for each in batches]  # for audit
     results = await service.append(batches, request.scope["state"]["actor"].name, len(body))
     wrong = [each for each in results if each is not None]
     service.metrics.appended(len(results) - len(wrong), len(wrong))

@@ -16,6 +16,7 @@ def mlcore_routes() -> Iterable[Provider]:
     """Provide the routes of the store, and of the server itself."""
     return [
         Provider("api", "mlcore_server.api:routes", "the store: append, get, find, series, events"),
+        Provider("files", "mlcore_server.file_routes:routes", "the files of runs"),
         Provider("health", "mlcore_server.health:routes", "the server: health, version, metrics, OpenAPI"),
         Provider("login", "mlcore_server.logins:routes", "browsers: log in by a link or a token, log out"),
     ]

@@ -83,6 +83,10 @@ class SqlStore(SimpleStore):
             at, page = self._answer(partial(listing.page, at, last))
             yield from page
 
+    def latest(self) -> str:
+        """Return the position after all that is stored now, to be told what comes from here on."""
+        return self._answer(Listing(self._database, None, None, rows=False).latest)
+
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
         """See `mlcore.store.Store.get`."""
         found = self._answer(lambda: self._reading.get(kind, ids))
