@@ -144,6 +144,26 @@ def mlcore_commands() -> Iterable[Provider]:
     """
 
 
+def mlcore_routes() -> Iterable[Provider]:
+    """Provide routes of the tracking server, keyed by a name for all that belong together.
+
+    The implementation is called with the `mlcore_server.service.Service` and returns `mlcore_server.Route` records,
+    each of which says what right it needs. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def make_routes(service):
+        from mlcore_server import Route
+        from my_package.pages import hello
+        return [Route("GET", "/hello", hello, needs="read", summary="Say hello.")]
+
+    def mlcore_routes():
+        return [Provider("hello", make_routes, "says hello")]
+    ```
+    """
+
+
 def mlcore_run_ended(run: Run) -> None:
     """Learn that a run was ended by this process, after its last record was written.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mlcore.tracking._run import Run
 
 _Path = str | os.PathLike[str]
+_ELSEWHERE = re.compile(r"(https?|s3a?|gc?s|az|abfss?|adl|oci|oss|hf)://((?!::).)*", re.DOTALL)  # not on this machine
 
 
 @attrs.frozen(repr=False)
@@ -123,7 +125,7 @@ class Artifacts:
     def _files(self, name: str) -> dict[str, mlcore.artifacts.File]:
         found, files, opened = self.list(name), {}, cache(mlcore.artifacts.open_backend)
         for each in found:
-            filesystem, root = opened(each.uri or self._run._place)
+            filesystem, root = opened(self._run._allowed(each.uri) if each.uri else self._run._place)
             path = root if each.uri else mlcore.artifacts.path_in(filesystem, root, each.path)
             files[each.path] = mlcore.artifacts.File(filesystem, path, each.size, each.sha256)
         if name and not found:
@@ -281,7 +283,7 @@ class Keeping(Thing):
         entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
         # a store may make up ids
         inner = mlcore.artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")
-        place = entity.fields.get("artifacts")
+        place = entity.fields.get("artifacts") and self._allowed(str(entity.fields["artifacts"]))
         if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
             place = f"{chosen.value.rstrip('/')}/{inner}"
         if not (place or own):
@@ -290,7 +292,19 @@ class Keeping(Thing):
         return str(place or own)
 
     def _own_place(self) -> str:
-        return "" if self.folder is None else str(self.folder / "artifacts")
+        if self.folder is not None:
+            return str(self.folder / "artifacts")
+        place = getattr(self._backend.store(), "place", None)  # of a server, which keeps files as well
+        return str(place(self.id)) if place else ""
+
+    def _allowed(self, uri: str) -> str:
+        """Return where a store says that files are. Raises `UnsafePath` if others wrote it, and it may mean ours."""
+        chosen = self._backend.artifacts
+        known = _ELSEWHERE.fullmatch(uri) or (chosen and f"{uri}/".startswith(f"{chosen.value.rstrip('/')}/"))
+        if (not known or ".." in uri) and not getattr(self._backend.store(), "trusted_paths", True):
+            told = f"run {self.id}: the server says that files are at {uri!r:.200}, which may be on this machine"
+            raise mlcore.errors.UnsafePath(f"{told}: if that is right, set MLCORE_ARTIFACTS to the folder above it")
+        return uri
 
 
 class Loading:

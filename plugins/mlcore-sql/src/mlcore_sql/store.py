@@ -13,6 +13,7 @@ from typing import TypeVar
 import attrs
 from sqlalchemy import exc
 
+from mlcore.errors import MlcoreError
 from mlcore.journal import user
 from mlcore.store import (
     START,
@@ -63,6 +64,15 @@ class SqlStore(SimpleStore):
         self._prepare()
         self._appender.append(batch, self._actor)
 
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:
+        """See `mlcore.store.Store.append_all`; all are committed together."""
+        self._prepare()
+        answers = self._appender.append_all(batches, actors or [self._actor] * len(batches))
+        for answer in answers:
+            if answer is not None and not isinstance(answer, MlcoreError):
+                raise answer
+        return [answer for answer in answers if answer is None or isinstance(answer, MlcoreError)]
+
     def events(
         self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
     ) -> Iterator[Stored]:
@@ -72,6 +82,10 @@ class SqlStore(SimpleStore):
         while at < last:  # what is appended from now on is left to the next time
             at, page = self._answer(partial(listing.page, at, last))
             yield from page
+
+    def latest(self) -> str:
+        """Return the position after all that is stored now, to be told what comes from here on."""
+        return self._answer(Listing(self._database, None, None, rows=False).latest)
 
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
         """See `mlcore.store.Store.get`."""
