@@ -188,7 +188,7 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
     if not url.database:
         raise StoreError(f"{shown(uri)} names no database: write {uri.partition(':')[0]}://USER:PASSWORD@HOST/DATABASE")
     if scheme.startswith("postgresql"):
-        arguments = {"connect_timeout": 10, "application_name": "mlcore", **_KEEP_ALIVE}
+        arguments = {"connect_timeout": 10, "application_name": "mlcore", "client_encoding": "utf8", **_KEEP_ALIVE}
         options |= {"isolation_level": "REPEATABLE READ"}
     else:
         mode = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE"
