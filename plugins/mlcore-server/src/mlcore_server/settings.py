@@ -28,8 +28,8 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 def option(default: Any, text: str, *, secret: bool = False, metavar: str = "", parse: Any = None) -> Any:
     """Make a field of `Settings`.
 
-    `text` is one sentence for ``--help``. `parse` makes the value of a text; by default the type of `default` decides: a
-    bool is a flag, a tuple a list with commas, an int a number.
+    `text` is one sentence for ``--help``. `parse` makes the value of what was written; by default the type of `default`
+    decides: a bool is a flag, a tuple a list with commas, an int a number.
     """
     parse = parse or {bool: _flag, tuple: _list, int: _number}.get(type(default), _text)
     about = {"help": text, "secret": secret, "metavar": metavar, "parse": parse}
