@@ -55,6 +55,8 @@ _Answer = TypeVar("_Answer")
 class RemoteStore(SimpleStore):
     """Append to and read from the store of a server; threads may share a handle, and so may the child of a fork."""
 
+    trusted_paths = False  # what others wrote there must not name files of this machine
+
     def __init__(self, uri: str, **options: Any) -> None:
         """Look at the URI, ``http://``, ``https://`` or ``http+unix:///path.sock``; `options` are `Connection`'s.
 
