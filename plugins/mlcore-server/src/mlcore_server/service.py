@@ -28,15 +28,14 @@ class Service:
     """Serve one store in one process.
 
     `settings` are what the server was told, `kind` is the scheme of the store's URI, `routes` what it answers,
-    `metrics` what it counted. Once the server stops, `draining` is True and `stopped` is set: an answer without an end
-    is to end then. Routes ask by `read`, stream by `stream`, and write by
+    `metrics` what it counted, `draining` is True once it stops. Routes ask by `read`, stream by `stream`, and write by
     `append`: the store itself would block the loop.
     """
 
     def __init__(self, settings: Settings, store: Store, kind: str = "file") -> None:
         self.settings, self.store, self.kind = settings, store, kind
         self.routes: tuple[Route, ...] = ()
-        self.draining, self.stopped = False, asyncio.Event()
+        self.draining = False
         self.gate = Gate(settings)
         self.metrics = Metrics()
         self.committer = Committer(store, limit=settings.queue, told=self.metrics.committed)
@@ -60,9 +59,8 @@ class Service:
         self.gate.close()
 
     def stop(self) -> None:
-        """Let answers that have no end come to one, and tell who asks that no new requests are wanted."""
+        """Tell who asks that no new requests are wanted."""
         self.draining = True
-        self.stopped.set()
 
     async def append(self, batches: Sequence[Batch], actor: str, size: int = 0) -> list[MlcoreError | None]:
         """Store batches together with those of other requests; see `Committer.append`."""
