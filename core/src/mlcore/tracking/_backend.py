@@ -264,7 +264,9 @@ class Backend:
 
     def close(self) -> None:
         """Close the store, after a wait for what is being shipped to it."""
+        if "spool" in self.__dict__ and self.spool is not None:
+            self.spool.wait()
         if self._store is not None:
-            self.store().close()
+            self._store.close()
             if self._spooled:
                 self._store = None  # it is opened again for what could not be shipped yet

@@ -61,8 +61,13 @@ class Client(Loading):
         """The store itself, for whatever this class has no method for."""
         return self._backend.store()
 
+    @property
+    def spool(self) -> Any:
+        """What keeps runs on this machine until the store has them, None where they are written to it directly."""
+        return self._backend.spool
+
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, after a short wait for what is on its way there."""
         self._backend.close()
 
     def start_run(

@@ -59,6 +59,7 @@ class Shipment:
         self.aside: dict[int, str] = {}
         self.refused = ""  # why nothing more of it can be sent
         self.waiting: list[Record] = []
+        self.bytes = 0  # of the journal that those were read from
         self.size = -1  # of the file, when all of it was sent
         self.restarts = 0
         self._base: dict[str, Any] = {}  # what is remembered: how it was when nothing waited
@@ -117,7 +118,7 @@ class Shipment:
                 file.seek(before)
                 data = file.read(min(size, end - before))
                 records = list(self.journal.feed(data, final=before + len(data) >= end))
-                self.waiting = list(self._whole(records, last))
+                self.waiting, self.bytes = list(self._whole(records, last)), len(data)
                 if self.waiting or before + len(data) >= end or not data:
                     break
                 if self.journal.offset == before:
@@ -166,29 +167,28 @@ class Shipper:
         self._complete: dict[str, int] = {}  # the time of the folder of runs that need no look
 
     def ship(self, home: str) -> bool:
-        """Send what is new of a run, but for what another process sends itself; tell whether all of it was sent."""
-        folder, whole = f"{self.spool.run_folder(home)}", True
+        """Send what is new of a run; tell whether another process sends some of it itself."""
+        folder, elsewhere = f"{self.spool.run_folder(home)}", False
         for name, size in _journals(folder):
             path = f"{folder}/{name}"
             shipment = self._shipments.get(path)
             if shipment is None:
                 if self._presence.elsewhere(path):
-                    whole = False
+                    elsewhere = True
                     continue
                 shipment = self._shipments[path] = Shipment(Path(path), home)
                 if shipment.refused and self._again:
                     shipment.restart()
             if shipment.waiting or (shipment.size != size and not shipment.refused):
                 self._send_all(shipment)
-            whole = whole and not (shipment.refused or shipment.aside)
-        return whole
+        return elsewhere
 
     def _send_all(self, shipment: Shipment) -> None:
         with suppress(FileNotFoundError):  # the run was removed
             while shipment.waiting or shipment.read():
                 try:
                     while shipment.waiting:
-                        self._send(shipment, self._portion(shipment.waiting))
+                        self._send(shipment, _portion(shipment.waiting, weighing=shipment.bytes > _CHUNK))
                 except (OutOfOrder, SourceReused) as error:
                     if shipment.mark[0] and shipment.restarts < _RESTARTS:  # the target was put back to an older state
                         shipment.restarts += 1
@@ -200,16 +200,6 @@ class Shipper:
                 shipment.settle()
                 shipment.save(now=False)
             shipment.settle()
-            shipment.save()
-
-    def _portion(self, records: list[Record]) -> int:
-        """Return how many of the records go in one batch: what has files begins another."""
-        size = 0
-        for count, record in enumerate(records):
-            size += sized((record,))
-            if count and (size > _BYTES or count >= _RECORDS or names_files(record)):
-                return count
-        return len(records)
 
     def _send(self, shipment: Shipment, count: int) -> None:
         """Send the first records that wait. One that is refused for good is set aside, and the others go on."""
@@ -254,33 +244,65 @@ class Shipper:
 
     def adopt(self) -> None:
         """Ship what other processes left, if no other one does, and drop what was shipped long ago."""
-        if not self._presence.elected():
-            return
+        if self._presence.elected():
+            for home in self.spool.homes():
+                if self._complete.get(home) != self._changed(home):
+                    self.ship(home)
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Drop the runs that were shipped long ago, as the setting ``spool_keep`` says."""
+        keep = seconds_of("spool_keep")
         for home in self.spool.homes():
-            folder = self.spool.run_folder(home)
-            with suppress(FileNotFoundError):
-                changed = folder.stat().st_mtime_ns
-                if self._complete.get(home) != changed and self.ship(home) and ended(folder):
-                    changed = self._complete[home] = folder.stat().st_mtime_ns
-                if home in self._complete:
-                    self._drop(folder, changed)
+            changed, folder = self._changed(home), self.spool.run_folder(home)
+            if self._complete.get(home) != changed and self._whole(home) and ended(folder):
+                self.save(home)
+                changed = self._complete[home] = self._changed(home)
+            if self._complete.get(home) == changed and time.time() - changed / 1e9 > keep and not pending(folder):
+                self._drop(home, folder)
         self._presence.tidy()
 
-    def _drop(self, folder: Path, changed: int) -> None:
-        if time.time() - changed / 1e9 > seconds_of("spool_keep") and not pending(folder):
-            for path in [path for path in self._shipments if path.startswith(f"{folder}/")]:
-                del self._shipments[path]
-            shutil.rmtree(folder, ignore_errors=True)
+    def _changed(self, home: str) -> int:
+        with suppress(FileNotFoundError):
+            return self.spool.run_folder(home).stat().st_mtime_ns
+        return 0
+
+    def _whole(self, home: str) -> bool:
+        """Tell whether the target has all of a run, and refused nothing of it."""
+        folder = self.spool.run_folder(home)
+        found = [(self._shipments.get(f"{folder}/{name}"), size) for name, size in _journals(str(folder))]
+        return all(each and each.size == size and not (each.refused or each.aside) for each, size in found)
+
+    def _drop(self, home: str, folder: Path) -> None:
+        for path in [path for path in self._shipments if path.startswith(f"{folder}/")]:
+            del self._shipments[path]
+        self._complete.pop(home, None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def save(self, home: str = "") -> None:
+        """Write down how far a run came, by default how far all did."""
+        for shipment in list(self._shipments.values()):
+            if home in ("", shipment.home):
+                shipment.save()
 
     def close(self) -> None:
         """Write down how far all came, and let others adopt what is left."""
-        for shipment in list(self._shipments.values()):
-            shipment.save()
+        self.save()
         self._presence.close()
 
     def forked(self) -> None:
         """Give back, in the child of a fork, what the parent holds."""
         self._presence.close()
+
+
+def _portion(records: list[Record], *, weighing: bool) -> int:
+    """Return how many of the records go in one batch: what has files begins another, and long ones are weighed."""
+    size = 0
+    for count, record in enumerate(records):
+        size += sized((record,)) if weighing else 0
+        if count and (size > _BYTES or count >= _RECORDS or names_files(record)):
+            return count
+    return len(records)
 
 
 def _journals(folder: str) -> list[tuple[str, int]]:

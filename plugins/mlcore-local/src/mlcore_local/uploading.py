@@ -139,7 +139,7 @@ class Uploader:
         with self._turn:
             self._names_asked, self._names_done = True, threading.Event()
             self._wake()
-        fresh = self._names_done.wait(NAMES_SECONDS)
+        fresh = self._ready.is_set() and self._names_done.wait(NAMES_SECONDS)  # else its library is imported first
         return Names(self.spool, fresh=fresh)
 
     def ask(self, online: Callable[[Callable[[], bool]], _T], offline: Callable[[], _T]) -> _T:
@@ -230,9 +230,9 @@ class Uploader:
         with self._turn:
             homes = list(self._homes)
         what = f"run {homes[0]} is" if len(homes) == 1 else f"{len(homes)} runs are"
-        why = f" ({self.trouble})" if self.trouble is not None else ""
+        why = "it does not answer in time" if self.trouble is None else str(self.trouble)
         where = f"what is missing is kept in {self.spool.root}"
-        return f"{what} not wholly in {self.spool.target} yet{why}: {where}; send it with `mlcore sync`"
+        return f"{what} not wholly in {self.spool.target} yet ({why}): {where}; send it with `mlcore sync`"
 
     # The thread
 
@@ -284,11 +284,12 @@ class Uploader:
             _log.debug("%s: %s", self.spool.target, error)
             return False
         with self._turn:
-            for home in homes:
-                if home not in open_ and home not in {each.home for each in self._writers}:
-                    self._homes.pop(home, None)
+            still = open_ | {each.home for each in self._writers}
+            over = [home for home in homes if home not in still and self._homes.pop(home, True) is None]
             self._done, self._failures, self.trouble = round_, 0, None
             self._turn.notify_all()
+        for home in over:
+            shipper.save(home)
         return True
 
     def _new_shipper(self) -> Shipper:
