@@ -32,7 +32,7 @@ _DELETED = Term("fields", "deleted")
 _ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
 _FEW = 500  # entities are sorted rather than looked for in order
 _SAMPLED = 200  # entities
-_LOOK, _SORT, _REMEMBER, _SCAN = 7.5, 17, 2.2, 1.2  # measured in steps of an index, of which SQLite does 5 a us
+_LOOK, _SORT, _REMEMBER, _SCAN = 7.5, 17, 2.2, 0.9  # measured in steps of an index, of which SQLite does 5 a us
 _BINDS = 30_000  # of 32,766 that SQLite takes
 _Row = Sequence[Any]  # number, revision, a value for each sort, start and id
 
@@ -115,11 +115,12 @@ class Answer:
         if not any(part.select for part in self._parts):
             return
         most, by = self._most(), self._sorts or ()
-        counted = {part: self._counted(part, most) for part in self._parts if part.select and not part.scans}
+        costs = _Costs(most, 1.0, limit, ordered=not by or by[0].driving, others=len(self._parts) - 1)
+        counted = {part: self._counted(part, costs) for part in self._parts if part.select and not part.scans}
         self._share = min(1.0, *((count + 1) / (most + 1) for count in counted.values()), 1.0)
         if most > _SAMPLED * 10 and (len(self._parts) > 1 or not counted):
             self._share = min(self._share, self._sample(most))
-        costs = _Costs(most, self._share, limit, ordered=not by or by[0].driving, others=len(self._parts) - 1)
+        costs = attrs.evolve(costs, share=self._share)
         best = costs.to_look_up()
         for part in [part for part in self._parts if part.select]:
             count, scan = counted.get(part, int(self._share * most)), most * _SCAN * part.scans
@@ -128,9 +129,9 @@ class Answer:
             if self._runner.dialect == "sqlite" and scan + costs.to_remember(count) < best:
                 best, self._way, self._set = scan + costs.to_remember(count), None, part
 
-    def _counted(self, part: Part, most: int) -> int:
-        """Return how many a part fits, or half of all if they are more: then nothing is gained by it."""
-        sql = f"SELECT count(*) FROM ({part.select} LIMIT {max(_FEW, most // 2):d}) q"
+    def _counted(self, part: Part, costs: _Costs) -> int:
+        """Return how many a part fits, or as many as are too many to gain by it."""
+        sql = f"SELECT count(*) FROM ({part.select} LIMIT {costs.too_many():d}) q"
         ((count,),) = self._runner.rows(sql, self._binds)
         return int(count)
 
@@ -238,7 +239,7 @@ class Answer:
         return f"{leader}entities e", [
             *self._where,
             *where,
-            *(part.replace(ENTITY, entity) for part in (*parts, *within)),
+            *(part.replace(ENTITY, entity) for part in (*within, *parts)),
         ]
 
 
@@ -260,6 +261,12 @@ class _Costs:
     def steps(self) -> float:
         """How many entities are passed until the page is full."""
         return self.most if self.limit is None or not self.ordered else min(self.limit / self.share, self.most)
+
+    def too_many(self) -> int:
+        """Return how many are too many to remember them: then it costs less to look up."""
+        if self.limit is None or not self.ordered:
+            return self.most // 2 + 1
+        return min(math.isqrt(int(self.limit * self.most * _LOOK / _REMEMBER)), self.most // 2) + 1
 
     def to_look_up(self) -> float:
         """Return what it costs to go through all in order, and to look up what each has."""

@@ -80,6 +80,7 @@ def _fitting(op: str, pattern: str) -> Callable[[bytes | None], bool]:
 
 def every(parts: Sequence[Condition]) -> Condition:
     """Hold where all parts do."""
+    parts = [part for part in parts if part.lower != TRUE.lower]
     both = _joined(" AND ", parts) if parts else TRUE
     flat = tuple(each for part in parts for each in part.parts or (Part(part.upper),))
     return both if both is UNSURE else attrs.evolve(both, parts=flat)
@@ -87,11 +88,17 @@ def every(parts: Sequence[Condition]) -> Condition:
 
 def some(parts: Sequence[Condition]) -> Condition:
     """Hold where any part does."""
-    return _joined(" OR ", parts) if parts else FALSE
+    either = _joined(" OR ", parts) if parts else FALSE
+    selects = [part.parts[0].select if len(part.parts) == 1 else "" for part in parts]
+    if either is UNSURE or not all(selects) or len(parts) < 2:
+        return either
+    return attrs.evolve(either, parts=(Part(either.upper, " UNION ".join(selects), either.scans),))
 
 
 def inverted(part: Condition) -> Condition:
     """Hold where the part does not."""
+    if part.upper == FALSE.upper:
+        return TRUE
     return Condition(
         f"NOT ({part.lower})", f"NOT ({part.upper})", leaves=part.leaves, depth=part.depth, nesting=part.nesting
     )
