@@ -133,7 +133,7 @@ class Filter:
             f"EXISTS (SELECT 1 FROM {table} v WHERE v.entity = {ENTITY} AND {where} AND {side})"
             for side in (condition.upper, condition.lower)
         )
-        scans = condition.scans or (term.function == "text" and not condition.hint)
+        scans = condition.scans or 0.5 * (term.function == "text" and not condition.hint)
         found = attrs.evolve(condition, upper=upper, lower=lower, scans=scans)
         indexed = indexed and (table != "metrics" or METRICS[term.function] not in _WHOLE)
         if not indexed:
@@ -143,7 +143,7 @@ class Filter:
 
 
 def _part(condition: Condition, select: str = "") -> Condition:
-    return attrs.evolve(condition, parts=(Part(condition.upper, select, condition.scans),), hint="")
+    return attrs.evolve(condition, parts=(Part(condition.upper, (select,) * bool(select), condition.scans),), hint="")
 
 
 def ms(dialect: str, column: str) -> str:
