@@ -32,7 +32,7 @@ _DELETED = Term("fields", "deleted")
 _ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
 _FEW = 500  # entities are sorted rather than looked for in order
 _SAMPLED = 200  # entities
-_LOOK, _SORT, _REMEMBER, _SCAN = 7.5, 17, 2.2, 1.2  # measured in steps of an index, of which SQLite does 5 a us
+_LOOK, _SORT, _REMEMBER = 7.5, 17, 2.2  # measured in steps of an index, of which SQLite does 5 a us
 _BINDS = 30_000  # of 32,766 that SQLite takes
 _Row = Sequence[Any]  # number, revision, a value for each sort, start and id
 
@@ -112,25 +112,26 @@ class Answer:
     def _choose(self, limit: int | None) -> None:
         """Choose how to go through the entities by what it costs, in steps of an index: see `_Costs`."""
         self._way = self._set = None
-        if not any(part.select for part in self._parts):
+        if not any(part.selects for part in self._parts):
             return
         most, by = self._most(), self._sorts or ()
-        counted = {part: self._counted(part, most) for part in self._parts if part.select and not part.scans}
+        costs = _Costs(most, 1.0, limit, ordered=not by or by[0].driving, others=len(self._parts) - 1)
+        counted = {part: self._counted(part, costs) for part in self._parts if part.selects and not part.scans}
         self._share = min(1.0, *((count + 1) / (most + 1) for count in counted.values()), 1.0)
         if most > _SAMPLED * 10 and (len(self._parts) > 1 or not counted):
             self._share = min(self._share, self._sample(most))
-        costs = _Costs(most, self._share, limit, ordered=not by or by[0].driving, others=len(self._parts) - 1)
+        costs = attrs.evolve(costs, share=self._share)
         best = costs.to_look_up()
-        for part in [part for part in self._parts if part.select]:
-            count, scan = counted.get(part, int(self._share * most)), most * _SCAN * part.scans
+        for part in [part for part in self._parts if part.selects]:
+            count, scan = counted.get(part, int(self._share * most)), most * part.scans
             if scan + costs.to_sort(count) < best:
                 best, self._way, self._set = scan + costs.to_sort(count), part, None
             if self._runner.dialect == "sqlite" and scan + costs.to_remember(count) < best:
                 best, self._way, self._set = scan + costs.to_remember(count), None, part
 
-    def _counted(self, part: Part, most: int) -> int:
-        """Return how many a part fits, or half of all if they are more: then nothing is gained by it."""
-        sql = f"SELECT count(*) FROM ({part.select} LIMIT {max(_FEW, most // 2):d}) q"
+    def _counted(self, part: Part, costs: _Costs) -> int:
+        """Return how many a part fits, or as many as are too many to gain by it."""
+        sql = f"SELECT count(*) FROM ({part.all} LIMIT {costs.too_many():d}) q"
         ((count,),) = self._runner.rows(sql, self._binds)
         return int(count)
 
@@ -230,15 +231,15 @@ class Answer:
         if driven:
             leader, entity = f"{by[0].table} CROSS JOIN ", f"{by[0].alias}.entity"
         elif self._way is not None:
-            leader, entity = f"({self._way.select}) w CROSS JOIN ", "w.entity"
+            leader, entity = f"({self._way.once}) w CROSS JOIN ", "w.entity"
         where = [] if entity == ENTITY else [f"{ENTITY} = {entity}"]
         if self._set is not None:  # the sign keeps it from going through these one by one
-            where.append(f"+{entity} IN ({self._set.select})")
+            where.append(f"+{entity} IN ({self._set.all})")
         parts = [part.sql for part in self._parts if part not in (self._way, self._set)]
         return f"{leader}entities e", [
             *self._where,
             *where,
-            *(part.replace(ENTITY, entity) for part in (*parts, *within)),
+            *(part.replace(ENTITY, entity) for part in (*within, *parts)),
         ]
 
 
@@ -260,6 +261,12 @@ class _Costs:
     def steps(self) -> float:
         """How many entities are passed until the page is full."""
         return self.most if self.limit is None or not self.ordered else min(self.limit / self.share, self.most)
+
+    def too_many(self) -> int:
+        """Return how many are too many to remember them: then it costs less to look up."""
+        if self.limit is None or not self.ordered:
+            return self.most // 2 + 1
+        return min(math.isqrt(int(self.limit * self.most * _LOOK / _REMEMBER)), self.most // 2) + 1
 
     def to_look_up(self) -> float:
         """Return what it costs to go through all in order, and to look up what each has."""

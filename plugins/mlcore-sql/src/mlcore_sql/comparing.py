@@ -21,11 +21,24 @@ __all__ = ["FALSE", "TRUE", "UNSURE", "Condition", "Integers", "Keys", "Part", "
 
 
 class Part(NamedTuple):
-    """A condition, and a select of all entities that it holds for, where an index has them."""
+    """A condition, and selects that together have all entities that it holds for, where an index has them.
+
+    `scans` is what it costs to find them, an entry of an index that must be gone through as a whole.
+    """
 
     sql: str
-    select: str = ""
-    scans: bool = False
+    selects: tuple[str, ...] = ()
+    scans: float = 0
+
+    @property
+    def once(self) -> str:
+        """The select of all of them, each once."""
+        return " UNION ".join(self.selects)
+
+    @property
+    def all(self) -> str:
+        """The select of all of them, some perhaps twice."""
+        return " UNION ALL ".join(self.selects)
 
 
 @attrs.frozen
@@ -33,15 +46,15 @@ class Condition:
     """Hold a condition in SQL from above and from below.
 
     `parts` are conditions that together are the upper one. `hint` says what else is so wherever the condition holds,
-    for the index; `scans` that an index has it, but must be gone through as a whole. `depth` and `nesting` are those of
-    the expression: a database takes a deep one for an attack.
+    for the index; `scans` what it costs where an index must be gone through as a whole. `depth` and `nesting` are those
+    of the expression: a database takes a deep one for an attack.
     """
 
     upper: str
     lower: str
     parts: tuple[Part, ...] = ()
     hint: str = ""
-    scans: bool = False
+    scans: float = 0
     leaves: int = 1
     depth: int = 10
     nesting: int = 0
@@ -55,6 +68,7 @@ class Condition:
 TRUE, FALSE = Condition("1 = 1", "1 = 1"), Condition("1 = 0", "1 = 0")
 UNSURE = Condition(TRUE.upper, FALSE.lower)
 _PATTERN = 100  # characters: SQLite goes back at each % as often as it takes
+_BYTES, _ASKED = 0.9, 3.5  # what it costs to look at bytes, and to ask core; a step of an index is 1
 _LEAVES = 300  # more take PostgreSQL minutes to plan
 _DEPTH, _NESTING = 800, 12  # of 1,000 that SQLite takes, and a hundred words that it keeps in mind
 
@@ -80,6 +94,7 @@ def _fitting(op: str, pattern: str) -> Callable[[bytes | None], bool]:
 
 def every(parts: Sequence[Condition]) -> Condition:
     """Hold where all parts do."""
+    parts = [part for part in parts if part.lower != TRUE.lower]
     both = _joined(" AND ", parts) if parts else TRUE
     flat = tuple(each for part in parts for each in part.parts or (Part(part.upper),))
     return both if both is UNSURE else attrs.evolve(both, parts=flat)
@@ -87,11 +102,17 @@ def every(parts: Sequence[Condition]) -> Condition:
 
 def some(parts: Sequence[Condition]) -> Condition:
     """Hold where any part does."""
-    return _joined(" OR ", parts) if parts else FALSE
+    either = _joined(" OR ", parts) if parts else FALSE
+    if either is UNSURE or not all(len(part.parts) == 1 and part.parts[0].selects for part in parts):
+        return either
+    selects = tuple(select for part in parts for select in part.parts[0].selects)
+    return attrs.evolve(either, parts=(Part(either.upper, selects, either.scans),))
 
 
 def inverted(part: Condition) -> Condition:
     """Hold where the part does not."""
+    if part.upper == FALSE.upper:
+        return TRUE
     return Condition(
         f"NOT ({part.lower})", f"NOT ({part.upper})", leaves=part.leaves, depth=part.depth, nesting=part.nesting
     )
@@ -105,7 +126,7 @@ def _joined(word: str, parts: Sequence[Condition]) -> Condition:
     if leaves > _LEAVES or depth > _DEPTH or nesting > _NESTING:
         return UNSURE
     upper, lower = (f"({word.join(sides)})" for sides in zip(*((p.upper, p.lower) for p in parts), strict=True))
-    scans = any(part.scans for part in parts)
+    scans = max(part.scans for part in parts)
     return Condition(upper, lower, scans=scans, leaves=leaves, depth=depth, nesting=nesting)
 
 
@@ -210,18 +231,18 @@ class Keys:
                 return self._unless_cut(contains(self.runner.dialect, self.column, middle), binds)
         return self._looked_at(op, pattern, binds)
 
-    def _unless_cut(self, sql: str, binds: Binds) -> Condition:
+    def _unless_cut(self, sql: str, binds: Binds, scans: float = _BYTES) -> Condition:
         """Return a condition on the whole of a text, of which a key that was cut has only the beginning."""
         if not self.cut:
-            return Condition(sql, sql, scans=True)
+            return Condition(sql, sql, scans=scans)
         cut = f"length({self.column}) >= {binds.add(keys.LIMIT)}"
-        return Condition(f"(({sql}) OR {cut})", f"({sql}) AND NOT {cut}", scans=True)
+        return Condition(f"(({sql}) OR {cut})", f"({sql}) AND NOT {cut}", scans=scans)
 
     def _looked_at(self, op: str, pattern: str, binds: Binds) -> Condition:
         """Ask core about each text: in the database where that is in this process, else about each different one."""
         fits, name = _fitting(op, pattern), f"fits_{len(binds)}"
         if self.runner.knows(name, fits):
-            return self._unless_cut(f"{self._perhaps(pattern, binds)}{name}({self.column})", binds)
+            return self._unless_cut(f"{self._perhaps(pattern, binds)}{name}({self.column})", binds, _ASKED)
         found = [key for key in self.distinct() if len(key) < keys.LIMIT and fits(key)]
         return self._unless_cut(self._among(found, binds) if found else "1 = 0", binds)
 

@@ -104,7 +104,7 @@ class Filter:
         if term.function != "text":
             return own
         distinct = partial(self._distinct, "v.text", f"{table}.text IS NOT NULL", number)
-        return Texts(own, Keys("v.text", self.runner, distinct))
+        return Texts(own, Keys("v.text", self.runner, distinct, cut=cut))
 
     def _distinct(self, column: str, table: str, number: int) -> Iterable[bytes]:
         found = self.runner.rows(f"SELECT DISTINCT {column} FROM {table}", {"n": number})
@@ -133,16 +133,17 @@ class Filter:
             f"EXISTS (SELECT 1 FROM {table} v WHERE v.entity = {ENTITY} AND {where} AND {side})"
             for side in (condition.upper, condition.lower)
         )
-        found = attrs.evolve(condition, upper=upper, lower=lower)
+        scans = condition.scans or 0.5 * (term.function == "text" and not condition.hint)
+        found = attrs.evolve(condition, upper=upper, lower=lower, scans=scans)
         indexed = indexed and (table != "metrics" or METRICS[term.function] not in _WHOLE)
-        if not indexed or (term.function == "text" and not condition.hint):
+        if not indexed:
             return _part(found)
         distinct, hint = "DISTINCT " * (table == "members"), f" AND {condition.hint}" if condition.hint else ""
         return _part(found, f"SELECT {distinct}v.entity FROM {table} v WHERE {where}{hint} AND {condition.upper}")
 
 
 def _part(condition: Condition, select: str = "") -> Condition:
-    return attrs.evolve(condition, parts=(Part(condition.upper, select, condition.scans),), hint="")
+    return attrs.evolve(condition, parts=(Part(condition.upper, (select,) * bool(select), condition.scans),), hint="")
 
 
 def ms(dialect: str, column: str) -> str:
