@@ -172,7 +172,7 @@ def _dummies(folder: Path, count: int) -> Path:
 
 
 def installed(bench: Bench) -> Rows:
-    """Install mlcore, alone, with its plugins for one machine and with its client, into fresh environments and count."""
+    """Install mlcore alone, with its plugins for one machine, and with its client, into fresh environments."""
     local = ["./core", "./plugins/mlcore-local"]
     wanted = {
         "mlcore": (local[:1], 10),
