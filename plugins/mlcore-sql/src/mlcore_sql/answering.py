@@ -30,7 +30,6 @@ __all__ = ["Answer"]
 
 _DELETED = Term("fields", "deleted")
 _ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
-_FEW = 500  # entities are sorted rather than looked for in order
 _SAMPLED = 200  # entities
 _LOOK, _SORT, _REMEMBER = 7.5, 17, 2.2  # measured in steps of an index, of which SQLite does 5 a us
 _BINDS = 30_000  # of 32,766 that SQLite takes
