@@ -1,4 +1,4 @@
-"""The files of a server keep the contract that every artifact backend has, through HTTP, wherever the server has them."""
+"""The files of a server keep the contract of artifact backends, through HTTP, wherever the server has them."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_head_says_all_that_get_does(server: Thread, files: str) -> None:
 
 def test_a_browser_keeps_a_file_and_runs_nothing_of_it(server: Thread, files: str) -> None:
     """Guards whoever looks at another one's report: no type, no script, no frame, whatever the file claims to be."""
-    assert server.ask("PUT", f"{files}/évil.html", b"<script>alert(1)</script>").status == 201
+    assert server.ask("PUT", f"{files}/%C3%A9vil.html", b"<script>alert(1)</script>").status == 201
     for path in (f"{files}/%C3%A9vil.html", f"{files}/a/name.bin"):
         headers = server.get(path).headers
         assert headers["content-type"] == "application/octet-stream"

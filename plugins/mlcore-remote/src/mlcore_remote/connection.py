@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 import mlcore
-from mlcore.errors import StoreError
+from mlcore.errors import MlcoreError, StoreError
 from mlcore.store import to_json
 from mlcore_remote.addresses import Address, address_of
 from mlcore_remote.credentials import tokens_for
@@ -63,8 +63,8 @@ class Connection:
         """Look at the URI; nothing is connected to before the first request.
 
         `connect` and `read` are seconds: until there is a connection, and between two pieces of an answer. `attempts`
-        is how often a request is sent at most. Without a `token` it is that of `credentials.tokens_for`. Raises
-        `ConfigError`.
+        is how often a request is sent at most. Without a `token` it is that of `credentials.tokens_for`, with an empty
+        one none is sent. Raises `ConfigError`.
         """
         self.address: Address = address_of(uri)
         self.base = self.address.base
@@ -142,11 +142,11 @@ class Connection:
             if response.status < 300 or response.status in expected:
                 return self._answer(response, stream, limit), None, None
             data = _bounded(response, 1 << 20)
+        except MlcoreError as error:
+            return None, error, _NEVER
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             found, again = explain_failure(self.address, error)
             return None, found, None if again else _NEVER
-        except StoreError as error:
-            return None, error, _NEVER
         refused = explain_answer(self.address, response.status, response.headers, data)
         if response.status not in _RETRIED:
             return None, refused, _NEVER
@@ -173,7 +173,7 @@ class Connection:
         import urllib3
 
         headers = {VERSION_HEADER: mlcore.__version__, "Accept-Encoding": "gzip", "User-Agent": _AGENT, **send.headers}
-        if token is not None:
+        if token:
             headers["Authorization"] = f"Bearer {token}"
         body: Any = send.body
         if isinstance(body, bytes) and len(body) >= _COMPRESSED and "Content-Encoding" not in headers:

@@ -18,6 +18,12 @@ def mlcore_stores() -> Iterable[Provider]:
     ]
 
 
+def mlcore_artifact_backends() -> Iterable[Provider]:
+    """Provide the files that a server keeps for runs; plain ``http`` is fsspec's."""
+    schemes = ("mlcore+http", "mlcore+http+unix", "mlcore+https")
+    return [Provider(each, "mlcore_remote.files:open_files", "files of runs on a server of mlcore") for each in schemes]
+
+
 def mlcore_commands() -> Iterable[Provider]:
     """Provide the commands that keep tokens."""
     return [

@@ -25,13 +25,11 @@ def explain_failure(address: Address, error: Exception) -> tuple[StoreError, boo
         return StoreError(_explain_tls(base, str(error))), False
     if isinstance(error, faults.NameResolutionError):
         return StoreError(f"the name {address.host} of the server at {base} is not known: is it spelt right?"), True
-    if isinstance(error, faults.ConnectTimeoutError):
-        return StoreError(
-            f"{base} does not answer: no connection within the time; is it up, is a firewall between?"
-        ), True
     if isinstance(error, faults.NewConnectionError):
         cause = _reason(error.__cause__ or error)[0]
         return StoreError(f"no server answers at {base}: {cause}; is it running? `mlcore server` starts one"), True
+    if isinstance(error, faults.ConnectTimeoutError):
+        return StoreError(f"{base} does not answer, no connection in time: is it up, is a firewall between?"), True
     if isinstance(error, faults.ReadTimeoutError | TimeoutError):
         return StoreError(f"{base} has not answered within the time, after it took the question"), True
     if _not_http(error):

@@ -55,6 +55,8 @@ _Answer = TypeVar("_Answer")
 class RemoteStore(SimpleStore):
     """Append to and read from the store of a server; threads may share a handle, and so may the child of a fork."""
 
+    trusted_paths = False  # what others wrote there must not name files of this machine
+
     def __init__(self, uri: str, **options: Any) -> None:
         """Look at the URI, ``http://``, ``https://`` or ``http+unix:///path.sock``; `options` are `Connection`'s.
 
@@ -131,6 +133,7 @@ class RemoteStore(SimpleStore):
                 for stored in unpack_stored(stream.chunks):
                     yield stored
                     asked["after"] = stored.position
+                next(stream.chunks, None)  # the end of the body, after which the connection serves others
                 return
             except Malformed as error:
                 raise self._garbage(stream, error) from error
@@ -146,7 +149,7 @@ class RemoteStore(SimpleStore):
                 stream.close()
 
     def _stream(self, query: dict[str, str]) -> Answer:
-        path = f"{API}/events?{urlencode({name: value for name, value in query.items()})}"
+        path = f"{API}/events?{urlencode(query)}"
         asked = {"Accept": BATCHES}
         return self._found(self.connection.request("GET", path, headers=asked, stream=True, expected=[404]))
 

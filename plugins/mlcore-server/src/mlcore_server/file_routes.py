@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -21,11 +21,24 @@ from mlcore.errors import DigestMismatch, InvalidValue, UnsafePath
 from mlcore_server.kept import CHUNK, Found, Reader, Unkept, Writing
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
+from mlcore_server.schemas import json_of
 
 if TYPE_CHECKING:
     from mlcore_server.service import Service
 
-__all__ = ["Promise", "check_room", "name_of", "promised", "receive", "routes"]
+__all__ = [
+    "BYTES",
+    "CHECKED",
+    "STORED",
+    "Promise",
+    "check_room",
+    "checked",
+    "name_of",
+    "note",
+    "promised",
+    "receive",
+    "routes",
+]
 
 _PATH = "/api/v1/runs/{run}/files"
 _SILENT_SECONDS = 60
@@ -43,6 +56,27 @@ _NEUTRAL = {
 }
 
 
+_TEXT = {"type": "string"}
+_FILE = {"type": "object", "properties": {"path": _TEXT, "size": {"type": "integer"}}, "required": ["path", "size"]}
+_LIST = json_of({
+    "type": "object",
+    "properties": {"files": {"type": "array", "items": _FILE}, "next": {"type": ["string", "null"]}},
+    "required": ["files", "next"],
+})  # fmt: skip
+BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+STORED = json_of({**_FILE, "properties": {**_FILE["properties"], "sha256": _TEXT}})  # type: ignore[dict-item]
+CHECKED = [
+    {"name": "Mlcore-Sha256", "in": "header", "schema": _TEXT, "description": "the sha256 in hexadecimal digits"},
+    {"name": "Content-Digest", "in": "header", "schema": _TEXT, "description": "the same as RFC 9530 has it"},
+]
+_ASKED = [
+    {"name": "prefix", "in": "query", "schema": _TEXT, "description": "a file, or a folder of which to list all"},
+    {"name": "after", "in": "query", "schema": _TEXT, "description": "what `next` said before"},
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": _LISTED}},
+]
+_PART = [{"name": "Range", "in": "header", "schema": _TEXT, "description": "one range of bytes, as RFC 9110 has it"}]
+
+
 def routes(service: Service) -> Iterable[Route]:
     """Return the routes of files and of uploads."""
     from mlcore_server.uploads import Uploads
@@ -51,12 +85,15 @@ def routes(service: Service) -> Iterable[Route]:
     files = _Files(places)
     path = f"{_PATH}/{{path:path}}"
     return [
-        Route("GET", _PATH, files.list, needs="read", summary="List files of a run."),
-        Route("GET", path, files.get, needs="read", summary="Read a file, or a range of it."),
-        Route("PUT", path, files.put, needs="write", summary="Store a file, whole or not at all."),
+        Route("GET", _PATH, files.list, needs="read", summary="List files of a run.", answer=_LIST, parameters=_ASKED),
+        Route("GET", path, files.get, needs="read", summary="Read a file, or a range.", answer=BYTES, parameters=_PART),
+        Route(
+            "PUT", path, files.put, needs="write", summary="Store a file, whole or not at all.", body=BYTES,
+            answer=STORED, parameters=CHECKED,
+        ),
         Route("DELETE", path, files.delete, needs="write", summary="Remove a file."),
         *Uploads(places).routes(),
-    ]
+    ]  # fmt: skip
 
 
 class _Files:
@@ -88,7 +125,7 @@ class _Files:
         """Answer which files there are, in order of their names, some at a time."""
         given, run = request.query_params, request.path_params["run"]
         prefix = given.get("prefix", "").removesuffix("/")
-        prefix = safe_path(prefix) if prefix else ""
+        prefix = checked(prefix) if prefix else ""
         after, limit = given.get("after", ""), given.get("limit", str(_LISTED))
         if not limit.isdecimal() or not 0 < int(limit[:10]) <= _LISTED:
             raise InvalidValue(f"limit is a number from 1 to {_LISTED}")
@@ -106,6 +143,7 @@ class _Files:
             check_room(place.free(), promise.size)
             return place.write(name)
 
+        note(request, run)
         writing = await self._places.run(begin)
         try:
             size, sha256 = await receive(request, writing, self._places)
@@ -118,6 +156,7 @@ class _Files:
     async def delete(self, request: Request, service: Service) -> Response:
         """Remove a file."""
         name, run = name_of(request), request.path_params["run"]
+        note(request, run)
         await self._places.run(lambda: self._places.of(run, writing=True).remove(name))
         return Response(status_code=204)
 
@@ -154,13 +193,26 @@ def _closed(reader: Reader, response: Response) -> Response:
     return response
 
 
+def note(request: Request, run: str) -> None:
+    """Say for the audit log of which run a file is written."""
+    request.scope["state"]["objects"] = [f"run/{run}"]
+
+
 def name_of(request: Request) -> str:
     """Return the name of the file that a request is about. Raises `UnsafePath`."""
     name = request.path_params["path"]
     # what is no UTF-8 was replaced when the path was decoded, and two names must not become one
     if "\N{REPLACEMENT CHARACTER}" in name and b"%EF%BF%BD" not in request.scope.get("raw_path", b"").upper():
         raise UnsafePath("the name of the file is not UTF-8")
-    return safe_path(name)
+    return checked(name)
+
+
+def checked(name: str) -> str:
+    """Return a name that stays below any root, also if something on the way decodes it again. Raises `UnsafePath`."""
+    decoded = safe_path(name)
+    while (once_more := unquote(decoded)) != decoded:
+        decoded = safe_path(once_more)
+    return name
 
 
 class Promise(NamedTuple):

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlcore.artifacts import safe_path
 from mlcore.errors import ArtifactNotFound, InvalidValue, Malformed, UnsafePath
 from mlcore.store import from_json
 from mlcore_server.bodies import body_of
-from mlcore_server.file_routes import check_room, promised, receive
+from mlcore_server.file_routes import BYTES, CHECKED, STORED, check_room, checked, note, promised, receive
 from mlcore_server.kept import ID, STALE_SECONDS, Gone, Incomplete, Place, Staged, Unkept, gaps, reached
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
+from mlcore_server.schemas import json_of
 
 if TYPE_CHECKING:
     from mlcore_server.service import Service
@@ -34,6 +34,16 @@ _PATH = "/api/v1/uploads"
 _PATIENCE_SECONDS = 20  # that a completion is waited for, before its sender is told to ask again
 _GONE = "there is no such upload: it was completed, given up, or removed as nobody went on with it: announce it again"
 
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "integer", "minimum": 0}
+_NAMED = {"run": _TEXT, "path": _TEXT, "size": _NUMBER, "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
+_ANNOUNCED = json_of({"type": "object", "properties": _NAMED, "required": [*_NAMED]})
+_INTERVALS = {"type": "array", "items": {"type": "array", "items": _NUMBER}}
+_UPLOAD = json_of({
+    "type": "object",
+    "properties": {**_NAMED, "id": _TEXT, "part": _NUMBER, "received": _INTERVALS, "kept_seconds": _NUMBER},
+})  # fmt: skip
+
 
 class Uploads:
     """Answer what is asked of uploads."""
@@ -45,14 +55,23 @@ class Uploads:
     def routes(self) -> list[Route]:
         """Return the routes."""
         one = f"{_PATH}/{{id}}"
+        write: Any = {"needs": "write"}
+        sent: Any = {"body": BYTES, "parameters": CHECKED, **write}
+        offset = {"name": "Upload-Offset", "in": "header", "required": True, "schema": {"type": "integer"}}
         return [
-            Route("POST", _PATH, self.create, needs="write", summary="Announce a large file, or go on with one."),
-            Route("GET", one, self.show, needs="read", summary="Tell which parts of a file are there."),
-            Route("PATCH", one, self.patch, needs="write", summary="Send bytes from an offset on."),
-            Route("PUT", f"{one}/parts/{{number}}", self.part, needs="write", summary="Send a part by its number."),
-            Route("POST", f"{one}/complete", self.complete, needs="write", summary="Let the file appear."),
-            Route("DELETE", one, self.abort, needs="write", summary="Give an upload up."),
-        ]
+            Route(
+                "POST", _PATH, self.create, summary="Announce a large file, or go on with one.", body=_ANNOUNCED,
+                answer=_UPLOAD, **write,
+            ),
+            Route("GET", one, self.show, needs="read", summary="Tell which parts of a file are there.", answer=_UPLOAD),
+            Route(
+                "PATCH", one, self.patch, summary="Send bytes from an offset on.",
+                **{**sent, "parameters": [offset, *CHECKED]},
+            ),
+            Route("PUT", f"{one}/parts/{{number}}", self.part, summary="Send a part by its number.", **sent),
+            Route("POST", f"{one}/complete", self.complete, summary="Let the file appear.", answer=STORED, **write),
+            Route("DELETE", one, self.abort, summary="Give an upload up.", **write),
+        ]  # fmt: skip
 
     async def create(self, request: Request, service: Service) -> Response:
         """Note a file that is to come, or find what is there of it."""
@@ -61,7 +80,7 @@ class Uploads:
             run, path, size, sha256 = given["run"], given["path"], given["size"], given["sha256"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Malformed('an upload is announced as {"run": ..., "path": ..., "size": ..., "sha256": ...}') from None
-        path = safe_path(path)
+        path = checked(path)
         if type(size) is not int or not 0 <= size < 1 << 60:
             raise InvalidValue("size is a number of bytes")
         if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256) or not isinstance(run, str):
@@ -79,6 +98,7 @@ class Uploads:
                 staging.create(staged)
             return staging.received(staged.id)
 
+        note(request, run)
         received = await self._places.run(begin)
         return JSONResponse(
             _shown(staged, received), 201, {"location": f"{_PATH}/{staged.id}", **_offset(staged, received)}
@@ -163,6 +183,7 @@ class Uploads:
         if not ID.fullmatch(id):
             raise UnsafePath(f"{id!r:.80} is no id of an upload")
         place = await self._run(lambda: self._places.of(id.partition(".")[0]))
+        note(request, id.partition(".")[0])
         return await self._run(lambda: place.staging().find(id)), place
 
     async def _run(self, call: Any) -> Any:
