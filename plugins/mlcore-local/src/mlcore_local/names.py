@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import attrs
 
-from mlcore.errors import StoreNotFound
+from mlcore.errors import StoreError, StoreNotFound
 from mlcore.store import Compare, Entity, Not, Or, Page, Query, SimpleStore, Store, Term, find
 from mlcore_local.spools import Spool, write_json
 
@@ -30,8 +30,8 @@ def refresh(spool: Spool, store: Store) -> None:
             token = page.token
             if token is None:
                 break
-    with suppress(OSError):
-        spool.root.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, StoreError):
+        spool.make()
         write_json(spool.root / _FILE, found)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import JournalError, OutOfOrder, Refused, SourceReused
+from mlcore.errors import JournalError, OutOfOrder, Refused, SourceReused, StoreError
 from mlcore.journal import Writer
 from mlcore.journal.format import SUFFIX
 from mlcore.store import Batch, Record, Store, Unknown, digest, to_json
@@ -160,6 +160,8 @@ class Shipper:
     ) -> None:
         self.spool, self.records = spool, 0
         self._opened, self._told, self._again = opened, told, again
+        with suppress(OSError, StoreError):
+            spool.make()
         self._presence = Presence(spool.root / "uploaders")
         self._kept = Uploads(spool, place)
         self._shipments: dict[str, Shipment] = {}

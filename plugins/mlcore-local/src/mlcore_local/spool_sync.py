@@ -121,7 +121,11 @@ def _aside(aside: SetAside) -> str:
 
 
 def _line(uploader: Uploader, sent: _Sent) -> str:
-    what = f"{sent.records:,} records of {terminal.counted(sent.runs, 'run')}" if sent.records else "nothing waits: 0 records"
+    what = (
+        f"{sent.records:,} records of {terminal.counted(sent.runs, 'run')}"
+        if sent.records
+        else "nothing waits: 0 records"
+    )
     return terminal.printable(f"{what} sent from {uploader.spool.root} to {uploader.spool.target}")
 
 

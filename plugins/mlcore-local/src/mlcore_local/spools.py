@@ -26,6 +26,7 @@ import attrs
 
 from mlcore import config
 from mlcore.errors import ConfigError
+from mlcore.folder import Folder
 
 __all__ = ["Spool", "bytes_of", "seconds_of", "spool_of", "spools"]
 
@@ -53,11 +54,13 @@ class Spool:
             found += _listed(self.root / "runs" / shard)
         return found
 
-    def note(self) -> None:
-        """Write down where this spool goes. Raises `OSError`."""
+    def make(self) -> Folder:
+        """Make it if it is not there, the store in it before anything else. Raises `OSError` or `StoreError`."""
+        folder, _ = Folder.create(self.root)
         path = self.root / _NOTE
         if not path.exists():
             write_json(path, {"target": self.target})
+        return folder
 
 
 def _place() -> Path:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlcore import journal
 from mlcore.errors import MlcoreError, StoreError
-from mlcore.folder import Folder
 from mlcore_local.spools import Spool, seconds_of, spool_of
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ ASK_SECONDS = 2.0
 _log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
 _uploaders: dict[Path, Uploader] = {}
-_opening = threading.Lock()
 
 
 def open_uploader(uri: str, opened: Callable[[], Store], place: Callable[[str], str]) -> Uploader:
@@ -45,10 +43,7 @@ def open_uploader(uri: str, opened: Callable[[], Store], place: Callable[[str], 
     `opened` opens the store, `place` tells where the files of a run go; both may wait for the network.
     """
     spool = spool_of(uri)
-    with _opening:
-        uploader = _uploaders.get(spool.root)
-        if uploader is None:
-            uploader = _uploaders[spool.root] = Uploader(spool)
+    uploader = _uploaders.setdefault(spool.root, Uploader(spool))
     uploader.opened, uploader.place = opened, place
     return uploader
 
@@ -89,7 +84,6 @@ class Uploader:
         self._asked, self._done, self._failures = 0, 0, 0  # rounds
         self._names_asked = True
         self._names_done, self._ready = threading.Event(), threading.Event()
-        self._known: Any = None  # the spool as a store
         self._lost: list[str] = []  # files that were not kept, and why
         self.trouble: BaseException | None = None
 
@@ -99,8 +93,7 @@ class Uploader:
         """Open a journal in the spool; what the disk refuses is told of once, and counted."""
         writer = SpoolWriter(self.spool.run_folder(home), home, self._closed)
         try:
-            folder, _ = Folder.create(self.spool.root)
-            self.spool.note()
+            folder = self.spool.make()
             writer.open()
             folder.note(home)
         except (OSError, StoreError) as error:
@@ -126,10 +119,8 @@ class Uploader:
         """Return what the spool knows of a run or an experiment."""
         from mlcore_local.store import FolderStore
 
-        with suppress(MlcoreError, OSError):
-            self._known = self._known or FolderStore(self.spool.root)
-            found: Entity | None = self._known.get(kind, [id])[0]
-            return found
+        with suppress(MlcoreError, OSError):  # anew, as a handle may not see at once what others write
+            return FolderStore(self.spool.root).get(kind, [id])[0]
         return None
 
     def experiments(self) -> Store:
@@ -258,7 +249,7 @@ class Uploader:
             return POLL_SECONDS
         import random
 
-        return min(LONGEST_SECONDS, 0.5 * 2 ** min(self._failures, 8)) * (0.5 + random.random() / 2)  # noqa: S311
+        return min(LONGEST_SECONDS, 0.5 * 2 ** min(self._failures, 8)) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
     def _round(self, round_: int, *, scan: bool) -> bool:
         """Ship what is new; what the store or its library raises is for the next time."""
@@ -321,8 +312,6 @@ class Uploader:
 
 
 def _after_fork() -> None:
-    global _opening
-    _opening = threading.Lock()
     for uploader in _uploaders.values():
         uploader.forked()
 
