@@ -158,6 +158,8 @@ def serving(store: str | os.PathLike[str], *options: str, **environment: str) ->
         finally:
             if server.process is not None and server.process.poll() is None:
                 server.stop()
+            elif server.process is not None and server.process.stdout is not None:
+                server.process.stdout.close()
 
 
 class Thread(Serving):

@@ -244,6 +244,15 @@ class Marking(MemoryStore):
             shelf.marks = self.marks()
 
 
+@breaks("many_batches_at_once_are_stored_or_refused_each_for_itself")
+class StopsAtTheFirst(MemoryStore):
+    """Forget those that come after one that was refused."""
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:
+        answers = super().append_all(batches[:2], actors)
+        return answers + [None] * (len(batches) - 2)
+
+
 @breaks("a_batch_appended_again_is_stored_once")
 class StoresAgain(Marking):
     class marks(Marks):  # noqa: D106, N801

@@ -32,11 +32,21 @@ NEEDS = {
     "POST /logout": "nothing",
     "GET /api/v1/entities/{kind}/{id}": "read",
     "GET /api/v1/events": "read",
+    "GET /api/v1/runs/{run}/files": "read",
+    "GET /api/v1/runs/{run}/files/{path:path}": "read",
+    "GET /api/v1/uploads/{id}": "read",
     "GET /metrics": "read",
     "POST /api/v1/find": "read",
     "POST /api/v1/get": "read",
     "POST /api/v1/series": "read",
+    "DELETE /api/v1/runs/{run}/files/{path:path}": "write",
+    "DELETE /api/v1/uploads/{id}": "write",
+    "PATCH /api/v1/uploads/{id}": "write",
     "POST /api/v1/batches": "write",
+    "POST /api/v1/uploads": "write",
+    "POST /api/v1/uploads/{id}/complete": "write",
+    "PUT /api/v1/runs/{run}/files/{path:path}": "write",
+    "PUT /api/v1/uploads/{id}/parts/{number}": "write",
 }
 PROBES = ("/livez", "/readyz")  # let in without a look at what is shown
 LED = "a writer's browser led by another page"
@@ -55,7 +65,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Thread]:
 
 def path_of(route: Route) -> str:
     """Return a path that leads to a route."""
-    some = {"kind": "run", "id": uuid4().hex, "run": uuid4().hex, "path": "a.txt", "n": "1"}
+    some = {"kind": "run", "id": uuid4().hex, "run": uuid4().hex, "path": "a.txt", "number": "1"}
     return re.sub(r"\{(\w+)(:\w+)?\}", lambda match: some[match[1]], route.path)
 
 

@@ -102,10 +102,12 @@ def _token(address: Address, file: TextIO | None) -> str:
 
 def _check(address: Address, token: str) -> None:
     """Ask the server, which must be one of mlcore, whether it knows the token. Raises `StoreError`."""
+    unknown = RemoteStore(address.base, token="", attempts=2)  # the token is for no shop with a mistyped name
     store = RemoteStore(address.base, token=token, attempts=2)
     try:
-        store.capabilities  # noqa: B018 - raises if no server of mlcore is there
+        unknown.capabilities  # noqa: B018 - raises if no server of mlcore is there
         with suppress(StoreNotFound):  # of which the first run makes one
             store.find("run", Query(limit=0))
     finally:
+        unknown.close()
         store.close()

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -36,24 +37,44 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_PATIENCE = 5.0  # seconds for which a database that went away is waited for
 _GONE = 499  # the client went away: what nginx logs
 
 
 def application(settings: Settings) -> App:
-    """Return the application that serves what `settings` say, ready for any ASGI server with lifespan."""
+    """Return the application that serves what `settings` say, ready for any ASGI server with lifespan.
+
+    Raises `ConfigError` or `StoreError`.
+    """
     set_up(settings.log_format, settings.log_level)
     return App(settings, *open_store(settings))
 
 
 def open_store(settings: Settings) -> tuple[Store, str]:
-    """Open the store to be served; return its kind as well, the scheme of its URI. Raises `ConfigError`."""
-    uri = settings.store or config.store_setting().value
+    """Open the store to be served; return its kind as well, the scheme of its URI.
+
+    Raises `ConfigError` if it is nothing to serve or promises less than is asked for, and `StoreError`.
+    """
+    uri, power = settings.store or config.store_setting().value, settings.durability == "power"
     scheme = uri.partition("://")[0] if "://" in uri else "file"
     if uri == config.OFF or scheme.startswith("http"):
         raise ConfigError(f"{config.shown(uri)} is nothing to serve: name a folder or a database with --store")
-    if settings.durability and scheme == "sqlite" and "durability=" not in uri:
-        uri += f"{'&' if '?' in uri else '?'}durability={settings.durability}"
-    return plugins.load("stores", scheme)(uri), scheme
+    if scheme == "sqlite" and settings.durability:
+        if "durability=" in uri and f"durability={settings.durability}" not in uri:
+            raise ConfigError(f"{config.shown(uri)} names another durability than --durability: say one of them")
+        uri += "" if "durability=" in uri else f"{'&' if '?' in uri else '?'}durability={settings.durability}"
+    if scheme == "file":
+        from mlcore_local.store import FolderStore
+
+        path = Path(uri.removeprefix("file://")).expanduser().absolute()
+        return FolderStore(path, indexed=True, power=power), scheme
+    store: Store = plugins.load("stores", scheme)(uri)
+    if power and store.capabilities.durability != "power":
+        store.close()
+        raise ConfigError(f"{config.shown(uri)} does not promise to survive a loss of power: its settings say so")
+    if hasattr(store, "patience"):
+        store.patience = _PATIENCE  # whoever asks will ask again, and is told how things are until then
+    return store, scheme
 
 
 class App:

@@ -80,8 +80,6 @@ class Committer:
         while self._count:
             await asyncio.sleep(0.005)
         self._work.put(None)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
 
     def _begin(self) -> None:
         self._asked = False

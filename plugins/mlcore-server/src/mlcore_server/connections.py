@@ -57,11 +57,18 @@ class Patient(HttpToolsProtocol):
         """Wait for the body from now on."""
         self._awaits_head, self._awaits_body, self._last = False, True, self.loop.time()
         super().on_headers_complete()
+        self.scope["state"]["cut"] = self.transport.abort
 
     def on_message_complete(self) -> None:
         """Wait for nothing: now it is the client that waits."""
         self._awaits_body = False
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """End an answer that has no end of its own, as the server stops, and wait for others."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.scope["state"].get("ending", int)()
+        super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong as all errors are said."""

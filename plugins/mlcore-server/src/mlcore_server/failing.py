@@ -7,13 +7,17 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlcore.errors import MlcoreError, Refused, StoreError
+from mlcore.errors import MlcoreError, StoreError, StoreNotFound
 from mlcore_server.routing import Declined
 
 __all__ = ["passing", "told"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("disk is full", "No space left", "disk full")
+_SAID = {
+    503: "the store of this server cannot be reached now: try again later",
+    507: "the disk of this server is full: what was sent is not stored, and reading goes on",
+}
 _AGAIN = {"retry-after": "5"}
 _log = logging.getLogger("mlcore")
 
@@ -28,8 +32,10 @@ def told(error: Exception, request_id: str) -> tuple[int, dict[str, Any], Mappin
         content = {"error": {"type": "StoreError", "message": str(error), "details": {}}}
     elif (found := passing(error)) is not None:
         status, headers = found, _AGAIN
-        content = error_to_json(StoreError(str(error)))[1]
-        _log.error("%s: %s", request_id, error)
+        content = error_to_json(StoreError(_SAID[found]))[1]
+        _log.error("%s: %s", request_id, error)  # which may name folders and hosts, that are nobody's business
+    elif isinstance(error, StoreNotFound):
+        status, content = error_to_json(StoreNotFound("there is nothing in this store yet: the first run makes it"))
     elif isinstance(error, MlcoreError):
         status, content = error_to_json(error)
         headers = {"www-authenticate": "Bearer"} if status == 401 else {}
@@ -40,17 +46,16 @@ def told(error: Exception, request_id: str) -> tuple[int, dict[str, Any], Mappin
     return status, {**content, "request_id": request_id}, headers
 
 
-def passing(error: BaseException | None) -> int | None:
+def passing(error: BaseException) -> int | None:
     """Return 507 if a disk is full, 503 if the store cannot be reached now, None if the error is of another kind."""
-    if not isinstance(error, StoreError) or isinstance(error, Declined | Refused):
+    if type(error) is not StoreError:
         return None
-    causes = [error, *_causes(error)]
-    if any(isinstance(each, OSError) and each.errno in _FULL for each in causes):
-        return 507
-    if any(word in str(each) for each in causes for word in _FULL_WORDS):
-        return 507
-    outside = any(isinstance(each, OSError) or type(each).__module__.startswith("sqlalchemy") for each in causes)
-    return 503 if outside else None
+    for each in (error, *_causes(error)):
+        if isinstance(each, OSError) and each.errno in _FULL:
+            return 507
+        if any(word in str(each) for word in _FULL_WORDS):
+            return 507
+    return 503
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -134,7 +134,8 @@ class Gate:
         if comes_from_elsewhere(seen, method, scope["scheme"]):
             raise AccessDenied("a page of another origin asks: only this server's own pages may", 403)
         address = address_of(scope)
-        actor = ANYBODY if path in _PROBES else self._actor(scope, seen, address)
+        probe = path in _PROBES and method in _SAFE
+        actor = ANYBODY if probe else self._actor(scope, seen, address)
         if actor.how == "session" and method not in _SAFE and not comes_from_here(seen, scope["scheme"]):
             raise AccessDenied("nothing says that a page of this server asks; with a token none has to", 403)
         if not self._rate.allows(f"{actor.name} {address}"):

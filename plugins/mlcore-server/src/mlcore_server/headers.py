@@ -23,16 +23,19 @@ DEFAULTS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-_OWN = frozenset({b"cache-control", b"content-security-policy"})  # an answer may say better, and never that it is none
+_NAMES = frozenset(name for name, _ in DEFAULTS)
+_OWN = frozenset({b"cache-control", b"content-security-policy"})  # of these an answer may have its own
 
 
 def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return an answer's headers with those that every answer has."""
     headers = list(headers)
-    said = _OWN.intersection(name for name, _ in headers)
+    said = _NAMES.intersection(name for name, _ in headers)
     if not said:
         return [*headers, *DEFAULTS]
-    return [*headers, *(pair for pair in DEFAULTS if pair[0] not in said)]
+    own = said & _OWN
+    kept = (pair for pair in headers if pair[0] not in said or pair[0] in own)
+    return [*kept, *(pair for pair in DEFAULTS if pair[0] not in own)]
 
 
 def file_headers(name: str) -> dict[str, str]:

@@ -18,5 +18,6 @@ def mlcore_routes() -> Iterable[Provider]:
         Provider("api", "mlcore_server.api:routes", "the store: append, get, find, series, events"),
         Provider("files", "mlcore_server.file_routes:routes", "the files of runs"),
         Provider("health", "mlcore_server.health:routes", "the server: health, version, metrics, OpenAPI"),
+        Provider("live", "mlcore_server.live:routes", "what is stored, as it comes"),
         Provider("login", "mlcore_server.logins:routes", "browsers: log in by a link or a token, log out"),
     ]

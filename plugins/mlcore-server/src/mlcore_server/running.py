@@ -9,16 +9,16 @@ import socket
 import stat
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import attrs
+from typing import TYPE_CHECKING
 
 from mlcore.errors import ConfigError
 from mlcore_server.settings import AUTO, PORT, Settings
 
-__all__ = ["listen", "run", "url_of"]
+if TYPE_CHECKING:
+    from mlcore_server.app import App
+
+__all__ = ["listen", "run", "serve", "url_of"]
 
 _TRIES = 100
 _BACKLOG = 2_048
@@ -96,19 +96,38 @@ def url_of(settings: Settings, listening: socket.socket) -> str:
 def run(settings: Settings, listening: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
     """Answer requests on a socket until SIGTERM or SIGINT; what has begun is finished within `settings.drain`.
 
-    `ready` is called once, before the first request of a server with one worker.
+    `ready` is called when the store was opened and requests are about to be answered. Raises `ConfigError` or
+    `StoreError`.
     """
+    for each in (signal.SIGTERM, signal.SIGINT):  # until a server or a supervisor handles them, and after it
+        signal.signal(each, lambda *_: sys.exit(0))
+    from mlcore_server.app import application, open_store
+
+    if settings.workers == 1:
+        app = application(settings)
+        ready()
+        serve(app, listening)
+        return
+    from mlcore_server.supervising import supervise
+
+    open_store(settings)[0].close()  # what is wrong is told once, and not by every worker
+    supervise(settings, listening, ready)
+
+
+def serve(app: App, listening: socket.socket) -> None:
+    """Answer requests on a socket with an app until a signal comes."""
     import uvicorn
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # before, and once uvicorn has ended everything in order
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
-    from mlcore_server.app import application
     from mlcore_server.connections import Patient
 
-    app: Any = partial(application, attrs.evolve(settings))
-    uv = uvicorn.Config(
-        app, factory=True, lifespan="on", http=Patient, loop="auto", ws="none", log_config=None, access_log=False,
-        server_header=False, workers=settings.workers, timeout_graceful_shutdown=settings.drain, proxy_headers=False,
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.service.stop()
+            await super().shutdown(sockets)
+
+    settings = app.service.settings
+    config = uvicorn.Config(
+        app, lifespan="on", http=Patient, loop="auto", ws="none", log_config=None, access_log=False,
+        server_header=False, timeout_graceful_shutdown=settings.drain, proxy_headers=False,
     )  # fmt: skip
-    ready()
-    uvicorn.Server(uv).run([listening])
+    Server(config).run([listening])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from mlcore.errors import MlcoreError
@@ -12,13 +12,15 @@ from mlcore.store import Batch, Store
 from mlcore_server.committing import Committer
 from mlcore_server.guard import Gate
 from mlcore_server.metrics import Metrics
-from mlcore_server.routing import Declined, Route
+from mlcore_server.routing import Route
 from mlcore_server.settings import Settings
+from mlcore_server.threads import Threads
 
 __all__ = ["Service"]
 
 _T = TypeVar("_T")
-_QUEUED = 16  # questions that may wait for each that is answered
+_LAST_SECONDS = 5.0  # for what is being written when the server ends, after all requests had their time
+_log = logging.getLogger("mlcore")
 _END = object()
 
 
@@ -38,8 +40,8 @@ class Service:
         self.metrics = Metrics()
         self.committer = Committer(store, limit=settings.queue, told=self.metrics.committed)
         self.metrics.watch_queue(lambda: self.committer.waiting)
-        self._readers = ThreadPoolExecutor(settings.readers, "mlcore-reader")
-        self._reading = 0
+        self._threads = Threads(settings.readers)
+        self._watching: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         """Begin to write; called on the event loop before the first request."""
@@ -47,15 +49,29 @@ class Service:
 
     async def close(self) -> None:
         """Write what waits, and close the store."""
-        self.draining = True
-        await self.committer.close()
-        await asyncio.to_thread(self._readers.shutdown)
-        await asyncio.to_thread(self.store.close)
+        self.stop()
+        self._threads.close()
+        try:
+            await asyncio.wait_for(self.committer.close(), _LAST_SECONDS)
+            self.store.close()
+        except TimeoutError:
+            _log.error("the store does not answer: %d batches were not acknowledged", self.committer.waiting)
         self.gate.close()
+
+    def stop(self) -> None:
+        """Tell who asks that no new requests are wanted."""
+        self.draining = True
 
     async def append(self, batches: Sequence[Batch], actor: str, size: int = 0) -> list[MlcoreError | None]:
         """Store batches together with those of other requests; see `Committer.append`."""
-        return await self.committer.append(batches, actor, size)
+        results = await self.committer.append(batches, actor, size)
+        for told in self._watching:
+            told()
+        return results
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """Call `told` on the event loop whenever batches were stored here."""
+        self._watching.append(told)
 
     async def read(self, call: Callable[[Store], _T]) -> _T:
         """Return what `call` makes of the store, in a thread. Raises `Declined` if too many questions wait."""
@@ -63,13 +79,7 @@ class Service:
 
     async def run(self, call: Callable[[], _T]) -> _T:
         """Return what `call` returns, in a thread for what blocks."""
-        if self._reading >= self.settings.readers * _QUEUED:
-            raise Declined(503, "too many questions wait for an answer: try again soon", {"retry-after": "1"})
-        self._reading += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, call)
-        finally:
-            self._reading -= 1
+        return await self._threads.call(call)
 
     async def stream(self, chunks: Iterator[_T]) -> AsyncIterator[_T]:
         """Yield from an iterator that blocks, each item made in a thread."""

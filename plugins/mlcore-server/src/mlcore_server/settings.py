@@ -28,8 +28,8 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 def option(default: Any, text: str, *, secret: bool = False, metavar: str = "", parse: Any = None) -> Any:
     """Make a field of `Settings`.
 
-    `text` is one sentence for ``--help``. `parse` makes the value of a text; by default the type of `default` decides: a
-    bool is a flag, a tuple a list with commas, an int a number.
+    `text` is one sentence for ``--help``. `parse` makes the value of what was written; by default the type of `default`
+    decides: a bool is a flag, a tuple a list with commas, an int a number.
     """
     parse = parse or {bool: _flag, tuple: _list, int: _number}.get(type(default), _text)
     about = {"help": text, "secret": secret, "metavar": metavar, "parse": parse}
@@ -44,6 +44,12 @@ def _number(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(f"{text!r} is no number")
     return int(text)
+
+
+def _some(text: str) -> int:
+    if not (found := _number(text)):
+        raise ValueError("it is at least 1")
+    return found
 
 
 def _flag(text: str) -> bool:
@@ -95,7 +101,7 @@ class Settings:
         PORT, f"The port; 0 is any free one, `{AUTO}` {PORT} or the next free one.", metavar="PORT", parse=_port
     )
     unix_socket: str = option("", "Listen on a socket in the file system instead, for this user only.", metavar="PATH")
-    workers: int = option(1, "How many processes answer.", metavar="N")
+    workers: int = option(1, "How many processes answer.", metavar="N", parse=_some)
     root_path: str = option("", "The path below which a proxy shows the server.", metavar="PATH", parse=_root_path)
     allowed_hosts: tuple[str, ...] = option(
         (), "Names of this server, with commas; by default those of the address.", metavar="NAMES"
@@ -122,9 +128,9 @@ class Settings:
         "", "What an answer promises: `process` or `power`; by default what the store does.", metavar="LEVEL",
         parse=_among("process", "power"),
     )  # fmt: skip
-    readers: int = option(8, "How many questions of one process are answered at once.", metavar="N")
-    queue: int = option(4_096, "How many batches may wait to be stored.", metavar="N")
-    max_body: int = option(64 << 20, "Bytes of a request that is no file.", metavar="BYTES")
+    readers: int = option(8, "How many questions of one process are answered at once.", metavar="N", parse=_some)
+    queue: int = option(4_096, "How many batches may wait to be stored.", metavar="N", parse=_some)
+    max_body: int = option(64 << 20, "Bytes of a request that is no file.", metavar="BYTES", parse=_some)
     drain: int = option(30, "Seconds that requests may take to end when the server stops.", metavar="SECONDS")
     log_format: str = option(
         "text", "How logs are written to stderr: `text` or `json`.", metavar="FORMAT", parse=_among("text", "json")

@@ -20,7 +20,6 @@ from mlcore_sql.faults import passes
 
 __all__ = ["Appender", "retried"]
 
-RETRY_SECONDS = 60.0
 _LONGEST_WAIT = 1.0
 _GROUP = 256
 _CONFLICTS = 20  # in which somebody else was first
@@ -99,14 +98,14 @@ class Appender:
 
 
 def retried(database: Database, call: Callable[[], Answer]) -> Answer:
-    """Call until it succeeds, fails for good, or has failed for a minute."""
+    """Call until it succeeds, fails for good, or has failed for as long as the database has patience."""
     began, wait, conflicts = time.monotonic(), 0.005, 0
     while True:
         try:
             return call()
         except SQLAlchemyError as error:
             conflicts += isinstance(error, IntegrityError)
-            if not passes(error) or time.monotonic() - began > RETRY_SECONDS or conflicts > _CONFLICTS:
+            if not passes(error) or time.monotonic() - began > database.patience or conflicts > _CONFLICTS:
                 raise
             _log.debug("store %s: trying again: %s", database.name, type(error).__name__)
         time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that two do not meet again

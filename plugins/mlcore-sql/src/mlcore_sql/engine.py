@@ -27,6 +27,7 @@ _DRIVERS = {
     "mariadb": ("mariadb+pymysql", "pymysql", "mysql"),
     "sqlite": ("sqlite", "sqlite3", ""),
 }
+PATIENCE_SECONDS = 60.0  # for which what may pass is tried again
 _IDLE_SECONDS = 60  # a client that died within a transaction must not keep all others waiting
 _LOCK_SECONDS = 30
 _START_SECONDS = 30  # that a server may take to be back
@@ -54,6 +55,7 @@ class Database:
         self.dialect = "mysql" if scheme.startswith("mariadb") else scheme.partition("+")[0]
         self.power = options.pop("power")  # of a server, known when it was connected to
         self.packet = 0
+        self.patience = PATIENCE_SECONDS
         self._options = options
         self.path = Path(self.url.database or "") if self.dialect == "sqlite" else None
         self._guard, self._pid = threading.Lock(), os.getpid()

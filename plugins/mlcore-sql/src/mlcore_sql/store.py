@@ -59,6 +59,15 @@ class SqlStore(SimpleStore):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database.name!r})"
 
+    @property
+    def patience(self) -> float:
+        """For how many seconds a call tries again when the database is away or busy."""
+        return self._database.patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._database.patience = seconds
+
     def append(self, batch: Batch) -> None:
         """See `mlcore.store.Store.append`; the first one makes the tables."""
         self._prepare()
