@@ -85,11 +85,15 @@ class Database:
         """Tell whether there is a file; of a server, what connecting tells."""
         return self.path is None or self.path.exists()
 
+    def demand(self) -> None:
+        """Raise `StoreNotFound` if there is no file."""
+        if not self.exists():
+            raise StoreNotFound(f"there is no store at {self.name}: the first run makes it")
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection that sees the database as it is now, until the end of the block."""
-        if not self.exists():
-            raise StoreNotFound(f"there is no store at {self.name}: the first run makes it")
+        self.demand()
         with self._apart(), self._told(), self.engine.connect() as connection, connection.begin():
             yield connection
 
