@@ -19,16 +19,8 @@ import attrs
 from mlcore.errors import ConfigError
 
 __all__ = ["KEYS", "OFF", "STORE_FOLDER", "Setting", "artifacts_setting", "experiment_setting", "parse", "project_file"]
-__all__ += [
-    "project_root",
-    "settings",
-    "shown",
-    "store_setting",
-    "user_cache",
-    "user_config",
-    "user_file",
-    "user_state",
-]
+__all__ += ["project_root", "settings", "shown", "store_setting", "user_cache", "user_config", "user_file"]
+__all__ += ["user_state"]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from mlcore import Client, config
+from mlcore import Client
 from mlcore.errors import ConfigError, StoreError
 from mlcore_local import terminal
 from mlcore_local.shipping import SetAside, Shipper
