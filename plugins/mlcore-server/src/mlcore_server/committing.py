@@ -18,6 +18,7 @@ __all__ = ["Committer", "Told"]
 
 Answers = list[MlcoreError | None]
 Told = Callable[[int, float], None]  # how many batches were written together, and in how many seconds
+_LONGEST_WAIT = 0.002  # seconds that a group waits for those who were just answered and may come again
 _GROUP = 1_024  # batches that are written together, so that nobody waits for very many
 
 
@@ -42,7 +43,9 @@ class Committer:
         self._store, self._limit, self._size_limit, self._told = store, limit, size_limit, told
         self._turns: list[_Turn] = []
         self._count = self._size = 0
-        self._busy = self._asked = False
+        self._busy = False
+        self._crowd, self._seconds = 1, 0.0  # how many waited at once lately, and how long the last commit took
+        self._timer: asyncio.TimerHandle | None = None
         self._work: queue.SimpleQueue[list[_Turn] | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -70,9 +73,7 @@ class Committer:
         self._turns.append(turn)
         self._count += len(batches)
         self._size += size
-        if not self._busy and not self._asked:
-            self._asked = True
-            self._loop.call_soon(self._begin)  # those that were read from other sockets in this round come along
+        self._soon()
         return await turn.waiter
 
     async def close(self) -> None:
@@ -81,8 +82,20 @@ class Committer:
             await asyncio.sleep(0.005)
         self._work.put(None)
 
+    def _soon(self) -> None:
+        """Begin a group once as many wait as lately did at once, or when that takes long, compared with a commit."""
+        if self._busy or not self._turns:
+            return
+        assert self._loop is not None
+        if len(self._turns) >= self._crowd:
+            self._begin()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(min(self._seconds / 2, _LONGEST_WAIT), self._begin)
+
     def _begin(self) -> None:
-        self._asked = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._busy or not self._turns:
             return
         count = stop = 0
@@ -109,7 +122,8 @@ class Committer:
             return error
 
     def _done(self, group: Sequence[_Turn], answers: Answers | Exception, seconds: float) -> None:
-        self._busy, at = False, 0
+        self._busy, at, self._seconds = False, 0, seconds
+        self._crowd = max(len(group) + len(self._turns), self._crowd * 7 // 8)
         for turn in group:
             stop = at + len(turn.batches)
             self._count -= len(turn.batches)
@@ -122,4 +136,4 @@ class Committer:
             at = stop
         if self._told is not None:
             self._told(at, seconds)
-        self._begin()
+        self._soon()
