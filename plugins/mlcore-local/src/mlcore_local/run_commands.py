@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,9 @@ from mlcore import Client, Run
 from mlcore.errors import InvalidValue, RunStateError, StoreError
 from mlcore_local import columns as c, completing, terminal
 from mlcore_local.arguments import JSON, LIMIT, METRIC, RUN, STORE
-from mlcore_local.follow import Point, Points
+
+if TYPE_CHECKING:
+    from mlcore_local.follow import Point
 
 __all__ = ["runs"]
 
@@ -429,6 +431,8 @@ def end(run: tuple[str, ...], status: str, uri: str | None, as_json: bool) -> No
 )
 def watch(run: str, interval: float, only: tuple[str, ...], tail: int, uri: str | None, as_json: bool) -> None:
     """Print the points of a run as they come, until it ends or Ctrl-C; --json prints a line for each point."""
+    from mlcore_local.follow import Points
+
     client = Client(uri)
     found = c.find_run(client, run)
     about = f"{terminal.printable(found.name)} ({found.id[-_LAST_DIGITS:]})"

@@ -28,7 +28,7 @@ from mlcore import config
 from mlcore.errors import ConfigError
 from mlcore.folder import Folder
 
-__all__ = ["Spool", "bytes_of", "seconds_of", "spool_of", "spools"]
+__all__ = ["Spool", "bytes_of", "seconds_of", "spool_of", "spools", "write_json"]
 
 _NOTE = "target.json"
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}

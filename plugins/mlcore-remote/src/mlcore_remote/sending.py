@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -30,6 +30,7 @@ _SECONDS = 0.5  # to wait after the first of them, then twice as long each time
 _ATTEMPTS = 7  # of a small file: some 13 s, in which a server starts anew
 _COMPLETING = 300.0  # seconds that an answer may take for which the server reads a file
 Tick = Callable[[int], object]
+Interval = tuple[int, int]
 
 
 def file_path(run: str, name: str) -> str:
@@ -77,48 +78,40 @@ class _Sending:
         self._path, self._ticked, self._lock = file_path(run, name), 0, Lock()
 
     def send(self) -> None:
-        """Send what is missing, until nothing is, and let the file appear."""
-        most, idle = -1, 0
+        """Send what is missing, until nothing is, and let the file appear; a server that goes away is waited for."""
+        about, most, idle = self._announce(), -1, 0
         while True:
-            about = self._announce()
             there = sum(end - start for start, end in about["received"])
             self._told(there)
-            idle, most = (0, there) if there > most else (idle + 1, most)
-            if idle:
-                time.sleep(_SECONDS * 2**idle * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all come at once
+            idle, most = (1, there) if there > most else (idle + 1, most)
             try:
-                self._parts(about)
+                self._rest(about)
                 if self._complete(about["id"]):
                     return self._told(self._size)
+                about = self._announce()
             except MlcoreError as error:
-                if idle >= _ROUNDS or not _passes(error):
+                if idle > _ROUNDS or not _passes(error):
                     raise
+                time.sleep(_SECONDS * 2**idle * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all come at once
+                with contextlib.suppress(StoreError):  # else what was known is tried again
+                    about = self._announce()
 
     def _announce(self) -> dict[str, Any]:
         return dict(json.loads(self._connection.ask(f"{API}/uploads", self._announced).data))
 
-    def _parts(self, about: dict[str, Any]) -> None:
-        """Send the parts that are not there, some of them at once; the first that fails stops the others."""
-        path, length = f"{API}/uploads/{about['id']}/parts", int(about["part"])
-        failed = False
+    def _rest(self, about: dict[str, Any]) -> None:
+        """Send what is not there, in pieces, some of them at once; the first that fails stops the others."""
+        path, length = f"{API}/uploads/{about['id']}", int(about["part"])
 
-        def one(number: int, start: int, end: int) -> None:
-            if not failed:
-                headers, body = {"Content-Length": str(end - start)}, partial(_chunks, self._file, start, end)
-                self._connection.request("PUT", f"{path}/{number}", body=body, headers=headers)
-                self._told(end - start, more=True)
+        def one(start: int, end: int) -> None:
+            headers = {"Content-Length": str(end - start), "Upload-Offset": str(start)}
+            body = partial(_chunks, self._file, start, end)
+            self._connection.request("PATCH", path, body=body, headers=headers)
+            self._told(end - start, more=True)
 
-        bounds = [(start, min(start + length, self._size)) for start in range(0, self._size, length)]
-        missing = [
-            (number, start, end)
-            for number, (start, end) in enumerate(bounds, 1)
-            if not any(first <= start and end <= last for first, last in about["received"])
-        ]
-        with ThreadPoolExecutor(_THREADS, "mlcore-send") as pool:
-            done, _ = wait([pool.submit(one, *each) for each in missing], return_when=FIRST_EXCEPTION)
-            failed = any(each.exception() for each in done)
-        for each in done:
-            each.result()
+        ends = [0, *(end for _, end in about["received"])]
+        gaps = zip(ends, [*(start for start, _ in about["received"]), self._size], strict=True)
+        _together(one, [(at, min(at + length, stop)) for start, stop in gaps for at in range(start, stop, length)])
 
     def _complete(self, id: str) -> bool:
         """Let the file appear; False if the upload must be announced again."""
@@ -143,6 +136,33 @@ class _Sending:
             step, self._ticked = reached - self._ticked, reached
         if step:
             self._tick(step)
+
+
+def _together(work: Callable[[int, int], None], items: Sequence[Interval]) -> None:
+    """Do the work for all items, in this thread and, unless the interpreter ends already, in some others."""
+    left, lock, failed = iter(items), Lock(), list[BaseException]()
+
+    def go() -> None:
+        while not failed:
+            with lock:
+                item = next(left, None)
+            if item is None:
+                return
+            try:
+                work(*item)
+            except BaseException as error:  # noqa: BLE001 - raised below, in the thread that was asked
+                failed.append(error)
+
+    threads = [Thread(target=go, name="mlcore-send", daemon=True) for _ in range(min(_THREADS, len(items)) - 1)]
+    with contextlib.suppress(RuntimeError):
+        for thread in threads:
+            thread.start()
+    go()
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _passes(error: MlcoreError) -> bool:

@@ -32,24 +32,24 @@ def routes(service: Service) -> Iterable[Route]:
     read: dict[str, Any] = {"needs": "read"}
     return [
         Route(
-            "POST", f"{API}/batches", append, needs="write", summary="Store batches.",
+            "POST", f"{API}/batches", _append, needs="write", summary="Store batches.",
             body=schemas.BATCHES, answer=schemas.RESULTS,
         ),
-        Route("POST", f"{API}/get", get, summary="Get entities by id.", body=schemas.GET, answer=schemas.GOT, **read),
-        Route("POST", f"{API}/find", find, summary="Find entities.", body=schemas.FIND, answer=schemas.PAGE, **read),
+        Route("POST", f"{API}/get", _get, summary="Get entities by id.", body=schemas.GET, answer=schemas.GOT, **read),
+        Route("POST", f"{API}/find", _find, summary="Find entities.", body=schemas.FIND, answer=schemas.PAGE, **read),
         Route(
-            "POST", f"{API}/series", series, summary="Return what was logged over time.", body=schemas.SERIES_ASKED,
+            "POST", f"{API}/series", _series, summary="Return what was logged over time.", body=schemas.SERIES_ASKED,
             answer=schemas.SERIES, **read,
         ),
-        Route("GET", f"{API}/entities/{{kind}}/{{id}}", one, summary="Get one entity.", answer=schemas.ENTITY, **read),
+        Route("GET", f"{API}/entities/{{kind}}/{{id}}", _one, summary="Get one entity.", answer=schemas.ENTITY, **read),
         Route(
-            "GET", f"{API}/events", events, summary="Return what is stored after a position, as a stream.",
+            "GET", f"{API}/events", _events, summary="Return what is stored after a position, as a stream.",
             answer=schemas.EVENTS, parameters=schemas.EVENTS_ASKED, **read,
         ),
     ]  # fmt: skip
 
 
-async def append(request: Request, service: Service) -> Response:
+async def _append(request: Request, service: Service) -> Response:
     """Store batches; answer one result for each, null or why it was refused."""
     body = await body_of(request, service.settings.max_body)
     kind = _content_type(request)
@@ -73,7 +73,7 @@ async def append(request: Request, service: Service) -> Response:
     return Response(content, media_type=JSON)
 
 
-async def get(request: Request, service: Service) -> Response:
+async def _get(request: Request, service: Service) -> Response:
     """Answer entities in the order of their ids, null where there is none."""
     kind, ids = await _asked(request, service, protocol.get_from_json)
 
@@ -83,7 +83,7 @@ async def get(request: Request, service: Service) -> Response:
     return await _answer(request, service, answer)
 
 
-async def one(request: Request, service: Service) -> Response:
+async def _one(request: Request, service: Service) -> Response:
     """Answer one entity, 404 if there is none."""
     kind, id = request.path_params["kind"], request.path_params["id"]
 
@@ -96,13 +96,13 @@ async def one(request: Request, service: Service) -> Response:
     return await _answer(request, service, answer)
 
 
-async def find(request: Request, service: Service) -> Response:
+async def _find(request: Request, service: Service) -> Response:
     """Answer a page of entities."""
     kind, query = await _asked(request, service, protocol.find_from_json)
     return await _answer(request, service, lambda store: protocol.page_to_json(store.find(kind, query)))
 
 
-async def series(request: Request, service: Service) -> Response:
+async def _series(request: Request, service: Service) -> Response:
     """Answer rows as columns: binary, or JSON for who accepts no other."""
     asked = await _asked(request, service, protocol.series_asked)
     binary, gzip = _prefers(request, SERIES, JSON), asks_gzip(request)
@@ -115,7 +115,7 @@ async def series(request: Request, service: Service) -> Response:
     return await service.read(answer)
 
 
-async def events(request: Request, service: Service) -> Response:
+async def _events(request: Request, service: Service) -> Response:
     """Answer what is stored after a position as a stream, which ends with a word about its end."""
     asked = request.query_params
     rows, limit = asked.get("rows", "1"), asked.get("limit")

@@ -68,10 +68,10 @@ def gunzip(data: bytes, limit: int) -> bytes:
 def asks_gzip(request: Request) -> bool:
     """Tell whether a client takes gzip."""
     given = request.headers.get("accept-encoding", "").lower().replace(" ", "")
-    return any(part == "gzip" or (part.startswith("gzip;q=") and float_of(part[7:])) for part in given.split(","))
+    return any(part == "gzip" or (part.startswith("gzip;q=") and _quality(part[7:])) for part in given.split(","))
 
 
-def float_of(text: str) -> float:
+def _quality(text: str) -> float:
     """Return a quality, 0 if it is none."""
     try:
         return float(text)

@@ -18,20 +18,30 @@ from mlcore_server.tokens import Start, started
 __all__ = ["server"]
 
 
+_EXAMPLES = """Each option X can be given as MLCORE_SERVER_X as well, or as MLCORE_SERVER_X_FILE, the name of a
+file with the value: so no password has to stand in a command line.
+
+\b
+Examples:
+  mlcore server
+  mlcore server --store runs/.mlcore --port auto
+  MLCORE_SERVER_STORE_FILE=/run/secrets/store \\
+    mlcore server --host 0.0.0.0 --token-file tokens --workers 4
+"""
+
+
 def _options(command: Any) -> Any:
     for field in reversed(attrs.fields(Settings)):
         about = field.metadata
         if about["secret"]:
             continue
         kind = {"is_flag": True, "default": None} if isinstance(field.default, bool) else {"metavar": about["metavar"]}
-        command = click.option(f"--{field.name.replace('_', '-')}", field.name, help=about["help"], **kind)(command)
+        told = about["help"] if field.default in (False, "", ()) else f"{about['help']}  [default: {field.default}]"
+        command = click.option(f"--{field.name.replace('_', '-')}", field.name, help=told, **kind)(command)
     return command
 
 
-@click.command(
-    epilog="Every option can be given as MLCORE_SERVER_X, or as MLCORE_SERVER_X_FILE, which names a file with the "
-    "value. Example: mlcore server --store runs/.mlcore --port auto"
-)
+@click.command(epilog=_EXAMPLES)
 @_options
 def server(**given: Any) -> None:
     """Serve a store to other machines and processes; by default the local one, to this machine only."""

@@ -29,21 +29,21 @@ _SECONDS = 5.0  # in which a store that is well answers
 def routes(service: Service) -> Iterable[Route]:
     """Return the routes about the server itself: the provider ``health`` of the hook `mlcore_routes`."""
     return [
-        Route("GET", "/livez", livez, needs="nothing", summary="Tell that the process answers."),
-        Route("GET", "/readyz", readyz, needs="nothing", summary="Tell whether requests should be sent here."),
-        Route("GET", "/health", readyz, needs="nothing", summary="Tell the same as /readyz."),
-        Route("GET", "/version", version, needs="nothing", summary="Tell what this server is, and what it promises."),
-        Route("GET", "/metrics", metrics, needs="read", summary="Tell what was counted, for Prometheus."),
-        Route("GET", "/openapi.json", document, needs="nothing", summary="Describe every route, as OpenAPI 3.1."),
+        Route("GET", "/livez", _livez, needs="nothing", summary="Tell that the process answers."),
+        Route("GET", "/readyz", _readyz, needs="nothing", summary="Tell whether requests should be sent here."),
+        Route("GET", "/health", _readyz, needs="nothing", summary="Tell the same as /readyz."),
+        Route("GET", "/version", _version, needs="nothing", summary="Tell what this server is, and what it promises."),
+        Route("GET", "/metrics", _metrics, needs="read", summary="Tell what was counted, for Prometheus."),
+        Route("GET", "/openapi.json", _document, needs="nothing", summary="Describe every route, as OpenAPI 3.1."),
     ]
 
 
-async def livez(request: Request, service: Service) -> Response:
+async def _livez(request: Request, service: Service) -> Response:
     """Answer at once."""
     return JSONResponse({"status": "ok"})
 
 
-async def readyz(request: Request, service: Service) -> Response:
+async def _readyz(request: Request, service: Service) -> Response:
     """Ask the store, and tell whether it answers."""
     if service.draining:
         return _unready("the server is about to stop")
@@ -63,7 +63,7 @@ def _unready(reason: str) -> Response:
     return JSONResponse({"status": "unavailable", "reason": reason}, 503, {"retry-after": "5"})
 
 
-async def version(request: Request, service: Service) -> Response:
+async def _version(request: Request, service: Service) -> Response:
     """Answer versions, durability and capabilities."""
     return JSONResponse(_about(service))
 
@@ -76,11 +76,11 @@ def _about(service: Service) -> dict[str, Any]:
     )  # fmt: skip
 
 
-async def metrics(request: Request, service: Service) -> Response:
+async def _metrics(request: Request, service: Service) -> Response:
     """Answer in Prometheus' text format."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
-async def document(request: Request, service: Service) -> Response:
+async def _document(request: Request, service: Service) -> Response:
     """Answer the document."""
     return JSONResponse(openapi.document(service.routes, service.settings.root_path))

@@ -306,9 +306,9 @@ class LocalStaging(Staging):
         with contextlib.suppress(FileNotFoundError), os.scandir(self._uploads) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    inner = [entry.path, *(f"{entry.path}/{name}" for name in ("data", "done"))]
-                    times = [os.lstat(path).st_mtime for path in inner if os.path.lexists(path)]
-                    if max(times) < before:
+                    inner = [f"{entry.path}/{name}" for name in ("data", "done")]
+                    written = [path for path in inner if os.path.lexists(path)] or [entry.path]
+                    if max(os.lstat(path).st_mtime for path in written) < before:
                         count += 1
                         if is_temporary(entry.name) and not entry.is_dir(follow_symlinks=False):
                             os.unlink(entry.path)

@@ -33,10 +33,10 @@ def supervise(settings: Settings, listening: socket.socket, ready: Callable[[], 
     set_up(settings.log_format, settings.log_level)
     with tempfile.TemporaryDirectory(prefix="mlcore-metrics-") as folder:
         os.environ[FOLDER] = folder  # where each process counts, so that any can tell of all
-        Supervisor(settings, listening).run(ready)
+        _Supervisor(settings, listening).run(ready)
 
 
-class Supervisor:
+class _Supervisor:
     """Start workers, replace those that die, and end them all."""
 
     def __init__(self, settings: Settings, listening: socket.socket) -> None:

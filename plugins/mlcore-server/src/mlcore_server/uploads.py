@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlcore.errors import ArtifactNotFound, InvalidValue, Malformed, UnsafePath
+from mlcore.errors import ArtifactNotFound, DigestMismatch, InvalidValue, Malformed, UnsafePath
 from mlcore.store import from_json
 from mlcore_server.bodies import body_of
 from mlcore_server.file_routes import BYTES, CHECKED, STORED, check_room, checked, note, promised, receive
@@ -150,7 +151,7 @@ class Uploads:
         """Let the file appear; a large one takes longer than proxies wait, so the sender is told to ask again."""
         staged, place = await self._found(request)
         if (task := self._completing.get(staged.id)) is None:
-            work = self._places.run(lambda: place.staging().complete(staged, place))
+            work = self._places.run(partial(_complete, staged, place))
             task = self._completing[staged.id] = asyncio.ensure_future(work)
             task.add_done_callback(lambda task: self._completed(staged.id, task))
         done, _ = await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
@@ -193,6 +194,14 @@ class Uploads:
             raise ArtifactNotFound(_GONE) from None
         except BlockingIOError:
             raise Declined(409, "the file is being completed", {"retry-after": "1"}) from None
+
+
+def _complete(staged: Staged, place: Place) -> None:
+    try:
+        place.staging().complete(staged, place)
+    except DigestMismatch:
+        place.staging().remove(staged.id)  # which part is wrong nobody knows
+        raise
 
 
 def _shown(staged: Staged, received: list[tuple[int, int]]) -> dict[str, Any]:
