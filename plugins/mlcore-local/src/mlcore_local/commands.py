@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -51,7 +52,7 @@ def where(uri: str | None, as_json: bool) -> None:
     index, why = (None, "") if folder is None else described(folder)
     shown, spool = config.shown(setting.value), spooled(uri)
     if as_json:
-        told = {"store": shown, "reason": setting.reason, "exists": exists}
+        told: dict[str, Any] = {"store": shown, "reason": setting.reason, "exists": exists}
         told |= {"index": None if index is None else str(index), "spool": spool and as_dict(*spool)}
         click.echo(json.dumps(told))
     else:

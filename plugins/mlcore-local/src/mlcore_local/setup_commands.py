@@ -23,7 +23,7 @@ from mlcore_local.waiting import described as spool_described, waiting
 
 __all__ = ["completion", "doctor"]
 
-_SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "INDEX", "DISABLE_PLUGINS")
+_SETTINGS: tuple[str, ...] = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "INDEX", "DISABLE_PLUGINS")
 _SETTINGS += ("SPOOL", "SPOOL_KEEP", "SPOOL_LIMIT", "SPOOL_WAIT", "TOKEN", "TOKEN_FILE", "CA")
 _SERVER = "MLCORE_SERVER_"  # every option of `mlcore server`
 _SPACE = 1 << 30
