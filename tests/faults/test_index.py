@@ -22,7 +22,7 @@ from mlcore.store import Created, Entity, Query, Updated
 from mlcore_local import FolderStore, index as places, reader
 from mlcore_local.store import open_store
 
-FILE = "index/sqlite-1.db"
+FILE = "index/sqlite-2.db"
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +214,7 @@ def test_a_store_elsewhere_is_indexed_in_the_cache(root: Path, tmp_path: Path, m
     monkeypatch.setattr(places, "_remote", lambda _: True)
     assert same(root)
     assert not (root / "index").exists()
-    assert len(list((tmp_path / "cache/mlcore/index").glob("*/sqlite-1.db"))) == 1
+    assert len(list((tmp_path / "cache/mlcore/index").glob("*/sqlite-2.db"))) == 1
 
 
 def test_a_store_that_cannot_be_written_is_indexed_in_the_cache(tmp_path: Path, root: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_store_that_cannot_be_written_is_indexed_in_the_cache(tmp_path: Path, 
         subprocess.run(["mount", "-o", "remount,ro,bind", str(root)], check=True)
         out, err = run(tmp_path, code)
         assert (out, err) == ("40\n", "")
-        assert list((tmp_path / "cache/mlcore/index").glob("*/sqlite-1.db"))
+        assert list((tmp_path / "cache/mlcore/index").glob("*/sqlite-2.db"))
         nowhere = {"XDG_CACHE_HOME": str(root / "store.json")}
         out, err = run(tmp_path, code, **nowhere)
         assert out == "40\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlcore.folder import STORE_HOME
@@ -108,6 +108,10 @@ class Marks:
         """Tell whether a home is marked as one whose run goes on."""
         mark = self.get(home)
         return mark is not None and mark[3] is None
+
+    def going(self) -> Collection[str]:
+        """Return the homes that are marked so."""
+        return {home for home, mark in self.all() if mark[3] is None}
 
     def anew(self, home: str) -> bool:
         """Tell whether a home must be read from the start."""

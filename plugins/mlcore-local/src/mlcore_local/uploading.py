@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlcore.store import Entity, Store
     from mlcore_local.shipping import SetAside, Shipper
 
-__all__ = ["Uploader", "open_uploader"]
+__all__ = ["SpoolWriter", "Uploader", "open_uploader"]
 
 POLL_SECONDS = 1.0
 SCAN_SECONDS = 60.0  # between looks at what other processes left
