@@ -167,12 +167,13 @@ class TestOneConnection:
         assert shared("http://h:80/") is shared("http://H")
         assert shared("http://h") is not shared("https://h")
 
-    def test_a_server_that_closed_it_is_asked_again(self) -> None:
-        """Guards against errors after a pause, when a load balancer has closed what was idle."""
-        with scripted([PAGE + b"", None, PAGE]) as peer:
-            store = RemoteStore(peer.url)
+    def test_a_connection_that_was_idle_too_long_is_no_error(self) -> None:
+        """Guards against a load balancer that closes what is idle just when it is used, whatever `attempts` is."""
+        with scripted([PAGE, None, PAGE]) as peer:
+            store = RemoteStore(peer.url, attempts=1)
             store.find("run", Query())
             store.find("run", Query())
+            assert len(peer.requests) == 3
             store.close()
 
 

@@ -34,6 +34,7 @@ __all__ = ["ANSWER_BYTES", "Answer", "Body", "Connection", "shared"]
 ANSWER_BYTES = 1 << 30  # more than this is not taken into memory
 _COMPRESSED = 4_096  # bytes from which on a body is worth its compression
 _RETRIED = frozenset({429, 502, 503, 504})
+_AT_ONCE = 0.25  # seconds
 _LONGEST_PAUSE = 30.0  # seconds; a server that asks for more is answered by giving up
 _CHUNK = 1 << 16
 
@@ -134,10 +135,10 @@ class Connection:
 
         token = self._current_token()
         try:
-            response = self._send(send, token)
+            response = self._sent(send, token)
             if response.status == 401 and (other := self._other_token(token)) is not None:
                 response.drain_conn()  # a server that was started anew has another token
-                response = self._send(send, token := other)
+                response = self._sent(send, token := other)
             self.version = response.headers.get(VERSION_HEADER, self.version)
             if response.status < 300 or response.status in expected:
                 return self._answer(response, stream, limit), None, None
@@ -168,6 +169,18 @@ class Connection:
             raise explain_failure(self.address, error)[0] from error
         finally:
             response.release_conn()
+
+    def _sent(self, send: _Request, token: str | None) -> urllib3.BaseHTTPResponse:
+        """Send a request; at once again if the connection breaks at once, as one does that was idle for too long."""
+        import urllib3
+
+        begin = time.monotonic()
+        try:
+            return self._send(send, token)
+        except urllib3.exceptions.ProtocolError:
+            if time.monotonic() - begin > _AT_ONCE:
+                raise
+            return self._send(send, token)
 
     def _send(self, send: _Request, token: str | None) -> urllib3.BaseHTTPResponse:
         import urllib3
