@@ -37,7 +37,7 @@ def benchmarks(tiny: bool) -> dict[str, Benchmark]:
 LARGE = 100_000
 # half an hour without peers, of whom nobody makes so many runs in a day
 LARGE_BENCHMARKS: dict[str, Benchmark] = {
-    "find": lambda each: inside.find(each, LARGE),
+    "pages": lambda each: inside.pages(each, LARGE, 2_000),
     "list_command": lambda each: outside.list_command(each, LARGE),
 }
 
