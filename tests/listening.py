@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Listener:
         self.socket = socket.socket()
         if buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        self.socket.settimeout(30)
+        self.socket.settimeout(10)
         self.socket.connect(("127.0.0.1", server.port))
         query = f"?{urlencode(asked)}" if asked else ""
         given = {"Host": f"127.0.0.1:{server.port}", "Authorization": f"Bearer {server.token}", **headers}
@@ -43,15 +44,22 @@ class Listener:
         while line := self._file.readline().strip():
             name, _, value = line.decode().partition(":")
             self.headers[name.lower()] = value.strip()
-        self._rest = b""
+        self._rest, self._whole = b"", deque[bytes]()
 
     def blocks(self) -> Iterator[bytes]:
         """Yield blocks, comments as well, until the server ends the stream."""
-        while size := int(self._file.readline().strip() or b"0", 16):
+        while True:
+            while self._whole:
+                yield self._whole.popleft()
+            line = self._file.readline()
+            if not line:
+                raise ConnectionResetError("the stream was cut")
+            if not (size := int(line, 16)):
+                return
             self._rest += self._file.read(size)
             self._file.readline()
             *whole, self._rest = self._rest.split(b"\n\n")
-            yield from whole
+            self._whole += whole
 
     def events(self) -> Iterator[Event]:
         """Yield events until the server ends the stream."""

@@ -32,6 +32,7 @@ NEEDS = {
     "POST /logout": "nothing",
     "GET /api/v1/entities/{kind}/{id}": "read",
     "GET /api/v1/events": "read",
+    "GET /api/v1/events/live": "read",
     "GET /api/v1/runs/{run}/files": "read",
     "GET /api/v1/runs/{run}/files/{path:path}": "read",
     "GET /api/v1/uploads/{id}": "read",

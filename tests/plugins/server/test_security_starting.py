@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from pathlib import Path
 
 import pytest
 
 from mlcore_remote import running
+from mlcore_server import live
 from serving import serving, serving_here
 
 GOOD, OTHER = "correct-horse-battery-staple-0123456789", "another-token-that-is-long-enough-98765"
@@ -160,3 +162,34 @@ def test_a_unix_socket_is_its_users_alone(tmp_path: Path) -> None:
             assert server.url == f"http+unix://{path}" and server.token
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("way", ["token", "session"])
+def test_who_listens_hears_nothing_more_once_the_token_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """S8: an answer without end is looked at again and again."""
+    monkeypatch.setattr(live, "_BEAT_SECONDS", 0.2)
+    file = tmp_path / "tokens"
+    file.write_text(f"alice={GOOD}\nbob={OTHER}:read\n")
+    file.chmod(0o600)
+    with serving_here(tmp_path / "store", token="", token_file=str(file)) as server:
+        shown = bearer(GOOD)
+        if way == "session":
+            shown = {"Cookie": server.ask("POST", "/login", {"token": GOOD}).headers["set-cookie"].partition(";")[0]}
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request("GET", "/api/v1/events/live", headers=shown)
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.readline().startswith(b"event: ready")
+        while b"beat" not in answer.readline():
+            pass
+        file.write_text(f"bob={OTHER}:read\n")
+        assert b": ask again" in answer.read()
+        connection.close()
+
+
+def test_a_page_of_another_origin_cannot_listen(tmp_path: Path) -> None:
+    """G6: not even where no token is needed."""
+    with serving_here(tmp_path / "store", no_token=True) as server:
+        for said in ({"Origin": "http://evil"}, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}):
+            assert server.ask("GET", "/api/v1/events/live", None, said).status == 403

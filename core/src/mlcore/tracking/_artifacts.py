@@ -237,7 +237,8 @@ class Keeping(Thing):
         with tempfile.TemporaryDirectory(prefix="mlcore-") as place:
             info = save_model(model, Path(place, "model"), about=about, **options)
             logged = LoggedModel(name, self.id, id, info.flavor, info.verify(), now)
-            self.log_artifacts(info.folder, name)
+            found = mlcore.artifacts.files_in(info.folder)
+            self._keep({f"{name}/{inner}": path for inner, path in found.items()}, passing=True)
         kept = attrs.asdict(logged, filter=attrs.filters.exclude("name", "run_id"))
         self._write(AttributesSet("run", self.id, "models", {name: kept}))
         return logged
@@ -248,14 +249,24 @@ class Keeping(Thing):
         kept = self._now().attributes.get("models", {})
         return Listing(LoggedModel(name, self.id, **about) for name, about in sorted(kept.items()))
 
-    def _keep(self, sources: Mapping[str, Any]) -> None:
+    def _keep(self, sources: Mapping[str, Any], passing: bool = False) -> None:
+        """Keep files; of those that are `passing` nothing is left where they are."""
         if self._backend.uri == OFF:
             for name in sources:
                 mlcore.artifacts.safe_path(name)
-            return
+            return None
+        if self._live and self._backend.spools_files():
+            return self._note(self._backend.spool.keep(self.id, sources, passing))
         place = self._place
         stored = mlcore.artifacts.put(*mlcore.artifacts.open_backend(place), sources)
-        self._note({name: _record(file) for name, file in stored.items()}, place)
+        return self._note({name: _record(file) for name, file in stored.items()}, place)
+
+    def _told_place(self) -> str:
+        """Return where the files go, after it was recorded, for what brings them there later."""
+        place = self._place
+        if place not in (self._own_place(), self._now().fields.get("artifacts")):
+            self._backend.edit([Updated("run", self.id, {"artifacts": place})])
+        return place
 
     def _note(self, records: Mapping[str, Any], place: str = "") -> None:
         events: list[Event] = [AttributesSet("run", self.id, "artifacts", part) for part in portions(records)]
@@ -263,7 +274,7 @@ class Keeping(Thing):
             events.append(Updated("run", self.id, {"artifacts": place}))
         before = self._sink.dropped if self._live else 0
         self._write(*events)
-        if self._live and self._sink.dropped > before:
+        if self._live and self._sink.dropped > before and self._backend.spool is None:
             raise StoreError(f"run {self.id}: files were stored, and not recorded: {self._sink.reason}")
 
     @cached_property

@@ -128,6 +128,10 @@ class FolderStore(SimpleStore):
         )
         return shaped(found, None, None, columns, max_points)
 
+    def place(self, run_id: str) -> str:
+        """Return where the files of a run are, for whoever spooled it: in its folder."""
+        return str(self._open().run_folder(run_id) / "artifacts")
+
     def reindex(self) -> None:
         """Drop the index; the next question makes it anew."""
         with self._lock:

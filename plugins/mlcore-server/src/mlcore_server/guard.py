@@ -189,6 +189,10 @@ class Gate:
         _log.warning("a wrong token was shown from %s", address)
         return AccessDenied("this token is not known here, or no longer", 401)
 
+    def still(self, scope: Scope) -> bool:
+        """Return whether who was let in would be now, too: for answers that take hours."""
+        return self.settings.no_token or self._token(scope, scope["state"]["seen"]) is not None
+
     def close(self) -> None:
         """Close the audit log."""
         if self.audit is not None:
@@ -199,18 +203,21 @@ class Gate:
             if address == "unix" or is_loopback(address):
                 return _LOCAL
             raise AccessDenied("this server has no tokens, so it answers to its own machine only", 403)
+        token = self._token(scope, seen)
+        if b"authorization" not in seen:
+            return ANYBODY if token is None else Actor(token.name, token.permissions, "session")
+        if token is None:
+            raise self.failed(scope)
+        return self._proved(token, address)
+
+    def _token(self, scope: Scope, seen: dict[bytes, bytes]) -> Token | None:
         if shown := seen.get(b"authorization"):
             kind, _, secret = shown.partition(b" ")
-            token = self.tokens.find(secret.strip().decode("latin-1")) if kind.lower() == b"bearer" else None
-            if token is None:
-                raise self.failed(scope)
-            return self._proved(token, address)
+            return self.tokens.find(secret.strip().decode("latin-1")) if kind.lower() == b"bearer" else None
         if cookie := seen.get(b"cookie"):
             port = (scope.get("server") or ("", None))[1]
-            value = _cookie(cookie, cookie_name(secure=is_secure(scope), port=port))
-            if value and (token := session_of(value, self.tokens)):
-                return Actor(token.name, token.permissions, "session")
-        return ANYBODY
+            return session_of(_cookie(cookie, cookie_name(secure=is_secure(scope), port=port)), self.tokens)
+        return None
 
     def _proved(self, token: Token, address: str) -> Actor:
         """Let a right token in, unless its address is guessing; tokens that came from there before are no guesses."""

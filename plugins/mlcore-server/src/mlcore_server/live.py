@@ -36,10 +36,12 @@ EVENT_STREAM = "text/event-stream"
 _LOOK_SECONDS = 0.5  # between two looks at what others stored
 _GATHER_SECONDS, _EACH_SECONDS = 0.02, 0.0002  # between two looks while much is stored, and more for each listener
 _FAILED_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0  # of who catches up, which may hear something twice then
 _LINGER_SECONDS = 30.0  # that it goes on when the last listener left, who may be back
 _BEAT_SECONDS = 15.0
 _LONGEST_SECONDS = 3_600.0  # until a listener must ask again, and show that it still may
 _STUCK_SECONDS = 30.0  # that a connection may take no byte
+_CUT_SECONDS = 0.05
 _QUEUE_BYTES = 4 << 20
 _SLICE = 64  # batches that are read in one go
 _FEW = 100  # batches, which nobody minds to keep in mind
@@ -104,9 +106,11 @@ class _Listener:
     """Hold what one connection is still to be sent.
 
     `held` is what was stored while it catches up, `known` what it was told then: the last record of each source.
+    `still` tells whether it may listen on: its token may be taken away.
     """
 
     asks: Filter
+    still: Callable[[], bool] = lambda: True
     queue: deque[bytes] = attrs.field(factory=deque)
     size: int = 0
     held: list[_News] | None = None
@@ -171,6 +175,8 @@ class Live:
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] | None = None
         self._position = START
+        self._looks = self._looked = 0  # how many looks were begun, and the last that ended
+        self._turn = asyncio.Event()  # set when the one that goes on has ended
         service.watch(self._wake.set)
 
     async def listen(self, request: Request) -> Response:
@@ -196,6 +202,10 @@ class Live:
         assert self._started is not None
         await asyncio.shield(self._started)
 
+    def may_listen(self, scope: Scope) -> bool:
+        """Return whether who began to listen would be let in now, too."""
+        return self._service.gate.still(scope)
+
     async def serve(self, listener: _Listener, after: str | None, write: Write) -> None:
         """Write what is stored after a position, or from now on, as it comes, until the listener is over.
 
@@ -216,7 +226,7 @@ class Live:
 
     async def _tell(self, listener: _Listener, write: Write) -> None:
         clock = asyncio.get_running_loop().time
-        until = clock() + _LONGEST_SECONDS
+        until, again, gone = clock() + _LONGEST_SECONDS, clock() + _BEAT_SECONDS, False
         while not listener.over or listener.queue:
             try:
                 async with asyncio.timeout(_BEAT_SECONDS):
@@ -226,12 +236,24 @@ class Live:
                 await write(b": beat\n" + _id(self._position) + b"\n")
             else:
                 await write(listener.take())
-            if clock() > until:
+            if (now := clock()) > again:
+                again, gone = now + _BEAT_SECONDS, not listener.still()
+            if now > until or gone:
                 listener.end(_END)
 
     async def _enter(self, listener: _Listener) -> None:
         await self.begin()
         self._listeners.add(listener)  # nothing comes between: what is told from here on is after the position
+
+    async def _look_once(self) -> None:
+        """Wait for the end of a look that begins from now on, if the store answers."""
+        await self.begin()
+        wanted = self._looks + 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while self._looked < wanted:
+                    self._wake.set()
+                    await self._turn.wait()
 
     async def _join(self, listener: _Listener, after: str | None, write: Write) -> None:
         """Let a listener be told; first comes what is there after a position, round by round until that is little."""
@@ -249,6 +271,7 @@ class Live:
                 await write(b"".join(each.text(listener.asks) for each in news))
             if count > _FEW:
                 opened = await self._read(partial(listener.asks.events, after=after))
+        await self._look_once()  # that it does not come again with the next look
         listener.held = []
         await self._enter(listener)
         opened, known = await self._read(partial(listener.asks.events, after=after)), dict[str, int]()
@@ -294,6 +317,7 @@ class Live:
                     await self._wake.wait()
 
     async def _poll(self) -> None:
+        self._looks += 1
         joined = [each for each in self._listeners if each.known is not None]
         asks = Filter(rows=any(each.asks.rows for each in self._listeners))
         # a position beyond what is left out, or that would be read again and again
@@ -314,6 +338,8 @@ class Live:
             self._position = latest
         for listener in joined:
             listener.known = None  # all that it was told before it came is passed
+        self._looked, turn, self._turn = self._looks, self._turn, asyncio.Event()
+        turn.set()
 
     async def _start_over(self) -> None:
         self._position = await self._read(_latest)
@@ -335,7 +361,7 @@ class _Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
-        listener = _Listener(self._asks)
+        listener = _Listener(self._asks, partial(self._live.may_listen, scope))
         state: dict[str, Any] = scope["state"]
 
         async def write(text: bytes) -> None:
@@ -355,6 +381,7 @@ class _Stream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             state.get("cut", int)()
+            await asyncio.sleep(_CUT_SECONDS)  # until the server knows, or it would wonder about half an answer
         finally:
             watching.cancel()
 

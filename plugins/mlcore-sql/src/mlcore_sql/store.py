@@ -143,8 +143,8 @@ class SqlStore(SimpleStore):
                 self._prepared = True
 
     def _answer(self, call: Callable[[], Answer]) -> Answer:
-        if self._database.exists():
-            self._prepare()
+        self._database.demand()  # a file that comes from here on may have no tables yet
+        self._prepare()
         try:
             return retried(self._database, call)
         except exc.SQLAlchemyError as error:
