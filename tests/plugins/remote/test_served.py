@@ -79,9 +79,8 @@ def test_a_client_reads_a_server_as_a_folder(server: Thread, monkeypatch: pytest
 def test_the_names_of_a_family_are_listed(server: Thread) -> None:
     """Guards what completes a name that somebody types."""
     there = RemoteStore(server.url, token=server.token)
-    there.append(
-        run_batch(params={"b": 1, "\N{MATHEMATICAL SCRIPT SMALL A}": 2}, metrics={"loss": [1.0], "acc": [1.0]})
-    )
+    script = "\N{MATHEMATICAL SCRIPT SMALL A}"
+    there.append(run_batch(params={"b": 1, script: 2}, metrics={"loss": [1.0], "acc": [1.0]}))
     there.append(run_batch(params={"a": 1, "ab": 1}, fields={"deleted": True}))
     assert there.keys("run", "params") == ["a", "ab", "b", script]
     assert there.keys("run", "params", "a") == ["a", "ab"]
