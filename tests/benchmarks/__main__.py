@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import inside, outside
+from tests.benchmarks import inside, outside, serving
 from tests.benchmarks.environments import cache
 from tests.benchmarks.results import Number, Ratios, table
 from tests.benchmarks.tools import PEERS, Bench, bench
@@ -31,15 +31,20 @@ def benchmarks(tiny: bool) -> dict[str, Benchmark]:
         "list_runs": lambda each: inside.list_runs(each, runs),
         "list_command": lambda each: outside.list_command(each, runs),
         "find": lambda each: inside.find(each, runs),
+        "serving": lambda each: serving.serving(each, 0.1 if tiny else 2, 80 if tiny else 12_000),
     }
 
 
 LARGE = 100_000
-# half an hour without peers, of whom nobody makes so many runs in a day
-LARGE_BENCHMARKS: dict[str, Benchmark] = {
-    "find": lambda each: inside.find(each, LARGE),
-    "list_command": lambda each: outside.list_command(each, LARGE),
-}
+
+
+def large_benchmarks(tiny: bool) -> dict[str, Benchmark]:
+    """Return those of very many runs: without peers, of whom nobody makes so many in a day, they take half an hour."""
+    runs, few = (60, 40) if tiny else (LARGE, 2_000)
+    return {
+        "pages": lambda each: inside.pages(each, runs, few),
+        "list_command": lambda each: outside.list_command(each, runs),
+    }
 
 
 def main() -> int:
@@ -59,7 +64,7 @@ def main() -> int:
         parser.error(f"there is no {name}")
     found: list[Ratios | Number] = []
     tools = bench(peers, options.folder, options.rounds)
-    measured = LARGE_BENCHMARKS if options.large else benchmarks(options.tiny)
+    measured = large_benchmarks(options.tiny) if options.large else benchmarks(options.tiny)
     for name in measured if options.large else chosen:
         start = time.monotonic()
         found += measured[name](tools)

@@ -1,6 +1,5 @@
 """The ``mlcore`` program: a group, whose commands plugins provide."""
 
-import gc
 import sys
 
 import click
@@ -41,7 +40,6 @@ def program() -> None:
 
 def main() -> None:
     """Run the program; what mlcore raises, or the system refuses, becomes one line on stderr and exit code 1."""
-    gc.set_threshold(1_000_000)  # a command lives shortly and keeps what it makes
     try:
         program(prog_name="mlcore")
     except (MlcoreError, OSError) as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlcore import config, journal, store
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
-from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Store, Term, Updated, Where
+from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Sort, Store, Term, Updated, Where
 from mlcore.tracking import _active
 from mlcore.tracking._artifacts import Loading
 from mlcore.tracking._backend import Backend, held, status_of
@@ -142,7 +142,8 @@ class Client(Loading):
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
         if is_run_id(id):
-            runs = Listing(Run(self._backend, id, each) for each in self.store.get("run", [id]) if each)
+            found = self._backend.look("run", id)
+            runs = Listing([Run(self._backend, id, found)] if found else [])
         else:
             ends = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
             runs = Run._find(self._backend, ends, deleted=True, limit=5) if id.isalnum() else Listing()
@@ -171,12 +172,14 @@ class Client(Loading):
         Each ``?`` in the filter stands for one of `params`. Without `order_by` the newest come first. `select` names
         the columns to read. Raises `InvalidQuery`, or `NotFound` if there is no such experiment.
         """
-        from mlcore import query
+        where, order, chosen = list[Where](), tuple[Sort, ...](), None
+        if filter not in (None, "") or params or order_by or select is not None:
+            from mlcore import query  # who asks for nothing does not wait for it
 
-        names = _run_names(self._backend)
-        asked = query.where("" if filter is None else filter, names, params)
-        where = [] if asked is None else [asked]
-        order, chosen = query.order(order_by or (), names), None if select is None else query.terms(select, names)
+            names = _run_names(self._backend)
+            asked = query.where("" if filter is None else filter, names, params)
+            where = [] if asked is None else [asked]
+            order, chosen = query.order(order_by or (), names), None if select is None else query.terms(select, names)
         name = self._title(experiment)
         if name != "*":
             id = self._experiment_id(name) if experiment is None else self.get_experiment(name).id
@@ -206,7 +209,7 @@ class Client(Loading):
 
     def list_experiments(self, *, include_deleted: bool = False) -> Listing[Experiment]:
         """Return the experiments, newest first."""
-        return self.search_experiments(include_deleted=include_deleted)
+        return Experiment._find(self._backend, deleted=include_deleted)
 
     def search_experiments(
         self,

@@ -28,6 +28,7 @@ __all__ = ["Indexed"]
 
 _log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
+_Found = TypeVar("_Found", bound=Entity | None)
 _LIVE = Compare(Term("fields", "deleted"), "is null")
 _ALL = Or((_LIVE, Not(_LIVE)))  # whoever names the field gets deleted ones, too
 _ATTEMPTS = 3
@@ -65,7 +66,7 @@ class Indexed:
         """See `mlcore.store.Store.get`."""
 
         def found(reading: Reading, notes: Notes) -> list[Entity | None]:
-            return [each and self._signed(each, notes) for each in reading.get(kind, ids)]
+            return self._signed(kind, reading.get(kind, ids), notes)
 
         return self._ask(found)
 
@@ -74,7 +75,7 @@ class Indexed:
 
         def found(reading: Reading, notes: Notes) -> Page:
             page = reading.find(kind, query)
-            return attrs.evolve(page, items=tuple(self._signed(each, notes) for each in page.items))
+            return attrs.evolve(page, items=tuple(self._signed(kind, page.items, notes)))
 
         return self._ask(found)
 
@@ -138,10 +139,12 @@ class Indexed:
         self._known[1].ask = reading.notes
         return self._known[1]
 
-    def _signed(self, entity: Entity, notes: Notes) -> Entity:
-        """Return a run with its signs of life: of those that are not over somebody looks at the folder."""
-        if entity.kind != "run" or not Marks(self._root, notes).runs_on(entity.id):
-            return entity
+    def _signed(self, kind: str, found: Sequence[_Found], notes: Notes) -> list[_Found | Entity]:
+        """Return runs with their signs of life: of those that are not over somebody looks at the folder."""
+        going = Marks(self._root, notes).going() if kind == "run" else ()
+        return [self._looked_at(each, notes) if each is not None and each.id in going else each for each in found]
+
+    def _looked_at(self, entity: Entity, notes: Notes) -> Entity:
         from mlcore_local.home import Home
 
         home = Home(entity.id, folder_of(self._root, entity.id))

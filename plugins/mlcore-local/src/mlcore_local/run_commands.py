@@ -10,15 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlcore import Client, Run
-from mlcore.errors import InvalidValue, RunStateError
+from mlcore.errors import InvalidValue, RunStateError, StoreError
 from mlcore_local import columns as c, completing, terminal
 from mlcore_local.arguments import JSON, LIMIT, METRIC, RUN, STORE
-from mlcore_local.follow import Point, Points
+
+if TYPE_CHECKING:
+    from mlcore_local.follow import Point
 
 __all__ = ["runs"]
 
@@ -152,7 +154,12 @@ def show(run: str, uri: str | None, as_json: bool) -> None:
 
 def _summaries(client: Client, run: Run) -> dict[str, dict[str, Any]]:
     """Return the summary of each metric of a run."""
-    entity = client.store.get("run", [run.id])[0]
+    try:
+        entity = client.store.get("run", [run.id])[0]
+    except StoreError:  # what waits to be sent there will do
+        entity = None if client.spool is None else client.spool.get("run", run.id)
+        if entity is None:
+            raise
     names = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
     return {
         key: {name: getattr(each, source) for name, source in names.items()}
@@ -424,6 +431,8 @@ def end(run: tuple[str, ...], status: str, uri: str | None, as_json: bool) -> No
 )
 def watch(run: str, interval: float, only: tuple[str, ...], tail: int, uri: str | None, as_json: bool) -> None:
     """Print the points of a run as they come, until it ends or Ctrl-C; --json prints a line for each point."""
+    from mlcore_local.follow import Points
+
     client = Client(uri)
     found = c.find_run(client, run)
     about = f"{terminal.printable(found.name)} ({found.id[-_LAST_DIGITS:]})"

@@ -1,8 +1,9 @@
 """Answer one query: choose how the tables are gone through, and look at what the database could not tell alone.
 
-Three ways lead to a page. What few entities fit are by. Else the index of the first sort is walked, what is there,
-then NaN, then what is missing, until the page is full; or, where it has none, the index of the starts. What no key can
-tell, as it was cut or is no column, is ordered by `mlcore.store.find` itself.
+Three ways lead to a page. Those that one part of the filter fits are sorted, if they are few. Else the index of the
+first sort is walked, what is there, then NaN, then what is missing, until the page is full; or, where it has none, the
+index of the starts; on the way each entity is looked up, or found among those that a part fits, if these are not many.
+What no key can tell, as it was cut or is no column, is ordered by `mlcore.store.find` itself.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import attrs
+
 from mlcore.errors import Malformed
 from mlcore.store import Compare, Entity, Not, Or, Page, Query, Term, find, holds, narrowed
 from mlcore_sql import keys
-from mlcore_sql.comparing import UNSURE
+from mlcore_sql.comparing import UNSURE, Part
 from mlcore_sql.decoded import Decoded, Names
 from mlcore_sql.dialects import Binds, Runner, parts
 from mlcore_sql.filters import ENTITY, Filter, terms_of
@@ -27,8 +30,8 @@ __all__ = ["Answer"]
 
 _DELETED = Term("fields", "deleted")
 _ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
-_FEW = 500  # entities are sorted rather than looked for in order
-_TRIED = 4  # parts of a filter
+_SAMPLED = 200  # entities
+_LOOK, _SORT, _REMEMBER = 7.5, 17, 2.2  # measured in steps of an index, of which SQLite does 5 a us
 _BINDS = 30_000  # of 32,766 that SQLite takes
 _Row = Sequence[Any]  # number, revision, a value for each sort, start and id
 
@@ -48,8 +51,9 @@ class Answer:
         self._sorts = None if is_cut else sorts(kind, query.order, numbers, runner.dialect)
         hidden = "e.hidden < 2" if _DELETED in terms_of(query.where) else "e.hidden = 0"
         self._where = [f"e.kind = {self._binds.add(number)}", hidden]
-        self._parts = self._condition.parts or ((self._condition.upper, ""),)
-        self._way: str | None = None  # a select of all entities that can fit, if they are few
+        self._parts = self._condition.parts or (Part(self._condition.upper),)
+        self._way: Part | None = None  # which fits few, that are sorted
+        self._set: Part | None = None  # which fits not many, that are remembered
         self._share = 1.0  # of the entities that may fit, at most, as far as is known
 
     def page(self) -> Page:
@@ -105,21 +109,41 @@ class Answer:
         return None if "" in names else names
 
     def _choose(self, limit: int | None) -> None:
-        """Choose the part of the filter that fits fewest, if to sort those is less than to go through all in order.
-
-        To sort one costs about three times what it costs to pass one by.
-        """
-        selects = [select for _, select in self._parts if select][:_TRIED]
-        if not selects:
+        """Choose how to go through the entities by what it costs, in steps of an index: see `_Costs`."""
+        self._way = self._set = None
+        if not any(part.selects for part in self._parts):
             return
-        most = self._most()
-        few = max(_FEW, most // 2 if limit is None else math.isqrt(limit * most // 3))
-        for select in selects:
-            stop = max(few, most // 4)
-            ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({select} LIMIT {stop + 1:d}) q", self._binds)
-            self._share = min(self._share, (count + 1) / (most + 1))
-            if count <= few:
-                few, self._way = count, select
+        most, by = self._most(), self._sorts or ()
+        costs = _Costs(most, 1.0, limit, ordered=not by or by[0].driving, others=len(self._parts) - 1)
+        counted = {part: self._counted(part, costs) for part in self._parts if part.selects and not part.scans}
+        known = [count for count in counted.values() if count < costs.too_many()]
+        self._share = (min(known, default=most) + 1) / (most + 1)
+        if most > _SAMPLED * 10 and (len(self._parts) > 1 or not known):
+            self._share = min(self._share, self._sample(most))
+        costs = attrs.evolve(costs, share=self._share)
+        best = costs.to_look_up()
+        for part in [part for part in self._parts if part.selects]:
+            count, scan = counted.get(part, int(self._share * most)), most * part.scans
+            if scan + costs.to_sort(count) < best:
+                best, self._way, self._set = scan + costs.to_sort(count), part, None
+            if self._runner.dialect == "sqlite" and scan + costs.to_remember(count) < best:
+                best, self._way, self._set = scan + costs.to_remember(count), None, part
+
+    def _counted(self, part: Part, costs: _Costs) -> int:
+        """Return how many a part fits, or as many as are too many to gain by it."""
+        sql = f"SELECT count(*) FROM ({part.all} LIMIT {costs.too_many():d}) q"
+        ((count,),) = self._runner.rows(sql, self._binds)
+        return int(count)
+
+    def _sample(self, most: int) -> float:
+        """Return the share of entities that may fit, of some that are as far apart as can be."""
+        numbers = ", ".join(str(most * place // _SAMPLED) for place in range(1, _SAMPLED + 1))
+        # by number, whatever the database knows of kinds
+        there, fits = " AND ".join(self._where), self._condition.upper
+        sums = f"sum(CASE WHEN {there} THEN 1 ELSE 0 END), sum(CASE WHEN {there} AND {fits} THEN 1 ELSE 0 END)"
+        sql = f"SELECT {sums} FROM entities e WHERE e.entity IN ({numbers})"
+        ((all_of_them, fit),) = self._runner.rows(sql, self._binds)
+        return (int(fit or 0) + 0.5) / (int(all_of_them or 0) + 0.5)
 
     def _most(self) -> int:
         ((most,),) = self._runner.rows("SELECT max(entity) FROM entities")
@@ -207,14 +231,58 @@ class Answer:
         if driven:
             leader, entity = f"{by[0].table} CROSS JOIN ", f"{by[0].alias}.entity"
         elif self._way is not None:
-            leader, entity = f"({self._way}) w CROSS JOIN ", "w.entity"
+            leader, entity = f"({self._way.once}) w CROSS JOIN ", "w.entity"
         where = [] if entity == ENTITY else [f"{ENTITY} = {entity}"]
-        parts = [part for part, select in self._parts if self._way is None or select != self._way]
+        if self._set is not None:  # the sign keeps it from going through these one by one
+            where.append(f"+{entity} IN ({self._set.all})")
+        parts = [part.sql for part in self._parts if part not in (self._way, self._set)]
         return f"{leader}entities e", [
             *self._where,
             *where,
-            *(part.replace(ENTITY, entity) for part in (*parts, *within)),
+            *(part.replace(ENTITY, entity) for part in (*within, *parts)),
         ]
+
+
+@attrs.frozen
+class _Costs:
+    """Say what ways to a page cost, the step from one entry of an index to the next being 1.
+
+    There are `most` entities, of which a `share` fits, in the order of an index or not, and so many `others` parts of
+    the filter. To look up a value of an entity is to find it anywhere in a table.
+    """
+
+    most: int
+    share: float
+    limit: int | None
+    ordered: bool
+    others: int
+
+    @property
+    def steps(self) -> float:
+        """How many entities are passed until the page is full."""
+        return self.most if self.limit is None or not self.ordered else min(self.limit / self.share, self.most)
+
+    def too_many(self) -> int:
+        """Return how many are too many to remember them: then it costs less to look up."""
+        if self.limit is None or not self.ordered:
+            return self.most // 2 + 1
+        return min(math.isqrt(int(self.limit * self.most * _LOOK / _REMEMBER)), self.most // 2) + 1
+
+    def to_look_up(self) -> float:
+        """Return what it costs to go through all in order, and to look up what each has."""
+        return self.steps * _LOOK + self._ordering(self.steps)
+
+    def to_sort(self, count: int) -> float:
+        """Return what it costs to take those that one part fits, and to sort them."""
+        return count * (_SORT + _LOOK * bool(self.others))
+
+    def to_remember(self, count: int) -> float:
+        """Return what it costs to remember which ones a part fits, and to go through all in order."""
+        passed = self.steps * min(1.0, count / (self.most + 1))
+        return count * _REMEMBER + self.steps + passed * _LOOK * bool(self.others) + self._ordering(self.steps)
+
+    def _ordering(self, steps: float) -> float:
+        return 0 if self.ordered and self.limit is not None else steps * self.share * _SORT
 
 
 def _crowd(size: int, most: int, share: float) -> int:

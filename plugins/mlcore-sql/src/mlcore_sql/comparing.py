@@ -9,30 +9,52 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
 from mlcore.store import Compare, Entity, Term, holds
 from mlcore_sql import keys
-from mlcore_sql.dialects import Binds, among, contains
+from mlcore_sql.dialects import Binds, Runner, among, contains, ends
 
-__all__ = ["FALSE", "TRUE", "UNSURE", "Condition", "Integers", "Keys", "Texts", "every", "inverted", "some"]
+__all__ = ["FALSE", "TRUE", "UNSURE", "Condition", "Integers", "Keys", "Part", "Texts", "every", "inverted", "some"]
+
+
+class Part(NamedTuple):
+    """A condition, and selects that together have all entities that it holds for, where an index has them.
+
+    `scans` is what it costs to find them, an entry of an index that must be gone through as a whole.
+    """
+
+    sql: str
+    selects: tuple[str, ...] = ()
+    scans: float = 0
+
+    @property
+    def once(self) -> str:
+        """The select of all of them, each once."""
+        return " UNION ".join(self.selects)
+
+    @property
+    def all(self) -> str:
+        """The select of all of them, some perhaps twice."""
+        return " UNION ALL ".join(self.selects)
 
 
 @attrs.frozen
 class Condition:
     """Hold a condition in SQL from above and from below.
 
-    `parts` are conditions that together are the upper one, each with a select of all entities that it holds for where
-    an index has them. `hint` says what else is so wherever the condition holds, for the index. `depth` and `nesting`
-    are those of the expression: a database takes a deep one for an attack.
+    `parts` are conditions that together are the upper one. `hint` says what else is so wherever the condition holds,
+    for the index; `scans` what it costs where an index must be gone through as a whole. `depth` and `nesting` are those
+    of the expression: a database takes a deep one for an attack.
     """
 
     upper: str
     lower: str
-    parts: tuple[tuple[str, str], ...] = ()
+    parts: tuple[Part, ...] = ()
     hint: str = ""
+    scans: float = 0
     leaves: int = 1
     depth: int = 10
     nesting: int = 0
@@ -45,6 +67,8 @@ class Condition:
 
 TRUE, FALSE = Condition("1 = 1", "1 = 1"), Condition("1 = 0", "1 = 0")
 UNSURE = Condition(TRUE.upper, FALSE.lower)
+_PATTERN = 100  # characters: SQLite goes back at each % as often as it takes
+_BYTES, _ASKED = 0.9, 3.5  # what it costs to look at bytes, and to ask core; a step of an index is 1
 _LEAVES = 300  # more take PostgreSQL minutes to plan
 _DEPTH, _NESTING = 800, 12  # of 1,000 that SQLite takes, and a hundred words that it keeps in mind
 
@@ -53,20 +77,42 @@ def _sure(sql: str) -> Condition:
     return Condition(sql, sql)
 
 
+def _fitting(op: str, pattern: str) -> Callable[[bytes | None], bool]:
+    """Return what asks core whether the text of a key is like a pattern; not thread-safe."""
+    fields: dict[str, str] = {}
+    where, entity = Compare(Term("fields", "it"), op, pattern), Entity("", "", fields=fields)
+
+    def fits(key: bytes | None) -> bool:
+        if key is None or not keys.is_text(key):
+            return False
+        # what was cut may end amid a character, or in a digest
+        fields["it"] = key[1:].decode(errors="surrogatepass" if len(key) < keys.LIMIT else "replace")
+        return holds(where, entity)
+
+    return fits
+
+
 def every(parts: Sequence[Condition]) -> Condition:
     """Hold where all parts do."""
+    parts = [part for part in parts if part.lower != TRUE.lower]
     both = _joined(" AND ", parts) if parts else TRUE
-    flat = tuple(each for part in parts for each in part.parts or ((part.upper, ""),))
+    flat = tuple(each for part in parts for each in part.parts or (Part(part.upper),))
     return both if both is UNSURE else attrs.evolve(both, parts=flat)
 
 
 def some(parts: Sequence[Condition]) -> Condition:
     """Hold where any part does."""
-    return _joined(" OR ", parts) if parts else FALSE
+    either = _joined(" OR ", parts) if parts else FALSE
+    if either is UNSURE or not all(len(part.parts) == 1 and part.parts[0].selects for part in parts):
+        return either
+    selects = tuple(select for part in parts for select in part.parts[0].selects)
+    return attrs.evolve(either, parts=(Part(either.upper, selects, either.scans),))
 
 
 def inverted(part: Condition) -> Condition:
     """Hold where the part does not."""
+    if part.upper == FALSE.upper:
+        return TRUE
     return Condition(
         f"NOT ({part.lower})", f"NOT ({part.upper})", leaves=part.leaves, depth=part.depth, nesting=part.nesting
     )
@@ -80,7 +126,8 @@ def _joined(word: str, parts: Sequence[Condition]) -> Condition:
     if leaves > _LEAVES or depth > _DEPTH or nesting > _NESTING:
         return UNSURE
     upper, lower = (f"({word.join(sides)})" for sides in zip(*((p.upper, p.lower) for p in parts), strict=True))
-    return Condition(upper, lower, leaves=leaves, depth=depth, nesting=nesting)
+    scans = max(part.scans for part in parts)
+    return Condition(upper, lower, scans=scans, leaves=leaves, depth=depth, nesting=nesting)
 
 
 @attrs.frozen
@@ -107,14 +154,15 @@ class Integers:
 class Keys:
     """A column of keys; `type` is the column of their types, or `only` the type that all have.
 
-    `distinct` returns the different keys of texts in it.
+    `distinct` returns the different keys of texts in it, `cut` says that there are some that were cut.
     """
 
     column: str
-    dialect: str
+    runner: Runner
     distinct: Callable[[], Iterable[bytes]]
     type: str = ""
     only: int = keys.TEXT
+    cut: bool = True
 
     def compare(self, op: str, value: Any, binds: Binds) -> Condition:
         """Say that a key that is there compares so."""
@@ -147,8 +195,13 @@ class Keys:
     def _equal(self, wanted: Sequence[bytes], binds: Binds) -> Condition:
         short = [key for key in wanted if len(key) < keys.LIMIT]
         cut = [key[: keys.LIMIT] for key in wanted if len(key) >= keys.LIMIT]
-        found = [_sure(among(self.dialect, self.column, short, binds))] if short else []
-        return some(found + ([Condition(among(self.dialect, self.column, cut, binds), FALSE.lower)] if cut else []))
+        found = [_sure(among(self.runner.dialect, self.column, short, binds))] if short else []
+        return some(
+            found + ([Condition(among(self.runner.dialect, self.column, cut, binds), FALSE.lower)] if cut else [])
+        )
+
+    def _among(self, wanted: Sequence[bytes], binds: Binds) -> str:
+        return among(self.runner.dialect, self.column, wanted, binds)
 
     def _ordered(self, op: str, key: bytes, binds: Binds) -> Condition:
         low, high = key[:1], bytes([key[0] + 1])  # among its own rank
@@ -162,34 +215,43 @@ class Keys:
 
     def _like(self, op: str, pattern: str, binds: Binds) -> Condition:
         head, *rest = pattern.split("%")
-        key = keys.full(head)
+        key, tail = keys.full(head), (rest or [""])[-1].encode(errors="surrogatepass")
         if op == "like" and "_" not in pattern and len(key) < keys.LIMIT:
+            begins = f"{self.column} >= {binds.add(key)} AND {self.column} < {binds.add(keys.after(key))}"
             if not rest:
                 return self._equal([key], binds)
             if rest == [""]:
-                return _sure(f"{self.column} >= {binds.add(key)} AND {self.column} < {binds.add(keys.after(key))}")
-            if len(rest) == 2 and not head and not rest[1]:
-                found = contains(self.dialect, self.column, binds.add(rest[0].encode(errors="surrogatepass")))
-                return Condition(f"({found} OR {self._cut(binds)})", found)
-        return self._looked_up(op, pattern, binds)
+                return _sure(begins)
+            if len(rest) == 1:
+                whole = f"length({self.column}) >= {len(key) + len(tail):d}"
+                ending = ends(self.column, len(tail), binds.add(tail))
+                return self._unless_cut(f"{whole} AND {ending}" + (f" AND {begins}" if head else ""), binds)
+            if len(rest) == 2 and not head and not tail:
+                middle = binds.add(rest[0].encode(errors="surrogatepass"))
+                return self._unless_cut(contains(self.runner.dialect, self.column, middle), binds)
+        return self._looked_at(op, pattern, binds)
 
-    def _looked_up(self, op: str, pattern: str, binds: Binds) -> Condition:
-        """Ask core about each different text: it is the same for thousands of entities."""
-        where, found, cut = Compare(Term("fields", "it"), op, pattern), [], False
-        fields: dict[str, str] = {}
-        entity = Entity("", "", fields=fields)
-        for key in self.distinct():
-            if len(key) >= keys.LIMIT:  # which may end amid a character, or in a digest
-                cut = True
-                continue
-            fields["it"] = key[1:].decode(errors="surrogatepass")
-            if holds(where, entity):
-                found.append(key)
-        sure = among(self.dialect, self.column, found, binds) if found else FALSE.lower
-        return Condition(f"({sure} OR {self._cut(binds)})", sure) if cut else _sure(sure)
+    def _unless_cut(self, sql: str, binds: Binds, scans: float = _BYTES) -> Condition:
+        """Return a condition on the whole of a text, of which a key that was cut has only the beginning."""
+        if not self.cut:
+            return Condition(sql, sql, scans=scans)
+        cut = f"length({self.column}) >= {binds.add(keys.LIMIT)}"
+        return Condition(f"(({sql}) OR {cut})", f"({sql}) AND NOT {cut}", scans=scans)
 
-    def _cut(self, binds: Binds) -> str:
-        return f"length({self.column}) >= {binds.add(keys.LIMIT)}"
+    def _looked_at(self, op: str, pattern: str, binds: Binds) -> Condition:
+        """Ask core about each text: in the database where that is in this process, else about each different one."""
+        fits, name = _fitting(op, pattern), f"fits_{len(binds)}"
+        if self.runner.knows(name, fits):
+            return self._unless_cut(f"{self._perhaps(pattern, binds)}{name}({self.column})", binds, _ASKED)
+        found = [key for key in self.distinct() if len(key) < keys.LIMIT and fits(key)]
+        return self._unless_cut(self._among(found, binds) if found else "1 = 0", binds)
+
+    def _perhaps(self, pattern: str, binds: Binds) -> str:
+        """Return what SQLite can tell sooner: its own LIKE knows no cases but those of ASCII, and no NUL."""
+        if not pattern.isascii() or "\0" in pattern or len(pattern) > _PATTERN:
+            return ""
+        text = f"CAST(substr({self.column}, 2) AS TEXT)"
+        return f"(length({text}) < length({self.column}) - 1 OR {text} LIKE {binds.add(pattern)}) AND "
 
 
 @attrs.frozen
@@ -205,14 +267,19 @@ class Texts:
         if not values:
             return FALSE
         value = values if op == "in" else values[0]
+        known = self._values(values) if op in ("=", "in") else None
+        own = self.own.compare(op, value, binds)
+        if known is not None and all(map(keys.is_text, known)):
+            return attrs.evolve(own, hint="1 = 1")
         written = every([_sure(f"{self.written.column} IS NOT NULL"), self.written.compare(op, value, binds)])
-        found = some([self.own.compare(op, value, binds), written])
-        return attrs.evolve(found, hint=self._hint(values, binds)) if op in ("=", "in") else found
+        found = some([own, written])
+        hint = "" if known is None else among(self.own.runner.dialect, self.own.column, known, binds)
+        return attrs.evolve(found, hint=hint)
 
-    def _hint(self, texts: Sequence[str], binds: Binds) -> str:
-        """Return what the keys of values with such texts must be, nothing if that cannot be told."""
+    def _values(self, texts: Sequence[str]) -> list[bytes] | None:
+        """Return the keys that values with such texts must have, None if that cannot be told."""
         if any(text[:1] in ("[", "{") or text == "None" for text in texts):
-            return ""
+            return None
         found = {keys.text(text) for text in texts}
         for text in texts:
             numbers: list[float] = [value for value in (True, False) if str(value) == text]
@@ -220,4 +287,4 @@ class Texts:
                 with suppress(ValueError):
                     numbers.append(kind(text))
             found |= {keys.number(value) for value in numbers}
-        return among(self.own.dialect, self.own.column, sorted(found), binds)
+        return sorted(found)

@@ -77,25 +77,27 @@ class Decoded:
         for (entity, revision, created, changed, shown), content in zip(rows, contents, strict=True):
             own = dict(sorted(metrics[entity].items()))
             made = entity_of(kind, content, created, changed, own)
-            cost = 8 + len(made.fields) + len(own) + sum(map(len, made.attributes.values()))
-            found[entity] = _Kept(revision, names, made, cost + len(shown) // 200)
+            found[entity] = _Kept(revision, names, made, 8 + len(own) + len(shown) // 20)
         return found
 
     def _metrics(
         self, runner: Runner, entities: Sequence[int], names: Names
     ) -> defaultdict[int, dict[tuple[str, str], Summary]]:
         found: defaultdict[int, dict[tuple[str, str], Summary]] = defaultdict(dict)
-        binds, columns = Binds(), ", ".join(summaries.SHOWN)
-        sql = f"SELECT entity, term, {columns} FROM metrics WHERE {among(runner.dialect, 'entity', entities, binds)}"
+        binds, shown = Binds(), ", ".join(summaries.SHOWN)
+        sql = f"SELECT entity, term, {shown} FROM metrics WHERE {among(runner.dialect, 'entity', entities, binds)}"
         if names is not None:
             wanted = self._numbers(runner, names)
             if not wanted:
                 return found
             sql += f" AND {among(runner.dialect, 'term', wanted, binds)}"
         rows = list(runner.rows(sql, binds))
-        self._learn(runner, {row[1] for row in rows} - self._terms.keys())
-        for row, summary in zip(rows, summaries.summaries_of(rows), strict=True):
-            found[row[0]][self._terms[row[1]]] = summary
+        if not rows:
+            return found
+        numbers, terms, *columns = zip(*rows, strict=True)
+        self._learn(runner, set(terms) - self._terms.keys())
+        for number, term, summary in zip(numbers, terms, summaries.summaries_of(columns), strict=True):
+            found[number][self._terms[term]] = summary
         return found
 
     def _numbers(self, runner: Runner, names: Iterable[str]) -> list[int]:

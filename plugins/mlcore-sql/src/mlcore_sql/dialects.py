@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
 
-__all__ = ["Binds", "Row", "Runner", "among", "contains", "insert", "insert_missing", "parts", "runner", "upsert"]
+__all__ = [
+    "Binds",
+    "Row",
+    "Runner",
+    "among",
+    "contains",
+    "ends",
+    "insert",
+    "insert_missing",
+    "parts",
+    "runner",
+    "upsert",
+]
 
 Row = Sequence[Any]
 NO_BINDS: Mapping[str, Any] = {}
@@ -34,6 +46,10 @@ class Runner(Protocol):
         """Run a statement with ``?`` binds once a row."""
         ...
 
+    def knows(self, name: str, function: Callable[..., Any]) -> bool:
+        """Let statements call a function by a name; False where the database runs elsewhere, and cannot."""
+        ...
+
 
 class _Plain:
     dialect = "sqlite"
@@ -47,6 +63,10 @@ class _Plain:
     def many(self, sql: str, rows: Sequence[Row]) -> None:
         self._connection.executemany(sql, rows)
 
+    def knows(self, name: str, function: Callable[..., Any]) -> bool:
+        self._connection.create_function(name, -1, function, deterministic=True)
+        return True
+
 
 class _Pooled:
     def __init__(self, connection: Connection) -> None:
@@ -59,6 +79,9 @@ class _Pooled:
     def many(self, sql: str, rows: Sequence[Row]) -> None:
         if rows:
             self._connection.exec_driver_sql(sql.replace("?", "%s"), [tuple(row) for row in rows])
+
+    def knows(self, name: str, function: Callable[..., Any]) -> bool:  # noqa: ARG002 - it has no use for them
+        return False
 
 
 @lru_cache(maxsize=500)
@@ -120,6 +143,11 @@ def among(dialect: str, column: str, values: Sequence[bytes] | Sequence[int], bi
         return f"{column} IN (SELECT value FROM json_each({binds.add(json.dumps(values))}))"
     hexed = json.dumps([each.hex().upper() for each in values if isinstance(each, bytes)])
     return f"hex({column}) IN (SELECT value FROM json_each({binds.add(hexed)}))"
+
+
+def ends(column: str, length: int, bind: str) -> str:
+    """Return the condition that a column ends with some bytes, of which there are `length`."""
+    return f"substr({column}, length({column}) - {length - 1:d}) = {bind}"
 
 
 def contains(dialect: str, column: str, bind: str) -> str:

@@ -194,7 +194,7 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
     if not url.database:
         raise StoreError(f"{shown(uri)} names no database: write {uri.partition(':')[0]}://USER:PASSWORD@HOST/DATABASE")
     if scheme.startswith("postgresql"):
-        arguments = {"connect_timeout": 10, "application_name": "mlcore", **_KEEP_ALIVE}
+        arguments = {"connect_timeout": 10, "application_name": "mlcore", "client_encoding": "utf8", **_KEEP_ALIVE}
         options |= {"isolation_level": "REPEATABLE READ"}
     else:
         mode = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE"
@@ -209,7 +209,12 @@ def _postgresql_connected(connection: Any, _: Any) -> None:
     # not as options of the connection, which poolers such as PgBouncer refuse
     alive = "; ".join(f"SET tcp_{name} = {seconds}" for name, seconds in _KEEP_ALIVE.items())
     idle = f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'; SET lock_timeout = '{_LOCK_SECONDS}s'"
-    connection.execute(f"SET synchronous_commit = on; {idle}; {alive}")
+    cursor = connection.execute(f"SET synchronous_commit = on; {idle}; {alive}; SELECT pg_backend_pid()")
+    while cursor.nextset():
+        pass
+    if cursor.fetchone() != (connection.info.backend_pid,):
+        # a pooler answered: the next transaction may be on a connection that knows nothing of what was prepared on this
+        connection.prepare_threshold = None
     connection.commit()
 
 

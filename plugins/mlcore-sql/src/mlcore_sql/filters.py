@@ -10,7 +10,7 @@ import attrs
 
 from mlcore.store import And, Compare, Not, Term, Where
 from mlcore_sql import keys
-from mlcore_sql.comparing import FALSE, TRUE, UNSURE, Condition, Integers, Keys, Texts, every, inverted, some
+from mlcore_sql.comparing import FALSE, TRUE, UNSURE, Condition, Integers, Keys, Part, Texts, every, inverted, some
 from mlcore_sql.dialects import Binds, Runner
 from mlcore_sql.terms import Name
 
@@ -90,21 +90,21 @@ class Filter:
                 return Integers(ms(dialect, column) if term.name.endswith("_ms") else column)
             only = keys.NUMBER if term.name == "duration" else keys.TEXT
             distinct = partial(self._distinct, column, "entities e WHERE e.kind = :n", self.number)
-            return Keys(column, dialect, distinct, only=only) if column else None
+            cut = self.numbers[self.kind, "", "", ""][1]
+            return Keys(column, self.runner, distinct, only=only, cut=cut) if column else None
         if term.family == "metrics" and term.function != "any":
             column = METRICS.get(term.function, "")
             if column in _WHOLE:
                 return Integers(f"v.{column}")
-            return Keys(f"v.{column}", dialect, tuple, only=keys.NUMBER) if column else None
-        number = self.numbers.get(name_of(self.kind, term), (0, False))[0]
+            return Keys(f"v.{column}", self.runner, tuple, only=keys.NUMBER) if column else None
+        number, cut = self.numbers.get(name_of(self.kind, term), (0, False))
         table = f"{'members' if term.function == 'any' else 'attributes'} v WHERE v.term = :n AND v"
         distinct = partial(self._distinct, "v.value", f"{table}.value IS NOT NULL", number)
-        own = Keys("v.value", dialect, distinct, "v.type")
+        own = Keys("v.value", self.runner, distinct, "v.type", cut=cut or term.function == "any")
         if term.function != "text":
             return own
-        return Texts(
-            own, Keys("v.text", dialect, partial(self._distinct, "v.text", f"{table}.text IS NOT NULL", number))
-        )
+        distinct = partial(self._distinct, "v.text", f"{table}.text IS NOT NULL", number)
+        return Texts(own, Keys("v.text", self.runner, distinct, cut=cut))
 
     def _distinct(self, column: str, table: str, number: int) -> Iterable[bytes]:
         found = self.runner.rows(f"SELECT DISTINCT {column} FROM {table}", {"n": number})
@@ -133,16 +133,17 @@ class Filter:
             f"EXISTS (SELECT 1 FROM {table} v WHERE v.entity = {ENTITY} AND {where} AND {side})"
             for side in (condition.upper, condition.lower)
         )
-        found = attrs.evolve(condition, upper=upper, lower=lower)
+        scans = condition.scans or 0.5 * (term.function == "text" and not condition.hint)
+        found = attrs.evolve(condition, upper=upper, lower=lower, scans=scans)
         indexed = indexed and (table != "metrics" or METRICS[term.function] not in _WHOLE)
-        if not indexed or (term.function == "text" and not condition.hint):
+        if not indexed:
             return _part(found)
         distinct, hint = "DISTINCT " * (table == "members"), f" AND {condition.hint}" if condition.hint else ""
         return _part(found, f"SELECT {distinct}v.entity FROM {table} v WHERE {where}{hint} AND {condition.upper}")
 
 
 def _part(condition: Condition, select: str = "") -> Condition:
-    return attrs.evolve(condition, parts=((condition.upper, select),), hint="")
+    return attrs.evolve(condition, parts=(Part(condition.upper, (select,) * bool(select), condition.scans),), hint="")
 
 
 def ms(dialect: str, column: str) -> str:

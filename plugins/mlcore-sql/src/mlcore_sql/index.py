@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # imported when something is filled in: most questions are an
 
 __all__ = ["VERSION", "Index", "open_index"]
 
-VERSION = 1  # of the tables, of what they mean, and of the notes
+VERSION = 2  # of the tables, of what they mean, and of the notes
 _WAIT_SECONDS = 10.0
 _TABLES = ("members", "metrics", "attributes", "documents", "entities")  # terms only name things, and are remembered
 # what a program can do nothing about, by SQLite's primary codes: full, read-only, denied, no file, I/O error

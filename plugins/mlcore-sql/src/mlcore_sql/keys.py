@@ -40,6 +40,8 @@ MISSING, NUMBER, BOOL, TEXT, OTHER = range(5)  # types: 1 is not True, though th
 _NUMBER, _TEXT, NAN = b"\x10", b"\xf8", b"\xff"  # no byte of UTF-8 is above F4: what is looked for in a text is no rank
 _LARGEST = int(math.nextafter(math.inf, 0))
 _SIGN, _ALL = 1 << 63, (1 << 64) - 1
+_TOP = 0x80  # the bit of the sign in the first byte: set above zero
+_FLIPPED, _INVERTED = bytes(byte ^ _TOP for byte in range(256)), bytes(range(255, -1, -1))
 
 
 def kind_of(value: Any) -> int:
@@ -109,12 +111,15 @@ def float_of(key: bytes) -> float:
 
 def floats_of(keys: Sequence[bytes]) -> Sequence[float]:
     """Return the floats whose keys these are: many cost less than each by itself."""
-    joined = b"".join(keys)
+    joined = bytearray().join(keys)
     if len(joined) != 9 * len(keys) or joined[::9] != _NUMBER * len(keys):
         return [float_of(key) for key in keys]  # NaN is among them
-    bits = struct.unpack(">" + "xQ" * len(keys), joined)
-    there = [each ^ _SIGN if each & _SIGN else each ^ _ALL for each in bits]
-    return struct.unpack(f">{len(keys)}d", struct.pack(f">{len(keys)}Q", *there))
+    del joined[::9]
+    signs, inverted = joined[::8], joined.translate(_INVERTED)
+    joined[::8] = signs.translate(_FLIPPED)
+    for place in [8 * place for place, sign in enumerate(signs) if sign < _TOP]:
+        joined[place : place + 8] = inverted[place : place + 8]
+    return struct.unpack(f">{len(keys)}d", joined)
 
 
 def _double(value: float) -> bytes:

@@ -52,7 +52,7 @@ def _counted(name: str, **options: Any) -> Column[int]:
     return Column(name, BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, **options)
 
 
-# what a value is called: the kind alone, or with a family, a name and a context; `cut`: some key of it was
+# what a value is called: the kind alone, or with a family, a name and a context; `cut`: some key of it was, or a text
 terms = Table(
     "terms", projected, _counted("id"), _key("digest"), _blob("kind"), _blob("family"), _blob("name"), _blob("context"),
     _small("cut"), UniqueConstraint("digest", name="terms_digest"),
@@ -78,7 +78,7 @@ documents = Table(
 attributes = Table(
     "attributes", projected, _number("entity"), _number("term"), _small("type"), _key("value", nullable=True),
     _key("text", nullable=True), PrimaryKeyConstraint("entity", "term"),
-    Index("attributes_value", "term", "value", "entity", "type"), **_WITHOUT_ROWID,
+    Index("attributes_values", "term", "value", "entity", "type", "text"), **_WITHOUT_ROWID,
 )  # fmt: skip
 
 # what objects in a family have under a name, each value once

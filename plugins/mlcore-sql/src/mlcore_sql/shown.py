@@ -26,9 +26,8 @@ def entity_of(
 ) -> Entity:
     """Return the entity that was shown so, of the JSON that `show` made."""
     id, parent, fields, attributes, conflicts = shown
-    return Entity(
-        kind, id, parent, fields, attributes, metrics, tuple(Conflict(*each) for each in conflicts), created, changed
-    )
+    met = tuple(Conflict(*each) for each in conflicts) if conflicts else ()
+    return Entity(kind, id, parent, fields, attributes, metrics, met, created, changed)
 
 
 def start_of(entity: Entity) -> bytes:

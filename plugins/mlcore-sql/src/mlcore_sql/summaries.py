@@ -32,14 +32,13 @@ def summary_of(row: Sequence[Any]) -> Summary:
     return Summary(count, values[0], values[1], step, time, values[2])
 
 
-def summaries_of(rows: Sequence[Sequence[Any]]) -> Iterator[Summary]:
-    """Yield the summaries in the last columns of rows, in the order of `SHOWN`."""
-    if any(row[-1] is not None for row in rows):
-        yield from (summary_of(row[-len(SHOWN) :]) for row in rows)
-        return
-    low, high, last = (floats_of([bytes(row[at]) for row in rows]) for at in (-6, -5, -4))
-    for row, least, greatest, value in zip(rows, low, high, last, strict=True):
-        yield Summary(row[-7], least, greatest, row[-3], row[-2], value)
+def summaries_of(columns: Sequence[Sequence[Any]]) -> Iterator[Summary]:
+    """Return the summaries in columns that are there, in the order of `SHOWN`: many cost less than each by itself."""
+    *known, odd = columns
+    if any(each is not None for each in odd):
+        return map(summary_of, zip(*columns, strict=True))
+    count, low, high, last, step, time = known
+    return map(Summary, count, *map(floats_of, (low, high)), step, time, floats_of(last))
 
 
 def origin_of(row: Sequence[Any]) -> Order:

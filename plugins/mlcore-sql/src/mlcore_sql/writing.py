@@ -248,7 +248,8 @@ class _Writer:
     def _mark_cut(self, sums: Iterable[Sequence[Any]]) -> None:
         """Tell of the terms whose keys do not say the whole order."""
         marked = {number for number, cut in self.terms.values() if cut}
-        found = {self.terms[name][0] for (_, name), row in self.rows.attributes.items() if row and _is_cut(row[1])}
+        rows = self.rows.attributes.items()
+        found = {self.terms[name][0] for (_, name), row in rows if row and any(map(_is_cut, row[1:]))}
         found |= {term for _, term, *row in sums if any(map(_is_cut, row[1:4]))}
         if any(_is_cut(each) for row in self.rows.entities for each in (row[2], row[3], row[6], row[7])):
             found.add(self.number)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HISTORY", "VERSION_TABLE", "check", "new_epoch", "upgrade", "version_of"]
 
-HISTORY = ("0001",)  # the newest last; a test compares it with the files in versions/
+HISTORY = ("0001", "0002")  # the newest last; a test compares it with the files in versions/
 VERSION_TABLE = "mlcore_version"  # Alembic's own name may be taken by another program's in the same database
 _LOCK = 0x6D6C636F7265  # "mlcore"
 _WAIT_SECONDS = 600
