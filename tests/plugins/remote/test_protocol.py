@@ -418,7 +418,7 @@ class TestQuestions:
         "wrong", [None, [], {}, {"kind": 1}, {"kind": "run", "ids": "abc"}, {"kind": "run", "ids": [1]}]
     )
     def test_what_is_no_question_is_malformed(self, wrong: Any) -> None:
-        for read in (protocol.get_from_json, protocol.series_asked):
+        for read in (protocol.get_from_json, protocol.series_asked, protocol.keys_asked, protocol.keys_from_json):
             with pytest.raises(Malformed):
                 read(wrong)
         with pytest.raises(Malformed):
