@@ -156,7 +156,7 @@ class Appending:
         ]  # fmt: skip
         answers = store.append_all(batches, ["alice", "alice", "bob", "bob", "alice", "bob"])
         assert [type(each) for each in answers] == [type(None), OutOfOrder, type(None), Malformed, *[type(None)] * 2]
-        assert stored_records(store.events()) == exact_records([writer.cut(1, 3), other.cut(1)])
+        assert stored_records(store.events()) == exact_records([writer.cut(1), other.cut(1)])
 
     @only_if(history=True)
     def test_handles_that_append_the_same_batch_at_once_store_it_once(self, stores: Stores) -> None:

@@ -18,7 +18,7 @@ from mlcore_remote.addresses import Address
 
 __all__ = ["make_pool"]
 
-_SIZE = 16  # connections that are kept; more threads open more, for a moment
+_SIZE = 64  # connections that are kept; more threads open more, for a moment, of which urllib3 warns
 _HELD = 1 << 16
 CERTIFICATES = ("MLCORE_CA", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
