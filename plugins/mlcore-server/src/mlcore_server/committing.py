@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from mlcore.errors import MlcoreError
+from mlcore.errors import MlcoreError, StoreError
 from mlcore.store import Batch, Store
 from mlcore_server.routing import Declined
 
@@ -113,27 +113,35 @@ class Committer:
             answers = self._append_all(group)
             self._loop.call_soon_threadsafe(self._done, group, answers, time.perf_counter() - began)
 
-    def _append_all(self, group: Sequence[_Turn]) -> Answers | Exception:
+    def _append_all(self, group: Sequence[_Turn]) -> list[Answers | Exception]:
+        """Return for each turn what became of its batches."""
         batches = [batch for turn in group for batch in turn.batches]
         actors = [turn.actor for turn in group for _ in turn.batches]
         try:
-            return self._store.append_all(batches, actors)
-        except Exception as error:  # noqa: BLE001 - it is the answer to those that wait
-            return error
-
-    def _done(self, group: Sequence[_Turn], answers: Answers | Exception, seconds: float) -> None:
-        self._busy, at, self._seconds = False, 0, seconds
-        self._crowd = max(len(group) + len(self._turns), self._crowd * 7 // 8)
+            found, at = self._store.append_all(batches, actors), 0
+        except StoreError as error:  # the store cannot be written to: it would say so to each
+            return [error] * len(group)
+        except Exception as error:  # noqa: BLE001 - one of them has what nobody foresaw, and shall fail alone
+            return [error] if len(group) == 1 else [each for turn in group for each in self._append_all([turn])]
+        answers = list[Answers | Exception]()
         for turn in group:
-            stop = at + len(turn.batches)
+            answers.append(found[at : at + len(turn.batches)])
+            at += len(turn.batches)
+        return answers
+
+    def _done(self, group: Sequence[_Turn], answers: Sequence[Answers | Exception], seconds: float) -> None:
+        self._busy, self._seconds = False, seconds
+        self._crowd = max(len(group) + len(self._turns), self._crowd * 7 // 8)
+        count = 0
+        for turn, answer in zip(group, answers, strict=True):
+            count += len(turn.batches)
             self._count -= len(turn.batches)
             self._size -= turn.size
             if not turn.waiter.done():  # whoever waited may have gone
-                if isinstance(answers, Exception):
-                    turn.waiter.set_exception(answers)
+                if isinstance(answer, Exception):
+                    turn.waiter.set_exception(answer)
                 else:
-                    turn.waiter.set_result(answers[at:stop])
-            at = stop
+                    turn.waiter.set_result(answer)
         if self._told is not None:
-            self._told(at, seconds)
+            self._told(count, seconds)
         self._soon()
