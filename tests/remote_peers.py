@@ -126,7 +126,7 @@ def scripted(script: Callable[[Request], bytes | None] | list[bytes | None]) -> 
         peer.close()
 
 
-def _pump(one: socket.socket, other: socket.socket) -> None:
+def pump(one: socket.socket, other: socket.socket) -> None:
     """Carry bytes both ways until one side ends."""
     with selectors.DefaultSelector() as waiting:
         waiting.register(one, selectors.EVENT_READ, other)
@@ -167,7 +167,7 @@ class Proxy(Peer):
                 port = int(target.rpartition(":")[2])  # every name is this machine's here
                 with socket.create_connection(("127.0.0.1", port)) as other:
                     connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    _pump(connection, other)
+                    pump(connection, other)
                 return
             self._forward(connection, request, target)
 
@@ -194,4 +194,4 @@ class Door(Peer):
             self._context.wrap_socket(connection, server_side=True) as inside,
             socket.create_connection(("127.0.0.1", self._port)) as other,
         ):
-            _pump(inside, other)
+            pump(inside, other)

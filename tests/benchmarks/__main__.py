@@ -36,11 +36,15 @@ def benchmarks(tiny: bool) -> dict[str, Benchmark]:
 
 
 LARGE = 100_000
-# half an hour without peers, of whom nobody makes so many runs in a day
-LARGE_BENCHMARKS: dict[str, Benchmark] = {
-    "find": lambda each: inside.find(each, LARGE),
-    "list_command": lambda each: outside.list_command(each, LARGE),
-}
+
+
+def large_benchmarks(tiny: bool) -> dict[str, Benchmark]:
+    """Return those of very many runs: without peers, of whom nobody makes so many in a day, they take half an hour."""
+    runs, few = (60, 40) if tiny else (LARGE, 2_000)
+    return {
+        "pages": lambda each: inside.pages(each, runs, few),
+        "list_command": lambda each: outside.list_command(each, runs),
+    }
 
 
 def main() -> int:
@@ -60,7 +64,7 @@ def main() -> int:
         parser.error(f"there is no {name}")
     found: list[Ratios | Number] = []
     tools = bench(peers, options.folder, options.rounds)
-    measured = LARGE_BENCHMARKS if options.large else benchmarks(options.tiny)
+    measured = large_benchmarks(options.tiny) if options.large else benchmarks(options.tiny)
     for name in measured if options.large else chosen:
         start = time.monotonic()
         found += measured[name](tools)

@@ -48,26 +48,19 @@ def test_core_with_remote_brings_at_most_twelve_distributions() -> None:
     assert brought.isdisjoint({"mlcore-server", "mlcore-sql", "starlette", "uvicorn", "sqlalchemy"})
 
 
+def measured(*options: str) -> str:
+    """Return what the command prints."""
+    command = [sys.executable, "-m", "tests.benchmarks", "--tiny", "--rounds=2", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 1: a budget missed, which says nothing in such sizes
+    assert "Not measured" not in done.stdout
+    return done.stdout
+
+
 def test_every_benchmark_works(tmp_path: Path) -> None:
     """Guards the command itself: all but the installing, in sizes that measure nothing."""
     names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command,find,serving"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.benchmarks",
-            "--tiny",
-            "--rounds=2",
-            f"--only={names}",
-            f"--folder={tmp_path}/work",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode in (0, 1), done.stderr  # 1: a budget missed, which says nothing in such sizes
-    assert "Not measured" not in done.stdout
+    told = measured(f"--only={names}", f"--folder={tmp_path}/work")
     for row in (
         "CPU of import",
         "--help with 3",
@@ -85,4 +78,11 @@ def test_every_benchmark_works(tmp_path: Path) -> None:
         "server: search, 100 results",
         "server: s to the first answer",
     ):
-        assert row in done.stdout, row
+        assert row in told, row
+
+
+def test_every_large_benchmark_works(tmp_path: Path) -> None:
+    """Guards those that run once in a while."""
+    told = measured("--large", f"--folder={tmp_path}/work")
+    for row in ("1,000 of 60 runs, half by a tag, by start_time desc, team store", "the 0.1 % of", "mlcore runs list"):
+        assert row in told, row

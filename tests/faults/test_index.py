@@ -19,7 +19,7 @@ from mlcore.errors import NotInstalled
 from mlcore.folder import Folder
 from mlcore.journal import Writer
 from mlcore.store import Created, Entity, Query, Updated
-from mlcore_local import FolderStore, index as places, reader
+from mlcore_local import FolderStore, index as places, marks, reader
 from mlcore_local.store import open_store
 
 FILE = "index/sqlite-2.db"
@@ -203,6 +203,61 @@ def test_only_new_bytes_are_read(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     live.events([Updated("run", id, {"status": "FINISHED"})])
     assert same(root)
     live.close()
+
+
+def looked_at(root: Path) -> set[str]:
+    """Return the homes that a store's index still looks at with every question, but for the store's own."""
+    connection = sqlite3.connect(root / FILE)
+    names = {
+        name.partition(":")[2] for (name,) in connection.execute("SELECT name FROM notes WHERE name LIKE '%home:%'")
+    }
+    connection.close()
+    return names - {""}
+
+
+def test_a_run_that_its_only_writer_ended_is_soon_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the cost of a question after a sweep: of thousands of runs that ended just now, none is looked at."""
+    monkeypatch.setattr(marks, "_SEALED_SECONDS", -1)  # as if these passed
+    client, handle = mlcore.Client(root), open_store(str(root))
+    with client.start_run() as seen_running:
+        seen_running.log_metric("loss", 1.0)
+        assert same(root)
+        assert seen_running.id in looked_at(root)
+    with client.start_run() as seen_ended:
+        pass
+    handle.find("run", Query())
+    assert looked_at(root).isdisjoint({seen_running.id, seen_ended.id})
+    with client.start_run(run_id=seen_ended.id) as again:  # whoever opens it says so
+        again.log_metric("loss", 2.0)
+        assert same(root)
+        assert again.id in looked_at(root)
+    assert same(root)
+
+
+def test_a_run_is_watched_while_another_writer_may_go_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards ranks that joined a run, one that is only about to, and one whose run was ended from elsewhere."""
+    monkeypatch.setattr(marks, "_SEALED_SECONDS", -1)
+    client, folder = mlcore.Client(root), Folder.open(root)
+    with client.start_run() as joined:
+        rank = Writer(folder.run_folder(joined.id), joined.id)
+        rank.point("loss", 1.0)
+    with client.start_run() as expected:
+        pass
+    folder.note(expected.id)
+    assert same(root)
+    assert {joined.id, expected.id} <= looked_at(root)
+    rank.point("loss", 2.0)
+    late = Writer(folder.run_folder(expected.id), expected.id)  # which had noted it
+    late.point("loss", 3.0)
+    assert same(root)
+    going = client.start_run()
+    mlcore.Client(root).get_run(going.id).end()
+    assert same(root)
+    assert going.id in looked_at(root)
+    going.log_metric("loss", 4.0)
+    assert same(root)
+    for each in (rank, late):
+        each.close()
 
 
 # Places

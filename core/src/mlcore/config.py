@@ -19,19 +19,12 @@ import attrs
 from mlcore.errors import ConfigError
 
 __all__ = ["KEYS", "OFF", "STORE_FOLDER", "Setting", "artifacts_setting", "experiment_setting", "parse", "project_file"]
-__all__ += [
-    "project_root",
-    "settings",
-    "shown",
-    "store_setting",
-    "user_cache",
-    "user_config",
-    "user_file",
-    "user_state",
-]
+__all__ += ["project_root", "settings", "shown", "store_setting", "user_cache", "user_config", "user_file"]
+__all__ += ["user_state"]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"
+_DEFAULTS = {"experiment": "Default", "spool_keep": "7d", "spool_limit": "20GB", "spool_wait": "10s"}
 KEYS = ("store", "experiment", "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait")
 _PATHS = ("store", "artifacts", "spool")
 _SHARED = KEYS[:2]  # what a repository's file may say, which others wrote: never where files go, nor what is trusted
@@ -135,8 +128,8 @@ def settings(key: str, argument: str | os.PathLike[str] | None = None) -> Iterat
     if key == "store":
         folder, reason = project_root()
         yield Setting(str(folder / STORE_FOLDER), reason)
-    elif key == "experiment":
-        yield Setting("Default", "the default")
+    elif key in _DEFAULTS:
+        yield Setting(_DEFAULTS[key], "the default")
 
 
 def store_setting(argument: str | os.PathLike[str] | None = None) -> Setting:

@@ -24,7 +24,7 @@ from mlcore.testing._checking import at_once, raised
 from mlcore_remote.addresses import address_of
 from mlcore_remote.connection import Connection, shared
 from mlcore_remote.store import RemoteStore, open_store
-from remote_peers import Door, Proxy, Request, Scripted, answer, scripted
+from remote_peers import Door, Peer, Proxy, Request, Scripted, answer, pump, scripted
 from serving import Thread, serving, serving_here
 
 VERSION = {"Mlcore-Version": "0.1.0"}
@@ -60,7 +60,9 @@ class TestWhereAServerIs:
             ("http+unix:///run/ml.sock", "http+unix:///run/ml.sock"), ("http://h:443", "http://h:443"),
             ("http+unix:///run/ml.sock/a/", "http+unix:///run/ml.sock/a"),
             ("http+unix://%2Frun%2Fml.sock", "http+unix:///run/ml.sock"),
-            ("http+unix:///run/other", "http+unix:///run/other"), (" https://h/user/a@b/proxy/1 ", "https://h/user/a@b/proxy/1"),
+            ("http+unix:///run/other", "http+unix://%2Frun%2Fother"), ("http+unix://%2Fa/b/", "http+unix://%2Fa/b"),
+            ("http+unix:///a.sock/b.sock", "http+unix:///a.sock/b.sock"), ("http+unix:///%20.sock", "http+unix:///%20.sock"),
+            (" https://h/user/a@b/proxy/1 ", "https://h/user/a@b/proxy/1"),
         ],
     )  # fmt: skip
     def test_a_uri_has_one_form(self, uri: str, base: str) -> None:
@@ -122,8 +124,6 @@ class TestOneConnection:
                 parts.append(part)
                 connection.sendall(OK)
 
-        from remote_peers import Peer
-
         peer = Peer(serve)
         store = RemoteStore(f"http://127.0.0.1:{peer.port}")
         for _ in range(3):
@@ -140,21 +140,22 @@ class TestOneConnection:
         assert len(store.find("run", Query()).items) == 24
         store.close()
 
-    def test_the_child_of_a_fork_opens_its_own(self, server: Thread) -> None:
+    def test_the_child_of_a_fork_opens_its_own(self, tmp_path: Path) -> None:
         """Guards data loaders: two processes on one socket would read each other's answers."""
-        store = RemoteStore(server.url, token=server.token)
-        store.append(run_batch())
-        context = multiprocessing.get_context("fork")
-        children = [context.Process(target=_append_some, args=[store]) for _ in range(2)]
-        for child in children:
-            child.start()
-        for _ in range(20):
+        with serving(tmp_path / "store") as server:  # a process: nobody forks with threads of a server
+            store = RemoteStore(server.url, token=server.token)
             store.append(run_batch())
-        for child in children:
-            child.join(60)
-            assert child.exitcode == 0
-        assert len(store.find("run", Query()).items) == 61
-        store.close()
+            context = multiprocessing.get_context("fork")
+            children = [context.Process(target=_append_some, args=[store]) for _ in range(2)]
+            for child in children:
+                child.start()
+            for _ in range(20):
+                store.append(run_batch())
+            for child in children:
+                child.join(60)
+                assert child.exitcode == 0
+            assert len(store.find("run", Query()).items) == 61
+            store.close()
 
     def test_it_may_be_closed_and_used_again(self, server: Thread) -> None:
         store = RemoteStore(server.url, token=server.token)
@@ -181,11 +182,10 @@ class Counting:
     """Count connections to a server, and pass on what goes over them."""
 
     def __init__(self, port: int) -> None:
-        from remote_peers import Peer, _pump
 
         def serve(connection: socket.socket) -> None:
             with socket.create_connection(("127.0.0.1", port)) as other:
-                _pump(connection, other)
+                pump(connection, other)
 
         self._peer = Peer(serve)
         self.url = f"http://127.0.0.1:{self._peer.port}"
@@ -270,6 +270,23 @@ class TestTryingAgain:
                 Connection(peer.url).request("GET", "/x", read=0.2, attempts=1)
             assert time.monotonic() - begin < 3
 
+    def test_an_answer_that_trickles_is_given_up(self) -> None:
+        """Guards against a server that is never silent for long, and never done."""
+
+        def trickle(connection: socket.socket) -> None:
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            for _ in range(1_000):
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+        peer = Peer(trickle)
+        begin = time.monotonic()
+        with pytest.raises(StoreError, match="has not answered within the time"):
+            RemoteStore(f"http://127.0.0.1:{peer.port}", read=0.1, attempts=1).find("run", Query())
+        assert time.monotonic() - begin < 20
+        peer.close()
+
     def test_a_stream_that_was_cut_off_goes_on_where_it_was(self, server: Thread) -> None:
         """Guards `events`: all of it, once, whatever the connection does."""
         store = RemoteStore(server.url, token=server.token)
@@ -287,8 +304,6 @@ class TestTryingAgain:
                 while left > 0 and (part := other.recv(min(left, 100))):
                     left -= len(part)
                     connection.sendall(part)
-
-        from remote_peers import Peer
 
         peer = Peer(cut)
         broken = RemoteStore(f"http://127.0.0.1:{peer.port}", token=server.token)

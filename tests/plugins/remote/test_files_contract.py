@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,22 +11,26 @@ import pytest
 from mlcore.testing import ArtifactBackendContract
 from mlcore_remote.connection import Connection
 from mlcore_remote.files import RemoteFileSystem
-from serving import serving_here
+from serving import Thread, serving_here
 
 
 class _Served(ArtifactBackendContract):
     files_beside_folders = False
+    artifacts = ""
 
-    def settings(self, folder: Path) -> dict[str, Any]:
-        return {}
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Thread]:
+        folder = tmp_path_factory.mktemp("served")
+        with serving_here(folder / "store", artifacts=cls.artifacts.format(folder)) as found:
+            yield found
 
     @pytest.fixture
-    def backend(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-        with serving_here(tmp_path / "store", **self.settings(tmp_path / "artifacts")) as server:
-            monkeypatch.setenv("MLCORE_TOKEN", server.token)
-            connection = Connection(server.url)
-            yield RemoteFileSystem(connection), os.urandom(16).hex()
-            connection.close()
+    def backend(self, server: Thread, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+        monkeypatch.setenv("MLCORE_TOKEN", server.token)
+        connection = Connection(server.url)
+        yield RemoteFileSystem(connection), os.urandom(16).hex()
+        connection.close()
 
 
 class TestFolderStore(_Served):
@@ -37,12 +40,16 @@ class TestFolderStore(_Served):
 class TestArtifactsFolder(_Served):
     """Guards ``--artifacts DIR``."""
 
-    def settings(self, folder: Path) -> dict[str, Any]:
-        return {"artifacts": str(folder)}
+    artifacts = "{}/files"
 
 
 class TestMemory(_Served):
     """Guards ``--artifacts`` with a filesystem of fsspec that shows what is not whole, and shares positions."""
 
-    def settings(self, folder: Path) -> dict[str, Any]:
-        return {"artifacts": f"memory://{folder}"}
+    artifacts = "memory://{}"
+
+
+class TestPlainFsspec(_Served):
+    """Guards ``--artifacts`` with fsspec's own of local files, which says nothing of being atomic."""
+
+    artifacts = "local://{}/files"

@@ -220,6 +220,9 @@ class TestWhereATokenGoes:
         monkeypatch.setenv("MLCORE_STORE", "https://team.example/ml")
         assert sent("https://team.example/ml/") == [TOKEN]
         assert sent("https://evil.example") == sent("https://team.example") == []
+        assert credentials.withheld(address_of("https://evil.example")) == (
+            "the token of the environment is for https://team.example/ml (environment variable MLCORE_STORE)"
+        )
         monkeypatch.delenv("MLCORE_STORE")
         assert sent("https://in-code.example") == [TOKEN]
         mlcore.config.user_file().parent.mkdir(parents=True, exist_ok=True)
@@ -233,6 +236,9 @@ class TestWhereATokenGoes:
         (tmp_path / "pyproject.toml").write_text('[tool.mlcore]\nstore = "https://evil.example"\n')
         monkeypatch.setenv("MLCORE_TOKEN", TOKEN)
         assert sent("https://evil.example") == []
+        assert "gets no token of the environment: set MLCORE_STORE" in credentials.withheld(
+            address_of("https://evil.example")
+        )
         monkeypatch.setenv("MLCORE_STORE", "https://evil.example")  # if the user says so
         assert sent("https://evil.example") == [TOKEN]
 
@@ -262,6 +268,14 @@ class TestWhereATokenGoes:
         credentials.remember(address_of(server.url), TOKEN)
         store.append(run_batch())
         assert len(store.find("run", Query()).items) == 1
+
+    def test_who_is_refused_learns_that_a_token_was_kept_back(
+        self, server: Thread, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLCORE_TOKEN", TOKEN)
+        monkeypatch.setenv("MLCORE_STORE", "https://team.example")
+        with pytest.raises(AccessDenied, match=r"the token of the environment is for https://team\.example"):
+            RemoteStore(server.url).find("run", Query())
 
     def test_no_error_shows_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLCORE_TOKEN", TOKEN)

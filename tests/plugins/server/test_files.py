@@ -136,6 +136,38 @@ def test_a_change_is_noticed_where_the_digest_is_not_known(server: Thread, files
     assert asked.headers["mlcore-sha256"] == hashlib.sha256(DATA[::-1]).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Range", f"bytes={'9' * 5000}-"),
+        ("Range", "bytes=0-" + ",0-" * 3000),
+        ("Range", "bytes=\xb2-\xe9"),
+        ("If-Match", "\xff"),
+        ("If-None-Match", "," * 5000),
+        ("If-Range", "Wed, 21 Oct 2015 07:28:00 GMT"),
+        ("Want-Repr-Digest", "sha-256=\xff"),
+        ("Content-Digest", "sha-256=:\xe9:"),
+        ("Content-Digest", "=,=,:,;"),
+        ("Mlcore-Sha256", "\xe9" * 64),
+        ("Upload-Offset", "9" * 5000),
+        ("Upload-Offset", "\xb2"),
+    ],
+)
+def test_no_header_makes_the_server_fail(server: Thread, files: str, name: str, value: str) -> None:
+    """Guards the server's log: whatever a header says, the answer is never that the server is at fault."""
+    upload = server.post("/api/v1/uploads", {"run": "0" * 32, "path": "x", "size": 1, "sha256": "0" * 64}).json["id"]
+    for method, path in (
+        ("GET", f"{files}/a/name.bin"),
+        ("HEAD", f"{files}/a/name.bin"),
+        ("PUT", f"{files}/new"),
+        ("PATCH", f"/api/v1/uploads/{upload}"),
+        ("PUT", f"/api/v1/uploads/{upload}/parts/1"),
+    ):
+        answer = server.ask(method, path, None if method in ("GET", "HEAD") else b"x", {name: value})
+        assert answer.status < 500, (method, answer)
+    server.ask("DELETE", f"/api/v1/uploads/{upload}")
+
+
 # Lists
 
 

@@ -65,7 +65,7 @@ def test_auto_finds_the_next_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_address_that_is_not_ours_is_told_of() -> None:
     """Guards the error for a mistyped host."""
-    with pytest.raises(ConfigError, match="cannot listen on 192[.]0[.]2[.]1 port 0"):
+    with pytest.raises(ConfigError, match=r"cannot listen on 192[.]0[.]2[.]1 port 0"):
         listen(Settings(host="192.0.2.1", port=0))
 
 

@@ -216,6 +216,7 @@ def test_an_error_is_json_and_shows_no_markup_as_a_page(server: Thread, text: st
         error = json.loads(answer.body)
         assert set(error) == {"error", "request_id"} and set(error["error"]) >= {"type", "message"}
         assert "Traceback" not in error["error"]["message"] and ".py" not in error["error"]["message"]
+        assert server.app.service.settings.store.encode() not in answer.body
 
 
 def test_a_failure_inside_tells_no_more_than_where_to_look(tmp_path: Path) -> None:

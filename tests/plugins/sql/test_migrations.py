@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from sqlalchemy import Connection, select, text
 
 from faults.processes import crowd, finish, start
 from mlcore.errors import NewerFormat, StoreError
-from mlcore.store import Query
-from mlcore.testing import run_batch
+from mlcore.store import AttributesSet, Compare, Query, Term
+from mlcore.testing import Writer, run_batch
 from mlcore_sql import migrations
 from mlcore_sql.engine import Database
 from mlcore_sql.preparing import prepare
@@ -44,7 +45,8 @@ def described(connection: Connection) -> list[str]:
     else:
         shown = {name: connection.execute(text(f"SHOW CREATE TABLE {name}")).one()[1] for name in NAMES}
         rows = [(name, line.strip(" ,")) for name, table in shown.items() for line in table.split("\n")]
-    return sorted(str([" ".join(str(value).split()) for value in row]) for row in rows if row[0] in NAMES)
+    found = sorted(str([" ".join(str(value).split()) for value in row]) for row in rows if row[0] in NAMES)
+    return [re.sub(r" AUTO_INCREMENT=\d+", "", line) for line in found]  # how many rows there were
 
 
 def tables(uri: str) -> list[str]:
@@ -192,6 +194,30 @@ def test_a_newer_or_older_version_is_left_alone(fresh: Fresh, monkeypatch: pytes
     with pytest.raises(StoreError, match="mlcore db upgrade"):
         prepare(database)
     database.close()
+
+
+def test_tables_of_the_first_version_are_upgraded(fresh: Fresh) -> None:
+    """Guards a store that was made before texts were in the index of attributes, and terms told which ones are cut."""
+    uri = fresh()
+    store = open_store(uri)
+    store.append(Writer("a" * 32).batch(AttributesSet("run", "a" * 32, "params", {"layers": ["wide"] * 200})))
+    store.close()
+    database = Database(uri)
+    with database.writing() as connection:
+        (index,) = projected.tables["attributes"].indexes
+        index.drop(connection)
+        connection.execute(text("CREATE INDEX attributes_value ON attributes (term, value, entity, type)"))
+        connection.execute(text("UPDATE terms SET cut = 0"))
+        connection.execute(text(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '0001'"))
+    with pytest.raises(StoreError, match="mlcore db upgrade"):
+        prepare(database)
+    assert migrations.upgrade(database) == ("0001", migrations.HISTORY[-1])
+    database.close()
+    assert tables(uri) == declared(fresh())
+    store = open_store(uri)
+    wide = Compare(Term("params", "layers", "text"), "like", "%'wide']")
+    assert len(store.find("run", Query(wide)).items) == 1
+    store.close()
 
 
 def test_tables_of_another_program_are_not_touched(fresh: Fresh) -> None:

@@ -196,21 +196,28 @@ class Backend:
         (self._edits if claim is None else StoreSink(self.opened, home)).append(events, claim)
 
     def get(self, kind: str, id: str) -> Entity | None:
-        """Return one entity, None if it is not there or there is no store yet.
-
-        What the spool knows of it will do while the store cannot be reached.
-        """
+        """Return one entity, None if it is not there or there is no store yet."""
         with suppress(StoreNotFound):
-            try:
-                found = self.store().get(kind, [id])[0]
-            except StoreError as error:
-                found = None if self.spool is None or isinstance(error, StoreNotFound) else self.spool.get(kind, id)
-                if found is None:
-                    raise
-            if found:
-                clock.observe(found.changed)
-                return found
+            return self.look(kind, id)
         return None
+
+    def look(self, kind: str, id: str) -> Entity | None:
+        """Return one entity, from the spool if that alone has it or the store cannot be reached.
+
+        Raises what the store does, such as `StoreNotFound`.
+        """
+        found, away = None, None
+        try:
+            found = self.store().get(kind, [id])[0]
+        except StoreError as error:
+            away = error
+        if found is None and self.spool is not None:
+            found = self.spool.get(kind, id)
+        if found is None and away is not None:
+            raise away
+        if found is not None:
+            clock.observe(found.changed)
+        return found
 
     def asked(self, id: str, question: Callable[[Entity | None, Callable[[], bool]], _T]) -> _T:
         """Answer a question about a run, for which its start waits; it is told what is known, and whether to go online.

@@ -142,7 +142,8 @@ class Client(Loading):
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
         if is_run_id(id):
-            runs = Listing(Run(self._backend, id, each) for each in self.store.get("run", [id]) if each)
+            found = self._backend.look("run", id)
+            runs = Listing([Run(self._backend, id, found)] if found else [])
         else:
             ends = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
             runs = Run._find(self._backend, ends, deleted=True, limit=5) if id.isalnum() else Listing()

@@ -19,6 +19,7 @@ from mlcore.errors import AlreadyExists, InvalidValue, Malformed, MlcoreError, O
 from mlcore.folder import Folder, publish
 from mlcore.journal import format as f, this_process, user
 from mlcore.store import Batch, Marks, Record, check, digest, to_json
+from mlcore_local.checkpoints import checkpoint, resumed
 from mlcore_local.packer import Packer
 from mlcore_local.reader import Journal, read
 
@@ -27,6 +28,7 @@ __all__ = ["Appender", "claim_path"]
 ClaimsOf = Callable[[str, str], list[Path]]
 _SOURCES = 4_096  # whose journals' ends are remembered
 _FILES = 128  # that are kept open: a process may have 1,024, and some are left to others
+_CHECKPOINT = 64 << 10  # bytes after which a journal gets a checkpoint, of which it is a small part
 _NOTED_SECONDS = 30  # a reader looks at a home for longer than that after it was noted
 
 
@@ -40,6 +42,7 @@ class _Target:
     marks: Marks = attrs.field(factory=Marks)
     packer: Packer | None = None
     size: int = 0
+    kept: int = 0  # the size at the last checkpoint
     fd: int = -1
     noted: float = float("-inf")
 
@@ -127,9 +130,10 @@ class Appender:
             target.noted = time.monotonic()
         if new.claim is not None:
             self._claim(new, actor)
+            target.marks.advance(new)
         else:
+            target.marks.advance(new)  # before, as a checkpoint tells it; if it fails all is read again
             self._write(target, new, actor)
-        target.marks.advance(new)
 
     # What is known of a source
 
@@ -163,6 +167,10 @@ class Appender:
         target = _Target(batch.home, home / (batch.source + f.SUFFIX))
         found = {}
         if target.path.exists():
+            if (known := resumed(target.path)) is not None:
+                target.journal, last, known_digest = known
+                target.marks.set(batch.source, last, known_digest)
+                target.kept = target.journal.offset
             found = {record.number: record for record in _read_on(target)}
             header = target.journal.header
             if header is not None and header.home != batch.home:
@@ -201,11 +209,18 @@ class Appender:
         header, data = target.journal.header, b""
         if header is None:
             header = f.Header(batch.source, batch.home)
-            about = {"host": platform.node(), "user": actor or user(), "inode": os.fstat(target.fd).st_ino}
-            data = _beginning(header, about)
+            target.journal.writer = {"host": platform.node(), "user": actor or user()}
+            target.journal.writer["inode"] = os.fstat(target.fd).st_ino
+            data = _beginning(header, target.journal.writer)
         if target.packer is None:
             target.packer = Packer(header, target.journal.keys)
         data += b"".join(map(target.packer.pack, batch.records))
+        if target.size + len(data) - target.kept > _CHECKPOINT:
+            about = {name: value for name, value in target.journal.writer.items() if name != "mark"}
+            made = checkpoint(header, about, target.journal.keys, *target.marks.get(batch.source))
+            if len(made) < _CHECKPOINT // 4:
+                data += made
+            target.kept = target.size + len(data)
         if not data:
             os.utime(target.fd)  # a sign of life
             return

@@ -106,21 +106,24 @@ class _Step:
         self._watch, self._marks = Watch(root, self._notes), Marks(root, self._notes)
         self._feed = _Feed(filling)
         self._doubtful: set[_Named] = set()
-        self._read: dict[str, tuple[Home, os.stat_result | None, float, bool]] = {}
+        self._read: dict[str, tuple[Home, os.stat_result | None, bool]] = {}
+        self._noted: dict[str, int] = {}
+        self._new: set[str] = set()
 
     def take(self) -> bool:
-        noted, claims, runs = self._watch.noted(), self._watch.claims(_LIMIT), self._watch.runs(_LIMIT)
+        self._noted, claims = {**self._watch.noted()}, self._watch.claims(_LIMIT)
+        self._new = {*self._watch.runs(_LIMIT)}
         if self._watch.vanished:
             raise _Vanished
         if self._notes.get(QUICK, BEGUN) is None:
             self._notes.set(QUICK, BEGUN, os.urandom(8).hex())
         for shard, name in claims:
             self._take_claim(shard, name)
-        homes = {*noted, *runs, *(home for home, mark in self._marks.all() if self._marks.grown(home, mark))}
+        homes = {*self._noted, *self._new, *(home for home, mark in self._marks.all() if self._marks.grown(home, mark))}
         homes |= set() if self._marks.get(STORE_HOME) else {STORE_HOME}
         while homes:
             for home in sorted(homes):
-                self._read_home(home, time.time() + SETTLED_SECONDS if home in noted else 0.0)
+                self._read_home(home)
             homes = self._settle()
         self._marks.remove_expired()
         self._notes.set(QUICK, WHOLE, not self._watch.left)
@@ -143,7 +146,7 @@ class _Step:
             self._note_holder(kind, id, home.id)
             self._doubtful.add((kind, id))
 
-    def _read_home(self, id: str, until: float) -> None:
+    def _read_home(self, id: str) -> None:
         looked = self._marks.look(id)
         known = self._known(id)
         self._feed.whole = known is None
@@ -154,7 +157,7 @@ class _Step:
         for kind, of in {*home.logged(), *([("run", id)] if home.sealed else [])}:
             self._note_holder(kind, of, id)
             anew |= self._sum_up(kind, of, home, whole=known is None)
-        self._read[id] = home, looked, until, anew
+        self._read[id] = home, looked, anew
 
     def _known(self, id: str) -> Home | None:
         """Return a home to be read from where it was left, None if it must be read whole."""
@@ -215,9 +218,10 @@ class _Step:
             self._replace(Held(kind, id, homes, self._filling, SealedFold()))
         self._filling.flush()
         changed = self._running(self._feed.runs)
-        for id, (home, looked, until, anew) in self._read.items():
+        for id, (home, looked, anew) in self._read.items():
             running = changed[id] if id in changed else self._marks.runs_on(id)
-            self._marks.set(home, looked, until=None if running else until, anew=anew)
+            noted = self._noted.pop(id, 0)  # a second look has no more of them
+            self._marks.set(home, looked, running=running, noted=noted, is_new=id in self._new, anew=anew)
         woken = set()
         for id, running in changed.items():
             if id not in self._read and not self._marks.keep(id, running=running):

@@ -190,6 +190,17 @@ class Home:
         """Whether the seal stands for the journals that it names."""
         return self._sealed is not None
 
+    def over(self) -> bool:
+        """Tell whether one writer wrote all there is, and ended the run: whoever is next notes it, and has a journal.
+
+        What others wrote may go on, and what ended elsewhere, too: their journals are not closed.
+        """
+        if len(self._files) != 1:
+            return False
+        sealed = self._sealed or open_sealed(self.folder)
+        sizes = {name: file.looked for name, file in self._files.items()}
+        return sealed is not None and sealed.ends and {name: it[0] for name, it in sealed.journals.items()} == sizes
+
     def logged(self) -> Mapping[tuple[str, str], Mapping[Name, Rows]]:
         """Return the rows that were read from journals, by kind and id of their entity."""
         return self._rows

@@ -1,4 +1,4 @@
-"""Keep files in a spool until they are uploaded: as a clone where the file system can, as a copy, or by where they lie."""
+"""Keep files in a spool until they are uploaded: as a clone where that can be, as a copy, or by where they lie."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ class Marks:
     """Keep a mark for each home that may still be written to: how it looked, and how far it was read.
 
     A mark has the time of the folder, the number of journals, the sizes of those that may grow, until when it
-    is looked at (None: while the run goes on), and whether it must be read from the start once it grows.
+    is looked at (None: while the run goes on), whether it must be read from the start once it grows, and how many
+    journals were noted that are not there yet.
     """
 
     def __init__(self, root: str, notes: Notes) -> None:
@@ -56,7 +57,7 @@ class Marks:
 
     def grown(self, home: str, mark: list[Any]) -> bool:
         """Tell whether a home does not look as it did."""
-        changed, count, sizes, _, _ = mark
+        changed, count, sizes, *_ = mark
         folder = folder_of(self._root, home)
         try:
             status = os.stat(folder)
@@ -73,20 +74,30 @@ class Marks:
         except FileNotFoundError:
             return None
 
-    def set(self, home: Home, looked: os.stat_result | None, *, until: float | None, anew: bool) -> None:
-        """Mark a home as far as it was read, if somebody may still write to it: until then, or as its files say."""
-        now, files = time.time(), home.files()
-        arriving = _SEALED_SECONDS if home.sealed else SETTLED_SECONDS  # who copies it may have more of it
-        if until is not None:
+    def set(
+        self, home: Home, looked: os.stat_result | None, *, running: bool, noted: int, is_new: bool, anew: bool
+    ) -> None:
+        """Mark a home as far as it was read, if somebody may still write to it.
+
+        `noted` is how often it was opened since its mark was set, or, of one that `is_new`, at all.
+        """
+        now, files, until = time.time(), home.files(), None
+        known = self.get(home.id)
+        there, owed = (known[1], known[5]) if known else (0 if is_new else len(files), 0)
+        owed = max(0, owed + noted - (len(files) - there))
+        if not running:
+            over = home.over()
+            growing = 0 if over and not owed else SETTLED_SECONDS
+            arriving = _SEALED_SECONDS if over or home.sealed else SETTLED_SECONDS  # who copies it may have more of it
             until = max(
-                until, *(each.changed + SETTLED_SECONDS for each in files.values()),
+                now + SETTLED_SECONDS if noted and owed else 0.0, *(each.changed + growing for each in files.values()),
                 *(each.arrived + arriving for each in files.values()), looked.st_ctime + arriving if looked else 0.0,
             )  # fmt: skip
         every = bool(home.id) or len(files) < _FEW
         young = (each for each in files.items() if every or each[1].changed > now - SETTLED_SECONDS)
         sizes = {name: each.looked for name, each in young}
         settled = looked is not None and time.time_ns() - looked.st_ctime_ns > _TICK_NS
-        mark = [_times(looked) if looked and settled else None, len(files), sizes, until, anew]
+        mark = [_times(looked) if looked and settled else None, len(files), sizes, until, anew, owed]
         if _expired(home.id, mark, now):
             self.remove(home.id)
             return
@@ -101,7 +112,7 @@ class Marks:
             return not running or self.look(home) is None
         if running != (mark[3] is None):
             until = None if running else time.time() + SETTLED_SECONDS
-            self._notes.set(QUICK, _PREFIX + home, [*mark[:3], until, mark[4]])
+            self._notes.set(QUICK, _PREFIX + home, [*mark[:3], until, *mark[4:]])
         return True
 
     def runs_on(self, home: str) -> bool:

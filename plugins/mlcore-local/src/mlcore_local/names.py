@@ -38,7 +38,7 @@ def refresh(spool: Spool, store: Store) -> None:
 class Names(SimpleStore):
     """Answer about experiments from what was written down.
 
-    Unless it is `fresh`, none is shown as deleted: it may have been restored, and a start must not fail because of that.
+    Unless it is `fresh`, none is shown as deleted: it may have been restored, and a start must not fail of that.
     """
 
     def __init__(self, spool: Spool, *, fresh: bool) -> None:

@@ -90,6 +90,11 @@ class Sealed:
         """Whether its records alone say what the run is shown as."""
         return self._shown is not None
 
+    @property
+    def ends(self) -> bool:
+        """Whether its records say, too, that the run has ended."""
+        return self._shown is not None and self._shown[1].get("status", "RUNNING") != "RUNNING"
+
     def entity(self, id: str) -> Entity:
         """Return what the run is shown as if nobody else wrote of it, but for its metrics."""
         parent, fields, attributes, conflicts = self._shown

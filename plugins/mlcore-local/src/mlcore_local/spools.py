@@ -28,12 +28,11 @@ from mlcore import config
 from mlcore.errors import ConfigError
 from mlcore.folder import Folder
 
-__all__ = ["Spool", "bytes_of", "seconds_of", "spool_of", "spools"]
+__all__ = ["Spool", "bytes_of", "seconds_of", "spool_of", "spools", "write_json"]
 
 _NOTE = "target.json"
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_KEEP, _LIMIT, _WAIT = "7d", "20GB", "10s"
 
 
 @attrs.frozen
@@ -101,14 +100,9 @@ def _listed(path: Path) -> list[str]:
     return []
 
 
-def _setting(key: str, default: str) -> str:
-    chosen = next(config.settings(key), None)
-    return default if chosen is None else chosen.value
-
-
 def seconds_of(key: str) -> float:
     """Return what a setting says as a time, such as ``90s``, ``12h`` or ``7d``. Raises `ConfigError`."""
-    text = _setting(key, _KEEP if key == "spool_keep" else _WAIT)
+    text = next(config.settings(key)).value
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *([smhdw]?)[a-z]*", text.strip().lower())
     if found is None:
         raise ConfigError(f"{key} is a time such as 90s, 12h or 7d, not {text!r:.80}")
@@ -117,7 +111,7 @@ def seconds_of(key: str) -> float:
 
 def bytes_of(key: str) -> int:
     """Return what a setting says as a size, such as ``500MB`` or ``20GB``. Raises `ConfigError`."""
-    text = _setting(key, _LIMIT)
+    text = next(config.settings(key)).value
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", text.strip().lower())
     if found is None:
         raise ConfigError(f"{key} is a size such as 500MB or 20GB, not {text!r:.80}")

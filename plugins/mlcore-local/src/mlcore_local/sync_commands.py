@@ -12,7 +12,7 @@ import attrs
 import click
 
 from mlcore import Client, config
-from mlcore_local import spool_sync, terminal
+from mlcore_local import spool_commands, terminal
 from mlcore_local.remembered import place_of
 from mlcore_local.sync import Difference, Progress, Report, missing, sync, verify
 
@@ -47,7 +47,7 @@ def command(
     rest goes on, and the exit code is 1.
     """
     if source is None and not (verifying or everything or dry_run):
-        shipped = spool_sync.run(watch=watch, as_json=as_json, bar=_bar)
+        shipped = spool_commands.run(watch=watch, as_json=as_json, bar=_bar)
         if shipped is not None:
             sys.exit(shipped)
     if watch:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlcore.store import Entity, Store
     from mlcore_local.shipping import SetAside, Shipper
 
-__all__ = ["Uploader", "open_uploader"]
+__all__ = ["SpoolWriter", "Uploader", "open_uploader"]
 
 POLL_SECONDS = 1.0
 SCAN_SECONDS = 60.0  # between looks at what other processes left
@@ -249,7 +249,8 @@ class Uploader:
             return POLL_SECONDS
         import random
 
-        return min(LONGEST_SECONDS, 0.5 * 2 ** min(self._failures, 8)) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        longest = min(LONGEST_SECONDS, 0.5 * 2.0 ** min(self._failures, 8))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
     def _round(self, round_: int, *, scan: bool) -> bool:
         """Ship what is new; what the store or its library raises is for the next time."""
@@ -290,7 +291,13 @@ class Uploader:
             self.opened()
         finally:
             self._ready.set()
-        return Shipper(self.spool, lambda: self.opened(), lambda id: self.place(id), self._set_aside)
+        return Shipper(self.spool, self._store, self._place_of, self._set_aside)
+
+    def _store(self) -> Store:
+        return self.opened()  # of whoever opened it last
+
+    def _place_of(self, run_id: str) -> str:
+        return self.place(run_id)
 
     def _set_aside(self, aside: SetAside) -> None:
         what = f"record {aside.number}" if aside.number else "all that follows"

@@ -6,14 +6,17 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import attrs
 
+from mlcore import Client
+from mlcore.errors import MlcoreError
 from mlcore.journal.format import SUFFIX
 from mlcore_local.keeping import pending
 from mlcore_local.spools import Spool
 
-__all__ = ["Waiting", "waiting"]
+__all__ = ["Waiting", "as_dict", "described", "spooled", "waiting"]
 
 
 @attrs.frozen
@@ -38,6 +41,29 @@ def waiting(spool: Spool) -> Waiting:
         left, kept = _left(folder, home, aside), len(pending(folder))
         runs, size, files = runs + bool(left or kept), size + left, files + kept
     return Waiting(runs, size, files, len(homes), tuple(aside))
+
+
+def spooled(uri: str | None) -> tuple[Spool, Waiting] | None:
+    """Return the spool of a store, and what waits in it; None if runs are written there directly."""
+    with suppress(MlcoreError, OSError):
+        uploader = Client(uri).spool
+        return None if uploader is None else (uploader.spool, waiting(uploader.spool))
+    return None
+
+
+def described(found: Waiting) -> str:
+    """Say what waits in a few words."""
+    if not found.kept:
+        return "empty"
+    files = f" and {found.files:,} files" if found.files else ""
+    wait = f"{found.size:,} bytes{files} of {found.runs:,} runs wait" if found.runs else "nothing waits"
+    aside = f", {len(found.set_aside):,} records were refused" if found.set_aside else ""
+    return f"{wait}{aside}, {found.kept:,} runs are kept"
+
+
+def as_dict(spool: Spool, found: Waiting) -> dict[str, Any]:
+    """Return the same as JSON."""
+    return {"root": str(spool.root), **attrs.asdict(found)}
 
 
 def _left(folder: Path, home: str, aside: list[str]) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -45,9 +46,9 @@ class Watch:
         """Return the ids of runs whose folder is new."""
         return [name for _, name in self._new("runs", limit)]
 
-    def noted(self) -> set[str]:
-        """Return the homes that were opened to be written to: their journal may be there only a moment later."""
-        known, found, sizes = self._notes.get(QUICK, "changes"), set[str](), {}
+    def noted(self) -> Mapping[str, int]:
+        """Return how often each home was opened to be written to: a journal may be there only a moment later."""
+        known, found, sizes = self._notes.get(QUICK, "changes"), Counter[str](), {}
         for name, size, changed in self._logs():
             start = (known or {}).get(name, 0)
             if known is None:  # all folders are looked at, and a log may be long
@@ -59,7 +60,7 @@ class Watch:
             found.update(line.decode("ascii", "replace") for line in whole.splitlines())
             sizes[name] = start + len(whole)
         self._notes.set(QUICK, "changes", sizes)
-        return {each for each in found if each == STORE_HOME or _is_id(each)}
+        return {each: count for each, count in found.items() if each == STORE_HOME or _is_id(each)}
 
     def forget(self, base: str, shard: str, name: str) -> None:
         """Let something be new again the next time."""

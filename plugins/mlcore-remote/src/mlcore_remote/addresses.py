@@ -14,7 +14,8 @@ __all__ = ["Address", "address_of"]
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\]")
 _PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/%-]*")
-_SOCKET = re.compile(r"(/.*?\.sock)(/.*)?", re.DOTALL)
+_SOCKET = re.compile(r"/(?:[^/]+/)*?[^/]+\.sock")
+_SOCKET_THEN_PATH = re.compile(rf"({_SOCKET.pattern})((?:/.*)?)", re.DOTALL)
 
 
 @attrs.frozen
@@ -35,7 +36,8 @@ class Address:
     def base(self) -> str:
         """The one form of the URL, with the port only where it is not the usual one."""
         if self.socket:
-            return f"http+unix://{quote(self.socket, safe='/')}{self.path}"
+            plain = _SOCKET.fullmatch(self.socket) is not None  # where it ends can be seen
+            return f"http+unix://{quote(self.socket, safe='/' if plain else '')}{self.path}"
         port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{self.host}{port}{self.path}"
 
@@ -63,7 +65,10 @@ def address_of(uri: str) -> Address:
     if parts.query or parts.fragment:
         raise ConfigError(f"the URI of a server has no ? and no #: {parts.scheme}://{parts.netloc}{parts.path}")
     if parts.scheme == "http+unix":
-        return _at_socket(unquote(parts.netloc) + unquote(parts.path) if parts.netloc else unquote(parts.path))
+        if parts.netloc:
+            return _at_socket(unquote(parts.netloc), parts.path)
+        match = _SOCKET_THEN_PATH.fullmatch(parts.path)
+        return _at_socket(*(map(unquote, match.groups()) if match else (unquote(parts.path), "")))
     if parts.scheme not in _PORTS:
         raise ConfigError(f"not the URI of a server: {uri!r:.200}; it begins with http:// or https://")
     host = (parts.hostname or "").lower()
@@ -76,9 +81,9 @@ def address_of(uri: str) -> Address:
     return Address(parts.scheme, host, port or _PORTS[parts.scheme], path)
 
 
-def _at_socket(path: str) -> Address:
-    match = _SOCKET.fullmatch(path)
-    socket, prefix = (match[1], match[2] or "") if match else (path, "")
+def _at_socket(socket: str, path: str) -> Address:
     if not socket.startswith("/") or "\0" in socket or len(socket.encode()) > 107:
         raise ConfigError(f"not the path of a Unix socket: {socket!r:.200}; it begins with / and has at most 107 bytes")
-    return Address("http", "localhost", 80, prefix.rstrip("/"), socket)
+    if not _PATH.fullmatch(path):
+        raise ConfigError(f"not the path of a server behind the socket {socket}: {path!r:.200}")
+    return Address("http", "localhost", 80, path.rstrip("/"), socket)

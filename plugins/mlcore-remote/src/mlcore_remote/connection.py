@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 import mlcore
-from mlcore.errors import MlcoreError, StoreError
+from mlcore.errors import AccessDenied, MlcoreError, StoreError
 from mlcore.store import to_json
 from mlcore_remote.addresses import Address, address_of
-from mlcore_remote.credentials import tokens_for
+from mlcore_remote.credentials import tokens_for, withheld
 from mlcore_remote.explaining import explain_answer
 from mlcore_remote.protocol import JSON, VERSION_HEADER
 
@@ -37,6 +37,7 @@ _RETRIED = frozenset({429, 502, 503, 504})
 _AT_ONCE = 0.25  # seconds
 _LONGEST_PAUSE = 30.0  # seconds; a server that asks for more is answered by giving up
 _CHUNK = 1 << 16
+_TIMES = 10  # as long as for the next piece may be waited for all of an answer, which else could trickle for days
 
 Body = bytes | Callable[[], Iterable[bytes]]  # the second for what is long: called once for each attempt
 
@@ -141,21 +142,24 @@ class Connection:
                 response = self._sent(send, token := other)
             self.version = response.headers.get(VERSION_HEADER, self.version)
             if response.status < 300 or response.status in expected:
-                return self._answer(response, stream, limit), None, None
-            data = _bounded(response, 1 << 20)
+                return self._answer(response, stream, limit, send.seconds[1]), None, None
+            data = _bounded(response, 1 << 20, _TIMES * send.seconds[1])
         except MlcoreError as error:
             return None, error, _NEVER
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             found, again = explain_failure(self.address, error)
             return None, found, None if again else _NEVER
         refused = explain_answer(self.address, response.status, response.headers, data)
+        if isinstance(refused, AccessDenied) and self._given is None and (why := withheld(self.address)):
+            refused = AccessDenied(f"{refused}; {why}", refused.status)
         if response.status not in _RETRIED:
             return None, refused, _NEVER
         return None, refused, _retry_after(response.headers.get("Retry-After"))
 
-    def _answer(self, response: urllib3.BaseHTTPResponse, stream: bool, limit: int) -> Answer:
+    def _answer(self, response: urllib3.BaseHTTPResponse, stream: bool, limit: int, read: float) -> Answer:
         if not stream:
-            return Answer(response.status, response.headers, _bounded(response, limit))
+            seconds = _TIMES * read
+            return Answer(response.status, response.headers, _bounded(response, limit, seconds))
         return Answer(response.status, response.headers, b"", self._chunks(response), response.close)
 
     def _chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
@@ -251,14 +255,16 @@ def _retry_after(value: str | None) -> float | None:
     return float(value) if value is not None and value.isdecimal() and len(value) < 10 else None
 
 
-def _bounded(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
-    parts, size = [], 0
+def _bounded(response: urllib3.BaseHTTPResponse, limit: int, seconds: float) -> bytes:
+    parts, size, end = [], 0, time.monotonic() + seconds
     try:
-        for part in response.stream(_CHUNK, decode_content=True):
+        while part := response.read1(_CHUNK, decode_content=True):
             size += len(part)
             if size > limit:
                 response.close()
                 raise StoreError(f"an answer of more than {limit:,} bytes is not taken: ask for less at once")
+            if time.monotonic() > end:
+                raise TimeoutError
             parts.append(part)
     finally:
         response.release_conn()

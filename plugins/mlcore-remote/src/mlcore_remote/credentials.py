@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mlcore import config
 from mlcore.errors import ConfigError
@@ -24,6 +25,7 @@ from mlcore_remote import running
 from mlcore_remote.addresses import Address, address_of
 
 __all__ = ["check_token", "credentials_file", "forget", "known", "remember", "token_of_environment", "tokens_for"]
+__all__ += ["withheld"]
 
 _FORMAT = 1
 _LONGEST = 4_096
@@ -41,7 +43,7 @@ def tokens_for(address: Address) -> Iterator[str]:
     kept = known().get(address.base)
     if kept is not None:
         yield kept
-    own = running.token_of(address.base)
+    own = running.token_of(f"http+unix://{quote(address.socket, safe='')}" if address.socket else address.base)
     if own is not None and own != kept:
         yield own
 
@@ -53,7 +55,7 @@ def token_of_environment(address: Address) -> str | None:
     none: whoever reads a stranger's repository should not send a token with it.
     """
     value, file = os.environ.get("MLCORE_TOKEN"), os.environ.get("MLCORE_TOKEN_FILE")
-    if not (value or file) or not _configured(address):
+    if not (value or file) or withheld(address):
         return None
     if value:
         return check_token(value.strip(), "MLCORE_TOKEN")
@@ -65,15 +67,19 @@ def token_of_environment(address: Address) -> str | None:
     return check_token(text.strip(), f"MLCORE_TOKEN_FILE, which names {file},")
 
 
-def _configured(address: Address) -> bool:
-    """Tell whether the user named this server: in the environment or in the own file, else in code or a command."""
+def withheld(address: Address) -> str:
+    """Return why a token of the environment is not for this server, nothing if it is, or if there is none."""
+    if not (os.environ.get("MLCORE_TOKEN") or os.environ.get("MLCORE_TOKEN_FILE")):
+        return ""
     project = config.project_file()
-    shared = f"set in {project}"
     said = [each for each in config.settings("store") if _base(each.value) is not None]
-    own = [each for each in said if each.reason != shared]
-    if own:
-        return _base(own[0].value) == address.base
-    return not any(_base(each.value) == address.base for each in said)
+    own = next((each for each in said if each.reason != f"set in {project}"), None)
+    if own is not None:
+        same = _base(own.value) == address.base
+        return "" if same else f"the token of the environment is for {_base(own.value)} ({own.reason})"
+    if any(_base(each.value) == address.base for each in said):
+        return f"only {project} names this server, which gets no token of the environment: set MLCORE_STORE yourself"
+    return ""
 
 
 def _base(uri: str) -> str | None:

@@ -96,6 +96,8 @@ class App:
         self._root = settings.root_path
         self._version = (b"mlcore-version", mlcore.__version__.encode())
         self._ids, self._count = os.urandom(6).hex(), 0
+        root = getattr(store, "root", None)  # of a folder, which some errors name: where it is, is nobody's business
+        self._place = json.dumps(str(root or "/the/store"))[1:-1].encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; see the ASGI specification."""
@@ -129,7 +131,7 @@ class App:
             if status:
                 raise  # half an answer: the connection is cut, so that nobody takes it for a whole one
             code, content, headers = told(error, request_id)
-            body = json.dumps(content).encode()
+            body = json.dumps(content).encode().replace(self._place, b"the store")
             await Response(body, code, headers, "application/json")(scope, receive, answer)
         finally:
             self._tell(scope, state, status, time.perf_counter() - began)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from mlcore.errors import MlcoreError
+from mlcore.errors import MlcoreError, StoreError
 from mlcore.store import Batch, Store
 from mlcore_server.routing import Declined
 
@@ -18,6 +18,7 @@ __all__ = ["Committer", "Told"]
 
 Answers = list[MlcoreError | None]
 Told = Callable[[int, float], None]  # how many batches were written together, and in how many seconds
+_LONGEST_WAIT = 0.002  # seconds that a group waits for those who were just answered and may come again
 _GROUP = 1_024  # batches that are written together, so that nobody waits for very many
 
 
@@ -42,7 +43,9 @@ class Committer:
         self._store, self._limit, self._size_limit, self._told = store, limit, size_limit, told
         self._turns: list[_Turn] = []
         self._count = self._size = 0
-        self._busy = self._asked = False
+        self._busy = False
+        self._crowd, self._seconds = 1, 0.0  # how many waited at once lately, and how long the last commit took
+        self._timer: asyncio.TimerHandle | None = None
         self._work: queue.SimpleQueue[list[_Turn] | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -70,9 +73,7 @@ class Committer:
         self._turns.append(turn)
         self._count += len(batches)
         self._size += size
-        if not self._busy and not self._asked:
-            self._asked = True
-            self._loop.call_soon(self._begin)  # those that were read from other sockets in this round come along
+        self._soon()
         return await turn.waiter
 
     async def close(self) -> None:
@@ -81,8 +82,20 @@ class Committer:
             await asyncio.sleep(0.005)
         self._work.put(None)
 
+    def _soon(self) -> None:
+        """Begin a group once as many wait as lately did at once, or when that takes long, compared with a commit."""
+        if self._busy or not self._turns:
+            return
+        assert self._loop is not None
+        if len(self._turns) >= self._crowd:
+            self._begin()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(min(self._seconds / 2, _LONGEST_WAIT), self._begin)
+
     def _begin(self) -> None:
-        self._asked = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._busy or not self._turns:
             return
         count = stop = 0
@@ -100,26 +113,35 @@ class Committer:
             answers = self._append_all(group)
             self._loop.call_soon_threadsafe(self._done, group, answers, time.perf_counter() - began)
 
-    def _append_all(self, group: Sequence[_Turn]) -> Answers | Exception:
+    def _append_all(self, group: Sequence[_Turn]) -> list[Answers | Exception]:
+        """Return for each turn what became of its batches."""
         batches = [batch for turn in group for batch in turn.batches]
         actors = [turn.actor for turn in group for _ in turn.batches]
         try:
-            return self._store.append_all(batches, actors)
-        except Exception as error:  # noqa: BLE001 - it is the answer to those that wait
-            return error
-
-    def _done(self, group: Sequence[_Turn], answers: Answers | Exception, seconds: float) -> None:
-        self._busy, at = False, 0
+            found, at = self._store.append_all(batches, actors), 0
+        except StoreError as error:  # the store cannot be written to: it would say so to each
+            return [error] * len(group)
+        except Exception as error:  # noqa: BLE001 - one of them has what nobody foresaw, and shall fail alone
+            return [error] if len(group) == 1 else [each for turn in group for each in self._append_all([turn])]
+        answers = list[Answers | Exception]()
         for turn in group:
-            stop = at + len(turn.batches)
+            answers.append(found[at : at + len(turn.batches)])
+            at += len(turn.batches)
+        return answers
+
+    def _done(self, group: Sequence[_Turn], answers: Sequence[Answers | Exception], seconds: float) -> None:
+        self._busy, self._seconds = False, seconds
+        self._crowd = max(len(group) + len(self._turns), self._crowd * 7 // 8)
+        count = 0
+        for turn, answer in zip(group, answers, strict=True):
+            count += len(turn.batches)
             self._count -= len(turn.batches)
             self._size -= turn.size
             if not turn.waiter.done():  # whoever waited may have gone
-                if isinstance(answers, Exception):
-                    turn.waiter.set_exception(answers)
+                if isinstance(answer, Exception):
+                    turn.waiter.set_exception(answer)
                 else:
-                    turn.waiter.set_result(answers[at:stop])
-            at = stop
+                    turn.waiter.set_result(answer)
         if self._told is not None:
-            self._told(at, seconds)
-        self._begin()
+            self._told(count, seconds)
+        self._soon()

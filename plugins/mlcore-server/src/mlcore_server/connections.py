@@ -66,8 +66,9 @@ class Patient(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """End an answer that has no end of its own, as the server stops, and wait for others."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.scope["state"].get("ending", int)()
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
+        if cycle is not None and not cycle.response_complete:
+            cycle.scope["state"].get("ending", int)()
         super().shutdown()
 
     def send_400_response(self, msg: str) -> None:

@@ -14,11 +14,24 @@ import attrs
 from mlcore.artifacts import is_temporary, safe_path, temporary_beside
 from mlcore.errors import UnsafePath
 from mlcore.store import from_json, to_json
-from mlcore_server.kept import ID, Found, Gone, Incomplete, Interval, Place, Staged, Staging, gaps, merged, sha256_of
+from mlcore_server.kept import (
+    ID,
+    Found,
+    Gone,
+    Incomplete,
+    Interval,
+    Place,
+    Replaced,
+    Staged,
+    Staging,
+    gaps,
+    merged,
+    sha256_of,
+)
 
-__all__ = ["FarPlace", "FarStaging"]
+__all__ = ["FarPart", "FarPlace", "FarReader", "FarStaging", "FarWriting", "look", "move"]
 
-_BLOCK = 4 << 20  # a request to a bucket, of which the answer takes about as long for one byte
+_BLOCK = 8 << 20  # a request to a bucket, of which the answer takes about as long for one byte
 
 
 class FarPlace(Place):
@@ -29,7 +42,7 @@ class FarPlace(Place):
 
     def open(self, name: str) -> FarReader:
         """See `Place.open`."""
-        self._filesystem.invalidate_cache(f"{self._root}/{name}".rpartition("/")[0])
+        look(self._filesystem, f"{self._root}/{name}")
         about = self._filesystem.info(f"{self._root}/{name}")
         if about["type"] != "file":
             raise FileNotFoundError(2, "no file", name)
@@ -75,9 +88,7 @@ class FarReader:
     def __init__(self, filesystem: Any, path: str, about: dict[str, Any]) -> None:
         self._filesystem, self._path = filesystem, path
         self._start, self._block = 0, b""
-        # what tells versions apart has many names, and any of them will do
-        told = sorted((key, str(value)) for key, value in about.items() if key != "name")
-        self.found = Found(int(about["size"] or 0), hashlib.sha256(repr(told).encode()).hexdigest()[:32])
+        self.found = Found(int(about["size"] or 0), _version(about))
 
     def read(self, offset: int, count: int) -> bytes:
         """See `Reader.read`."""
@@ -86,11 +97,25 @@ class FarReader:
             end = min(offset + max(count, _BLOCK), self.found.size)
             self._block = bytes(self._filesystem.cat_file(self._path, start=offset, end=end)) if end > offset else b""
             self._start, inner = offset, 0
+            look(self._filesystem, self._path)
+            if _version(self._filesystem.info(self._path)) != self.found.etag:
+                raise Replaced(f"{self._path} was replaced while it was read")
         return self._block[inner : inner + count]
 
     def close(self) -> None:
         """See `Reader.close`."""
         self._block = b""
+
+
+def look(filesystem: Any, path: str) -> None:
+    """Let the filesystem forget what it knew of a file, which others may have changed."""
+    filesystem.invalidate_cache(path.rpartition("/")[0])
+
+
+def _version(about: dict[str, Any]) -> str:
+    """Return what is another one for another file: what tells versions apart has many names, and any will do."""
+    told = sorted((key, str(value)) for key, value in about.items() if key != "name")
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
 
 class FarWriting:
@@ -185,8 +210,8 @@ class FarStaging(Staging):
     def complete(self, staged: Staged, place: Place) -> None:
         """See `Staging.complete`; the parts are read, and written as one file."""
         parts = self._parts(staged.id)
-        if gaps([(start, end) for start, end, _ in parts], staged.size):
-            raise Incomplete(staged.id)
+        if missing := gaps([(start, end) for start, end, _ in parts], staged.size):
+            raise Incomplete(f"bytes are missing of {staged.path}: {missing[:10]}")
         writing = place.write(staged.path)
         try:
             writing.commit(sha256_of(self._chunks(parts, staged.size), staged, writing.write))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterable
@@ -18,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from mlcore.artifacts import safe_path
 from mlcore.errors import DigestMismatch, InvalidValue, UnsafePath
-from mlcore_server.kept import CHUNK, Found, Reader, Unkept, Writing
+from mlcore_server.kept import CHUNK, Found, Reader, Replaced, Unkept, Writing
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
 from mlcore_server.schemas import json_of
@@ -43,8 +42,9 @@ __all__ = [
 _PATH = "/api/v1/runs/{run}/files"
 _SILENT_SECONDS = 60
 _LISTED = 10_000
+_TRIES = 5  # to read the beginning of a file before it is replaced
 _HEX = re.compile(r"[0-9a-f]{64}")
-_RANGE = re.compile(r"bytes=\s*(\d*)-(\d*)\s*(,.*)?")
+_RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*(,.*)?")
 # whatever a file claims to be, a browser is to keep it, and to run nothing of it
 _NEUTRAL = {
     "accept-ranges": "bytes",
@@ -102,24 +102,31 @@ class _Files:
 
     async def get(self, request: Request, service: Service) -> Response:
         """Answer GET and HEAD."""
-        name, run = name_of(request), request.path_params["run"]
-        reader = await self._places.run(lambda: self._places.of(run).open(name))
-        try:
-            headers = _about(reader.found, name)
-            if _wants_digest(request) and request.method == "HEAD" and not reader.found.sha256:
-                headers |= _digests(await self._places.run(lambda: _hashed(reader)))
-            if _known(request, reader.found):
-                return _closed(reader, Response(status_code=304, headers=headers))
-            start, end, status = _range(request, reader.found)
-        except BaseException:
-            reader.close()
-            raise
+        name = name_of(request)
+        for left in reversed(range(_TRIES)):
+            reader = await self._places.run(lambda: self._places.of(request.path_params["run"]).open(name))
+            try:
+                return await self._answer(request, name, reader)
+            except BaseException as error:
+                reader.close()
+                if not isinstance(error, Replaced) or not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    async def _answer(self, request: Request, name: str, reader: Reader) -> Response:
+        headers = _about(reader.found, name)
+        if _wants_digest(request) and request.method == "HEAD" and not reader.found.sha256:
+            headers |= _digests(await self._places.run(lambda: _hashed(reader)))
+        if _known(request, reader.found):
+            return _closed(reader, Response(status_code=304, headers=headers))
+        start, end, status = _range(request, reader.found)
         if status == 206:
             headers["content-range"] = f"bytes {start}-{end - 1}/{reader.found.size}"
         headers["content-length"] = str(end - start)
         if request.method == "HEAD":
             return _closed(reader, Response(status_code=status, headers=headers))
-        return _Sent(reader, self._places, start, end, status, headers)
+        first = await self._places.run(partial(reader.read, start, min(CHUNK, end - start))) if start < end else b""
+        return _Sent(reader, self._places, first, start, end, status, headers)
 
     async def list(self, request: Request, service: Service) -> Response:
         """Answer which files there are, in order of their names, some at a time."""
@@ -165,20 +172,19 @@ class _Sent(StreamingResponse):
     """Send a range of a file. A file that is shorter than it was breaks the connection: half is never taken for all."""
 
     def __init__(
-        self, reader: Reader, places: Places, start: int, end: int, status: int, headers: dict[str, str]
+        self, reader: Reader, places: Places, first: bytes, start: int, end: int, status: int, headers: dict[str, str]
     ) -> None:
-        self._reader, self._places, self._start, self._end = reader, places, start, end
-        super().__init__(self._chunks(), status, headers)
+        self._reader, self._places, self._end = reader, places, end
+        super().__init__(self._chunks(first, start), status, headers)
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        offset = self._start
+    async def _chunks(self, chunk: bytes, offset: int) -> AsyncIterator[bytes]:
         while offset < self._end:
-            count = min(CHUNK, self._end - offset)
-            chunk = await self._places.run(partial(self._reader.read, offset, count))
             if not chunk:
-                raise ConnectionAbortedError("the file became shorter while it was sent")
+                raise Replaced("the file became shorter while it was sent")
             yield chunk
             offset += len(chunk)
+            if count := min(CHUNK, self._end - offset):
+                chunk = await self._places.run(partial(self._reader.read, offset, count))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See ASGI."""
@@ -240,7 +246,7 @@ def promised(request: Request) -> Promise:
         if algorithm.lower() == "sha-256" and not sha256:
             try:
                 sha256 = base64.b64decode(value.strip(":"), validate=True).hex()
-            except binascii.Error:
+            except ValueError:
                 raise InvalidValue("Content-Digest is sha-256=:<base64>:, see RFC 9530") from None
     if sha256 and not _HEX.fullmatch(sha256):
         raise InvalidValue("a sha256 has 64 hexadecimal digits")

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import attrs
 
-from mlcore.errors import ArtifactError, DigestMismatch
+from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, StoreError
 
 __all__ = [
     "CHUNK",
@@ -27,6 +27,7 @@ __all__ = [
     "Interval",
     "Place",
     "Reader",
+    "Replaced",
     "Staged",
     "Staging",
     "Unkept",
@@ -54,12 +55,24 @@ class Unkept(ArtifactError):
         self.status = status
 
 
-class Gone(LookupError):
-    """Say that there is no upload of that id: it was completed, given up, or removed because nobody went on with it."""
+class Gone(ArtifactNotFound):
+    """Say that there is no upload of that id."""
+
+    def __init__(self, id: str) -> None:
+        why = "it was completed, given up, or removed as nobody went on with it"
+        super().__init__(f"there is no upload {id}: {why}; announce it again")
 
 
-class Incomplete(LookupError):
-    """Say that an upload lacks bytes."""
+class Replaced(StoreError):
+    """Say that a file was replaced while it was read."""
+
+    status = 409
+
+
+class Incomplete(StoreError):
+    """Say that an upload lacks bytes, which its sender did not know."""
+
+    status = 409
 
 
 @attrs.frozen
@@ -81,7 +94,7 @@ class Reader(Protocol):
     found: Found
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return at most `count` bytes from `offset` on; fewer only at the end of the file."""
+        """Return at most `count` bytes from `offset` on, none only at the end of the file. Raises `Replaced`."""
         ...
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ from mlcore_server.kept import (
     sha256_of,
 )
 
-__all__ = ["LocalPlace", "LocalStaging"]
+__all__ = ["LocalPart", "LocalPlace", "LocalReader", "LocalStaging", "LocalWriting", "made", "sign", "write_all"]
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER = _READ | os.O_DIRECTORY
@@ -286,8 +286,8 @@ class LocalStaging(Staging):
             raise Gone(staged.id) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system, if this process is killed
-            if gaps(self.received(staged.id), staged.size):
-                raise Incomplete(staged.id)
+            if missing := gaps(self.received(staged.id), staged.size):
+                raise Incomplete(f"bytes are missing of {staged.path}: {missing[:10]}")
             os.ftruncate(file, staged.size)
             chunks = (os.pread(file, CHUNK, offset) for offset in range(0, staged.size, CHUNK))
             sign(file, sha256_of(chunks, staged))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlcore.artifacts import open_backend
 from mlcore.errors import ArtifactError, ArtifactNotFound, MlcoreError, NotSupported, UnsafePath
 from mlcore.folder import Folder
-from mlcore_server.kept import FULL, IN_THE_WAY, RUN, STALE_SECONDS, Gone, Incomplete, Place, Unkept
+from mlcore_server.kept import FULL, IN_THE_WAY, RUN, STALE_SECONDS, Place, Unkept
 
 if TYPE_CHECKING:
     from mlcore.store import Store
@@ -93,7 +93,7 @@ def saying(call: Callable[[], _T]) -> _T:
     """Return what `call` returns, and turn what a filesystem raises, which may be anything, into an answer."""
     try:
         return call()
-    except (MlcoreError, Gone, Incomplete, BlockingIOError):
+    except (MlcoreError, BlockingIOError):
         raise
     except FileNotFoundError as error:
         raise ArtifactNotFound("there is no such file") from error

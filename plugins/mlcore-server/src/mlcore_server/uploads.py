@@ -7,19 +7,21 @@ goes on where it stopped, with any server of the same place.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlcore.errors import ArtifactNotFound, DigestMismatch, InvalidValue, Malformed, UnsafePath
+from mlcore.errors import DigestMismatch, InvalidValue, Malformed, UnsafePath
 from mlcore.store import from_json
 from mlcore_server.bodies import body_of
 from mlcore_server.file_routes import BYTES, CHECKED, STORED, check_room, checked, note, promised, receive
-from mlcore_server.kept import ID, STALE_SECONDS, Gone, Incomplete, Place, Staged, Unkept, gaps, reached
+from mlcore_server.kept import ID, STALE_SECONDS, Gone, Place, Staged, Unkept, reached
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
 from mlcore_server.schemas import json_of
@@ -33,8 +35,8 @@ PART = 16 << 20  # bytes of a part, by its number; PATCH takes any
 _BODY = 64 << 10
 _PATH = "/api/v1/uploads"
 _PATIENCE_SECONDS = 20  # that a completion is waited for, before its sender is told to ask again
-_GONE = "there is no such upload: it was completed, given up, or removed as nobody went on with it: announce it again"
 
+_T = TypeVar("_T")
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "integer", "minimum": 0}
 _NAMED = {"run": _TEXT, "path": _TEXT, "size": _NUMBER, "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
@@ -155,17 +157,10 @@ class Uploads:
             task = self._completing[staged.id] = asyncio.ensure_future(work)
             task.add_done_callback(lambda task: self._completed(staged.id, task))
         done, _ = await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
-        try:
+        with contextlib.suppress(BlockingIOError):  # another server does it, or a part still comes
             if done:
                 task.result()
                 return JSONResponse({"path": staged.path, "size": staged.size, "sha256": staged.sha256}, 201)
-        except Incomplete:
-            received = await self._run(lambda: place.staging().received(staged.id))
-            raise Declined(409, f"bytes are missing: {gaps(received, staged.size)[:10]}") from None
-        except Gone:
-            raise ArtifactNotFound(_GONE) from None
-        except BlockingIOError:  # another server does it, or a part still comes
-            pass
         return JSONResponse({"id": staged.id}, 202, {"retry-after": "1"})
 
     def _completed(self, id: str, task: asyncio.Future[None]) -> None:
@@ -187,11 +182,9 @@ class Uploads:
         note(request, id.partition(".")[0])
         return await self._run(lambda: place.staging().find(id)), place
 
-    async def _run(self, call: Any) -> Any:
+    async def _run(self, call: Callable[[], _T]) -> _T:
         try:
             return await self._places.run(call)
-        except Gone:
-            raise ArtifactNotFound(_GONE) from None
         except BlockingIOError:
             raise Declined(409, "the file is being completed", {"retry-after": "1"}) from None
 

@@ -116,8 +116,9 @@ class Answer:
         most, by = self._most(), self._sorts or ()
         costs = _Costs(most, 1.0, limit, ordered=not by or by[0].driving, others=len(self._parts) - 1)
         counted = {part: self._counted(part, costs) for part in self._parts if part.selects and not part.scans}
-        self._share = min(1.0, *((count + 1) / (most + 1) for count in counted.values()), 1.0)
-        if most > _SAMPLED * 10 and (len(self._parts) > 1 or not counted):
+        known = [count for count in counted.values() if count < costs.too_many()]
+        self._share = (min(known, default=most) + 1) / (most + 1)
+        if most > _SAMPLED * 10 and (len(self._parts) > 1 or not known):
             self._share = min(self._share, self._sample(most))
         costs = attrs.evolve(costs, share=self._share)
         best = costs.to_look_up()

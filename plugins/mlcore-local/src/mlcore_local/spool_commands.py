@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from mlcore import Client, config
+from mlcore import Client
 from mlcore.errors import ConfigError, StoreError
 from mlcore_local import terminal
 from mlcore_local.shipping import SetAside, Shipper
@@ -143,10 +143,10 @@ def _tell(uploader: Uploader, sent: _Sent, *, as_json: bool) -> None:
     lines = [_line(uploader, sent), *map(_aside, sent.set_aside)]
     if sent.elsewhere:
         lines.append(f"{terminal.counted(sent.elsewhere, 'run')} here are sent by the processes that log them")
-    terminal.show([*lines, *(told(spool.target, found) for spool, found in others)])
+    terminal.show([*lines, *(_waits(spool.target, found) for spool, found in others)])
 
 
-def told(target: str, found: Waiting) -> str:
+def _waits(target: str, found: Waiting) -> str:
     """Return a line about what waits for a store."""
     text = f"{terminal.counted(found.runs, 'run')} wait for {target}: MLCORE_STORE={target} mlcore sync"
     return terminal.printable(text)
