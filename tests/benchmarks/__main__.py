@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import inside, outside
+from tests.benchmarks import inside, outside, serving
 from tests.benchmarks.environments import cache
 from tests.benchmarks.results import Number, Ratios, table
 from tests.benchmarks.tools import PEERS, Bench, bench
@@ -31,6 +31,7 @@ def benchmarks(tiny: bool) -> dict[str, Benchmark]:
         "list_runs": lambda each: inside.list_runs(each, runs),
         "list_command": lambda each: outside.list_command(each, runs),
         "find": lambda each: inside.find(each, runs),
+        "serving": lambda each: serving.serving(each, 0.1 if tiny else 2, 80 if tiny else 12_000),
     }
 
 

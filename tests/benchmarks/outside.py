@@ -172,9 +172,13 @@ def _dummies(folder: Path, count: int) -> Path:
 
 
 def installed(bench: Bench) -> Rows:
-    """Install mlcore, alone and with its plugins for one machine, into fresh environments and count."""
-    local = ["./core", "./plugins/mlcore-local", "./plugins/mlcore-sql"]
-    wanted = {"mlcore": (local[:1], 10), "mlcore with local and sql": (local, 15)}
+    """Install mlcore alone, with its plugins for one machine, and with its client, into fresh environments."""
+    local = ["./core", "./plugins/mlcore-local"]
+    wanted = {
+        "mlcore": (local[:1], 10),
+        "mlcore with local and sql": ([*local, "./plugins/mlcore-sql"], 15),
+        "mlcore with remote": ([*local, "./plugins/mlcore-remote"], 12),
+    }
     own = next(tool for tool in bench.tools if tool.name == "mlcore")
     for title, (packages, limit) in wanted.items():
         with bench.place("installed") as place:

@@ -40,6 +40,14 @@ def test_core_with_local_and_sql_brings_at_most_fifteen_distributions() -> None:
     assert needed("mlcore[local]").keys() == needed("mlcore", "mlcore-local", "mlcore-sql").keys()
 
 
+def test_core_with_remote_brings_at_most_twelve_distributions() -> None:
+    """Guards small images of jobs that log to a server."""
+    brought = needed("mlcore", "mlcore-remote").keys()
+    assert len(brought) <= 12
+    assert {"mlcore-local", "urllib3"} <= brought
+    assert brought.isdisjoint({"mlcore-server", "mlcore-sql", "starlette", "uvicorn", "sqlalchemy"})
+
+
 def measured(*options: str) -> str:
     """Return what the command prints."""
     command = [sys.executable, "-m", "tests.benchmarks", "--tiny", "--rounds=2", *options]
@@ -51,7 +59,7 @@ def measured(*options: str) -> str:
 
 def test_every_benchmark_works(tmp_path: Path) -> None:
     """Guards the command itself: all but the installing, in sizes that measure nothing."""
-    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command,find"
+    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command,find,serving"
     told = measured(f"--only={names}", f"--folder={tmp_path}/work")
     for row in (
         "CPU of import",
@@ -66,6 +74,9 @@ def test_every_benchmark_works(tmp_path: Path) -> None:
         "mlcore runs list",
         "first 1,000 of 20 runs, team store",
         "team store on SQLite: series()",
+        "server: log one point a request, survives a crash of the machine",
+        "server: search, 100 results",
+        "server: s to the first answer",
     ):
         assert row in told, row
 

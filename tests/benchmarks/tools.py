@@ -66,7 +66,8 @@ class Bench:
     def workers(self) -> Iterator[dict[Tool, Worker]]:
         """Start a worker a tool, each in an empty folder."""
         with self.place("workers") as folder:
-            started = {tool: Worker(tool, folder / tool.name) for tool in self.tools}
+            able = [tool for tool in self.tools if hasattr(tool.adapter, "Adapter")]
+            started = {tool: Worker(tool, folder / tool.name) for tool in able}
             try:
                 yield started
             finally:

@@ -56,8 +56,11 @@ def test_threads_log_into_one_run(shelf: Shelf) -> None:
     assert again.status == "FINISHED"
 
 
-def test_a_store_that_fails_costs_what_it_failed_at(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_that_fails_costs_what_it_failed_at(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Guards a training from whatever a store's library raises, and what comes later from a batch half answered."""
+    monkeypatch.setenv("MLCORE_SPOOL", "off")
     client = mlcore.Client("other://")
     with client.start_run() as run:
         run.log_metric("loss", 3)

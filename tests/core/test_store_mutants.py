@@ -244,6 +244,15 @@ class Marking(MemoryStore):
             shelf.marks = self.marks()
 
 
+@breaks("many_batches_at_once_are_stored_or_refused_each_for_itself")
+class StopsAtTheFirst(MemoryStore):
+    """Forget those that come after one that was refused."""
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:
+        answers = super().append_all(batches[:2], actors)
+        return answers + [None] * (len(batches) - 2)
+
+
 @breaks("a_batch_appended_again_is_stored_once")
 class StoresAgain(Marking):
     class marks(Marks):  # noqa: D106, N801
@@ -538,8 +547,15 @@ class EndsSilently(MemoryStore):
 
 
 @breaks("positions_of_other_handles_are_as_declared")
-class SharesInSecret(MemoryStore):
+class SkipsInAnotherHandle(MemoryStore):
     capabilities = Capabilities(shared_positions=False)
+
+    def events(self, after: str = START, **asked: Any) -> Iterator[Stored]:  # type: ignore[override]
+        mine = f"{id(self)} "
+        found = super().events(after.partition(" ")[2], **asked)
+        if after != START and not after.startswith(mine):
+            next(found, None)
+        return (attrs.evolve(each, position=mine + each.position) for each in found)
 
 
 @breaks("positions_of_other_handles_are_as_declared")

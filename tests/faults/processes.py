@@ -21,7 +21,8 @@ SECONDS = 240  # for a machine that is busy with other tests, too
 def environment(home: Path, **settings: str) -> dict[str, str]:
     """Return an environment in which `home` is the home folder, and nothing of whoever runs the tests is set."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLCORE_", "XDG_"))}
-    folders = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "XDG_CONFIG_HOME": str(home / "config")}
+    places = {"CACHE": "cache", "CONFIG": "config", "STATE": "state"}
+    folders = {"HOME": str(home)} | {f"XDG_{name}_HOME": str(home / place) for name, place in places.items()}
     return {**kept, **folders, **settings}
 
 

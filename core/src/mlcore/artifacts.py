@@ -315,6 +315,10 @@ def _sizes(files: Mapping[str, File]) -> dict[str, int]:
 
 def _each(work: Callable[[str, Tick], _R], sizes: Mapping[str, int], label: str) -> dict[str, _R]:
     """Do the work for all names, some of them at once; a failure, or Ctrl-C, stops the others."""
+    if len(sizes) == 1:  # which works as the interpreter ends, too
+        with _progress(sizes, label) as bar:
+            return {name: work(name, int if bar is None else bar.update) for name in sizes}
+
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
     stopped, lock = False, Lock()

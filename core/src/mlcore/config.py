@@ -20,10 +20,13 @@ from mlcore.errors import ConfigError
 
 __all__ = ["KEYS", "OFF", "STORE_FOLDER", "Setting", "artifacts_setting", "experiment_setting", "parse", "project_file"]
 __all__ += ["project_root", "settings", "shown", "store_setting", "user_cache", "user_config", "user_file"]
+__all__ += ["user_state"]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"
-KEYS = ("store", "experiment", "artifacts")
+_DEFAULTS = {"experiment": "Default", "spool_keep": "7d", "spool_limit": "20GB", "spool_wait": "10s"}
+KEYS = ("store", "experiment", "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait")
+_PATHS = ("store", "artifacts", "spool")
 _SHARED = KEYS[:2]  # what a repository's file may say, which others wrote: never where files go, nor what is trusted
 _PROJECT = "pyproject.toml"
 _MARKS = (".git", _PROJECT, "MLproject")
@@ -53,6 +56,11 @@ def _home() -> Path:
 def user_cache() -> Path:
     """Return the folder for files that may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "mlcore"
+
+
+def user_state() -> Path:
+    """Return the folder for what must last on this machine: files of the user's that wait to be sent."""
+    return Path(os.environ.get("XDG_STATE_HOME") or _home() / ".local" / "state") / "mlcore"
 
 
 def user_config() -> Path:
@@ -120,8 +128,8 @@ def settings(key: str, argument: str | os.PathLike[str] | None = None) -> Iterat
     if key == "store":
         folder, reason = project_root()
         yield Setting(str(folder / STORE_FOLDER), reason)
-    elif key == "experiment":
-        yield Setting("Default", "the default")
+    elif key in _DEFAULTS:
+        yield Setting(_DEFAULTS[key], "the default")
 
 
 def store_setting(argument: str | os.PathLike[str] | None = None) -> Setting:
@@ -167,6 +175,6 @@ def parse(file: Path, content: bytes) -> dict[str, str]:
         if not isinstance(value, str) or not value or "\0" in value or (shared and value.startswith("~")):
             tail = ", not beginning with ~" if shared else ""
             raise ConfigError(f"{file}: {key} must be some text in quotes{tail}")
-        if key != "experiment" and "://" not in value and value != OFF:
+        if key in _PATHS and "://" not in value and value != OFF:
             found[key] = os.path.abspath(base / os.path.expanduser(value))
     return found

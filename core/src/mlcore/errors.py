@@ -10,6 +10,7 @@
     │   ├── StoreNotFound        there is no store where one was to be read
     │   ├── NewerFormat          the store was written by a newer mlcore
     │   ├── NotSupported         the store lacks a capability
+    │   ├── AccessDenied         a server wants a token, or a better one
     │   ├── PositionLost         a position is unknown; start over from START
     │   ├── Refused              an append was refused; sending it again will not help
     │   │   ├── Malformed        the batch breaks the format
@@ -68,6 +69,14 @@ class NotSupported(StoreError):
     def __init__(self, store: str, capability: str, remedy: str) -> None:
         super().__init__(f"store {store} does not support {capability}: {remedy}")
         self.store, self.capability, self.remedy = store, capability, remedy
+
+
+class AccessDenied(StoreError):
+    """Say that a server does not know who asks (`status` 401) or does not let them (403), and what to do."""
+
+    def __init__(self, message: str, status: int = 401) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class PositionLost(StoreError):

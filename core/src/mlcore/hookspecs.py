@@ -111,6 +111,24 @@ def mlcore_flavors() -> Iterable[FlavorProvider]:
     """
 
 
+def mlcore_uploaders() -> Iterable[Provider]:
+    """Provide what ships runs to stores that are no folder; mlcore uses the one named ``journals``.
+
+    The implementation is called with the URI of the store, a callable that opens it, and one that returns where the
+    files of a run go by its id; the callables wait for the network. It returns an object whose `sink(run_id)` returns a
+    `mlcore.journal.Writer`, `wait()` waits a little until the store has what was written, `finish()` is called as the
+    process ends, `get(kind, id)` and `experiments()` answer from what is known here, `ask(online, offline)` waits a
+    little for an answer, and `keep(run_id, sources, passing)` keeps files. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_uploaders():
+        return [Provider("journals", "my_package.uploading:open_uploader", "ships by carrier pigeon")]
+    ```
+    """
+
+
 def mlcore_commands() -> Iterable[Provider]:
     """Provide commands of the ``mlcore`` program, keyed by their word.
 
@@ -122,6 +140,26 @@ def mlcore_commands() -> Iterable[Provider]:
 
     def mlcore_commands():
         return [Provider("hello", "my_package.cli:hello", "Say hello.")]
+    ```
+    """
+
+
+def mlcore_routes() -> Iterable[Provider]:
+    """Provide routes of the tracking server, keyed by a name for all that belong together.
+
+    The implementation is called with the `mlcore_server.service.Service` and returns `mlcore_server.Route` records,
+    each of which says what right it needs. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def make_routes(service):
+        from mlcore_server import Route
+        from my_package.pages import hello
+        return [Route("GET", "/hello", hello, needs="read", summary="Say hello.")]
+
+    def mlcore_routes():
+        return [Provider("hello", make_routes, "says hello")]
     ```
     """
 

@@ -24,11 +24,11 @@ __all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", 
 PREFIX = "mlcore_"
 # What a missing scheme, command or flavor most likely wants, for the one line that tells how to get it.
 FIRST_PARTY = {
-    "stores": {"file": "local", "http": "remote", "https": "remote", "mlflow": "mlflow"}
+    "stores": {"file": "local", "http": "remote", "https": "remote", "http+unix": "remote", "mlflow": "mlflow"}
     | dict.fromkeys(("sqlite", "mysql", "mariadb", "postgresql", "postgres"), "sql"),
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
-    "commands": {"db": "sql"}
+    "commands": {"db": "sql", "login": "remote", "logout": "remote", "server": "server"}
     | dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
     | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "sync", "trust", "where"), "local"),
 }

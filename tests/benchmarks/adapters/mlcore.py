@@ -15,11 +15,19 @@ SLOWER = 1
 IMPORT = "import mlcore"
 FIRST_RUN = "import mlcore; mlcore.start_run(); mlcore.log_metric('loss', 0.3); mlcore.end_run()"
 HELP = "mlcore"
+SERVER = "mlcore"
+SPEAKS = "Native"
 
 
 def list_command(folder: Path, runs: int) -> tuple[list[str], dict[str, str]]:
     """Return what lists so many of the runs that `make_runs` made, and its environment."""
     return ["runs", "list", "--limit", str(runs)], {"MLCORE_STORE": str(folder / "many")}
+
+
+def server(port: int, level: str) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Return the arguments and the environment of its servers that keep what they are told so well."""
+    command = ["server", "--port", str(port), "--no-token", "--durability", level]
+    return {"": (command, {}), "store on SQLite": ([*command, "--store", "sqlite:///team.db"], {})}
 
 
 class Adapter:

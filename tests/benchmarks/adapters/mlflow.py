@@ -12,6 +12,8 @@ SLOWER = 20
 IMPORT = "import mlflow"
 FIRST_RUN = "import mlflow; mlflow.start_run(); mlflow.log_metric('loss', 0.3); mlflow.end_run()"
 HELP = "mlflow"
+SERVER = "mlflow"
+SPEAKS = "Rest"
 BATCH = 1000  # the most points that one request may have
 
 
@@ -19,6 +21,17 @@ def list_command(folder: Path, runs: int) -> tuple[list[str], dict[str, str]]:
     """Return what lists the runs that `make_runs` made: 1,000 of them at most, there is no option."""
     settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
     return ["runs", "list", "--experiment-id", "1"], settings
+
+
+def server(port: int, level: str) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Return the arguments and the environment of its servers, as small as can be and as by default.
+
+    Every commit of its SQLite store waits for the disk, which no option changes.
+    """
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = ["server", "--port", str(port)]
+    small = ([*command, "--workers", "1"], {**quiet, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    return {"1 worker, no jobs": small, "4 workers and jobs, its default": (command, quiet)}
 
 
 class Adapter:

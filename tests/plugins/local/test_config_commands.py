@@ -75,6 +75,10 @@ def test_the_round_of_a_setting(project: Path) -> None:
         f"store = {project}/.mlcore\n  because: {project} has .git\n"
         f"experiment = digits\n  because: set in {file}\n  rather than Default: the default\n"
         "artifacts is not set: files lie with their run, in the store\n"
+        "spool is not set: runs wait in your folder of state, if the store is no folder\n"
+        "spool_keep = 7d\n  because: the default\n"
+        "spool_limit = 20GB\n  because: the default\n"
+        "spool_wait = 10s\n  because: the default\n"
     )
     assert call("unset", "experiment").output == f"experiment is no longer set in {file}\n"
     assert call("get", "experiment").output == "Default\n"
@@ -93,7 +97,11 @@ def test_json_is_the_same_for_good(project: Path) -> None:
     assert asked("get", "experiment") == experiment
     store = {"name": "store", "value": f"{project}/.mlcore", "reason": f"{project} has .git", "overrides": []}
     unset = {"value": None, "reason": "not set: files lie with their run, in the store", "overrides": []}
-    assert asked("list") == [store, experiment, {"name": "artifacts", **unset}]
+    found = asked("list")
+    assert found[:3] == [store, experiment, {"name": "artifacts", **unset}]
+    assert [(each["name"], each["value"]) for each in found[3:]] == [
+        ("spool", None), ("spool_keep", "7d"), ("spool_limit", "20GB"), ("spool_wait", "10s"),
+    ]  # fmt: skip
     assert asked("get", "artifacts") == {"name": "artifacts", **unset}
     assert asked("unset", "experiment") == {"name": "experiment", "value": None, "file": file}
     assert asked("path") == {"file": file, "exists": True}

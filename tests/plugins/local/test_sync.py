@@ -347,11 +347,20 @@ class TestCommand:
         assert told["records"] > 50
         assert answers(tmp_path / "team") == answers(full)
 
-    def test_a_spool_comes_first(self, full: Path, tmp_path: Path) -> None:
-        """Guards where the network is slow and runs are logged on the disk of the machine."""
-        done = program(tmp_path, "sync", MLCORE_STORE="team", MLCORE_SPOOL=str(full))
+    def test_what_waits_in_a_spool_comes_first(self, full: Path, tmp_path: Path) -> None:
+        """Guards the bare command where runs are spooled: the folder store found from here is not what is meant."""
+        shutil.copytree(full, tmp_path / ".mlcore")
+        settings = {"MLCORE_STORE": str(tmp_path / "team"), "MLCORE_SPOOL": str(tmp_path / "disk")}
+        code = "import os, mlcore\nrun = mlcore.start_run()\nmlcore.log_metric('loss', 1)\nos.kill(os.getpid(), 9)"
+        python(tmp_path, code, status=-9, **settings)
+        told = json.loads(program(tmp_path, "where", "--json", **settings).stdout)
+        assert (told["spool"]["runs"], told["spool"]["kept"]) in ((1, 1), (0, 1))
+        done = program(tmp_path, "sync", **settings)
         assert done.returncode == 0, done.stderr
-        assert answers(tmp_path / "team") == answers(full)
+        assert f"to {tmp_path}/team" in done.stdout
+        (run,) = mlcore.Client(tmp_path / "team").list_runs()
+        assert run.metrics == {"loss": 1}
+        assert "nothing waits, 1 runs are kept" in program(tmp_path, "doctor", **settings).stdout
 
     @pytest.mark.parametrize(
         ("arguments", "store", "said"),

@@ -249,16 +249,15 @@ def test_a_handle_can_be_used_in_a_fork(scheme: str, tmp_path: Path, request: py
     assert out.strip() == "[0, 0, 0, 0, 0] 25", err
 
 
-def test_a_server_that_does_not_come_back_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_come_back_is_told_of() -> None:
     """Guards that trying again ends, with an error that names the store and not the password."""
     from mlcore.errors import StoreError
     from mlcore.testing._builders import run_batch
-    from mlcore_sql import appending
 
-    monkeypatch.setattr(appending, "RETRY_SECONDS", 1.0)
     with own_server("postgresql") as server:
         uri = server.uri("postgres")
         store = open_store(uri)
+        store.patience = 1.0
         store.append(run_batch())
         server.stop(immediate=True)
         began = time.monotonic()

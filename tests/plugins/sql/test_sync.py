@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_only_what_is_new_goes_both_ways(full: Path, tmp_path: Path, database: s
     for number in range(3):
         with mlcore.Client(ours).start_run(name=f"mine {number}") as run:
             run.log_metric("x", 1)
-        with mlcore.Client(database).start_run(name=f"theirs {number}") as run:
+        with closing(mlcore.Client(database)) as theirs, theirs.start_run(name=f"theirs {number}") as run:
             run.log_metric("x", 2)
         there = sync(FolderStore(ours), team, memory=memory["there"])
         back = sync(team, FolderStore(ours), memory=memory["back"])
@@ -68,6 +69,7 @@ def test_only_what_is_new_goes_both_ways(full: Path, tmp_path: Path, database: s
 
 KILLED = """
 import os, signal, sys
+from contextlib import closing
 from pathlib import Path
 from mlcore_local import FolderStore
 from mlcore_local.sync import sync

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mlcore.errors import Malformed, PositionLost
+from mlcore.errors import Malformed, MlcoreError, PositionLost
 from mlcore.store._events import Batch, Event, RowsLogged, Shown, from_json, to_json
 from mlcore.store._fold import Columns, Entity, Fold
 
@@ -305,6 +305,19 @@ class SimpleStore:
         `Malformed`, `OutOfOrder`, `SourceReused` or `AlreadyExists`.
         """
         raise NotImplementedError
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:  # noqa: ARG002
+        """Store batches that others sent, durably when this returns: return for each None, or why it is not stored.
+
+        `actors` names the sender of each, where a store keeps a word of its own about that.
+        """
+        answers: list[MlcoreError | None] = [None] * len(batches)
+        for at, batch in enumerate(batches):
+            try:
+                self.append(batch)
+            except MlcoreError as error:
+                answers[at] = error
+        return answers
 
     def events(
         self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True

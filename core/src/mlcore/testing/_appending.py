@@ -147,6 +147,18 @@ class Appending:
         assert stored_records(store.events()) == exact_records([writer.cut(1)])
 
     @only_if(history=True)
+    def test_many_batches_at_once_are_stored_or_refused_each_for_itself(self, stores: Stores) -> None:
+        """What many sent is answered one by one: who is refused takes nothing from the others, before or after."""
+        writer, other = writer_of(4), writer_of(2)
+        store = filled(stores)
+        batches = [
+            writer.cut(1, 2), writer.cut(4), other.cut(1), malformed()["a negative stamp"], writer.cut(3), other.cut(1),
+        ]  # fmt: skip
+        answers = store.append_all(batches, ["alice", "alice", "bob", "bob", "alice", "bob"])
+        assert [type(each) for each in answers] == [type(None), OutOfOrder, type(None), Malformed, *[type(None)] * 2]
+        assert stored_records(store.events()) == exact_records([writer.cut(1), other.cut(1)])
+
+    @only_if(history=True)
     def test_handles_that_append_the_same_batch_at_once_store_it_once(self, stores: Stores) -> None:
         """A retry that overtakes the first attempt, on another connection, doubles nothing."""
         writer = writer_of(40)

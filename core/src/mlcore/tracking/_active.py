@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 current: ContextVar[Run | None] = ContextVar("mlcore_run", default=None)
 starting = threading.RLock()
+finishing: dict[Callable[[], None], None] = {}  # what is called when all runs have ended with the process
 _open: list[Run] = []  # and those that ended since the last one was started
 
 
@@ -83,6 +85,8 @@ def _end_all() -> None:
     for run in reversed(_open):
         if run._live:
             run.end(status_after(error))
+    for finish in finishing:
+        finish()
 
 
 def _forget_opener() -> None:

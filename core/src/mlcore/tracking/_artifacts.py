@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mlcore.tracking._run import Run
 
 _Path = str | os.PathLike[str]
+_ELSEWHERE = re.compile(r"(https?|s3a?|gc?s|az|abfss?|adl|oci|oss|hf)://((?!::).)*", re.DOTALL)  # not on this machine
 
 
 @attrs.frozen(repr=False)
@@ -123,7 +125,7 @@ class Artifacts:
     def _files(self, name: str) -> dict[str, mlcore.artifacts.File]:
         found, files, opened = self.list(name), {}, cache(mlcore.artifacts.open_backend)
         for each in found:
-            filesystem, root = opened(each.uri or self._run._place)
+            filesystem, root = opened(self._run._allowed(each.uri) if each.uri else self._run._place)
             path = root if each.uri else mlcore.artifacts.path_in(filesystem, root, each.path)
             files[each.path] = mlcore.artifacts.File(filesystem, path, each.size, each.sha256)
         if name and not found:
@@ -235,7 +237,8 @@ class Keeping(Thing):
         with tempfile.TemporaryDirectory(prefix="mlcore-") as place:
             info = save_model(model, Path(place, "model"), about=about, **options)
             logged = LoggedModel(name, self.id, id, info.flavor, info.verify(), now)
-            self.log_artifacts(info.folder, name)
+            found = mlcore.artifacts.files_in(info.folder)
+            self._keep({f"{name}/{inner}": path for inner, path in found.items()}, passing=True)
         kept = attrs.asdict(logged, filter=attrs.filters.exclude("name", "run_id"))
         self._write(AttributesSet("run", self.id, "models", {name: kept}))
         return logged
@@ -246,14 +249,24 @@ class Keeping(Thing):
         kept = self._now().attributes.get("models", {})
         return Listing(LoggedModel(name, self.id, **about) for name, about in sorted(kept.items()))
 
-    def _keep(self, sources: Mapping[str, Any]) -> None:
+    def _keep(self, sources: Mapping[str, Any], passing: bool = False) -> None:
+        """Keep files; of those that are `passing` nothing is left where they are."""
         if self._backend.uri == OFF:
             for name in sources:
                 mlcore.artifacts.safe_path(name)
-            return
+            return None
+        if self._live and self._backend.spools_files():
+            return self._note(self._backend.spool.keep(self.id, sources, passing))
         place = self._place
         stored = mlcore.artifacts.put(*mlcore.artifacts.open_backend(place), sources)
-        self._note({name: _record(file) for name, file in stored.items()}, place)
+        return self._note({name: _record(file) for name, file in stored.items()}, place)
+
+    def _told_place(self) -> str:
+        """Return where the files go, after it was recorded, for what brings them there later."""
+        place = self._place
+        if place not in (self._own_place(), self._now().fields.get("artifacts")):
+            self._backend.edit([Updated("run", self.id, {"artifacts": place})])
+        return place
 
     def _note(self, records: Mapping[str, Any], place: str = "") -> None:
         events: list[Event] = [AttributesSet("run", self.id, "artifacts", part) for part in portions(records)]
@@ -261,7 +274,7 @@ class Keeping(Thing):
             events.append(Updated("run", self.id, {"artifacts": place}))
         before = self._sink.dropped if self._live else 0
         self._write(*events)
-        if self._live and self._sink.dropped > before:
+        if self._live and self._sink.dropped > before and self._backend.spool is None:
             raise StoreError(f"run {self.id}: files were stored, and not recorded: {self._sink.reason}")
 
     @cached_property
@@ -270,7 +283,7 @@ class Keeping(Thing):
         entity, chosen, own = self._now(), self._backend.artifacts, self._own_place()
         # a store may make up ids
         inner = mlcore.artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")
-        place = entity.fields.get("artifacts")
+        place = entity.fields.get("artifacts") and self._allowed(str(entity.fields["artifacts"]))
         if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
             place = f"{chosen.value.rstrip('/')}/{inner}"
         if not (place or own):
@@ -279,7 +292,19 @@ class Keeping(Thing):
         return str(place or own)
 
     def _own_place(self) -> str:
-        return "" if self.folder is None else str(self.folder / "artifacts")
+        if self.folder is not None:
+            return str(self.folder / "artifacts")
+        place = getattr(self._backend.store(), "place", None)  # of a server, which keeps files as well
+        return str(place(self.id)) if place else ""
+
+    def _allowed(self, uri: str) -> str:
+        """Return where a store says that files are. Raises `UnsafePath` if others wrote it, and it may mean ours."""
+        chosen = self._backend.artifacts
+        known = _ELSEWHERE.fullmatch(uri) or (chosen and f"{uri}/".startswith(f"{chosen.value.rstrip('/')}/"))
+        if (not known or ".." in uri) and not getattr(self._backend.store(), "trusted_paths", True):
+            told = f"run {self.id}: the server says that files are at {uri!r:.200}, which may be on this machine"
+            raise mlcore.errors.UnsafePath(f"{told}: if that is right, set MLCORE_ARTIFACTS to the folder above it")
+        return uri
 
 
 class Loading:

@@ -1,4 +1,4 @@
-"""Where a client writes and reads: a folder store through journals, any other through its two methods."""
+"""Where a client writes and reads: a folder store through journals, any other by way of a spool, or its two methods."""
 
 import logging
 import os
@@ -7,18 +7,22 @@ import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlcore import config, journal, plugins
 from mlcore.errors import AlreadyExists, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
 from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
+from mlcore.tracking import _active
 
 GRACE_SECONDS = 300
 SIGNS_SECONDS = 75  # two signs of life may be missed before another process takes a run over
 _ROWS = 2_048  # of one event, to keep it under its limit
 _log = logging.getLogger("mlcore")
+_T = TypeVar("_T")
 
 
 def status_of(entity: Entity) -> str:
@@ -122,17 +126,51 @@ class Backend:
         scheme, separator, path = uri.partition("://")
         self.uri, self.name, self._scheme = uri, config.shown(uri), scheme if separator else "file"
         folder = self._scheme == "file" and uri != config.OFF
-        self.root = Path(path if separator else uri).expanduser().absolute() if folder else None
+        root = Path(path if separator else uri).expanduser().absolute() if folder else None
+        self._spooled = uri != config.OFF and self._wants_spool(folder)
+        self.root, self._opens = None if self._spooled else root, str(root or uri)
         self._store: Store | None = OffStore() if uri == config.OFF else None
         self._inherited: Store | None = None
-        self._edits, self._pid = StoreSink(self.store, STORE_HOME), os.getpid()
-        if self.root is None:
-            self.store()  # an unknown scheme is told of now
+        self._lock, self._pid = threading.RLock(), os.getpid()
+        self._edits = StoreSink(self.opened, STORE_HOME)
+        if self._scheme not in plugins.provided("stores") if self._spooled else self.root is None:
+            self.opened()  # an unknown scheme is told of now
+
+    @staticmethod
+    def _wants_spool(folder: bool) -> bool:
+        """Tell whether runs are spooled and shipped: of a folder only if that is asked for."""
+        chosen = next(config.settings("spool"), None)
+        wanted = not folder if chosen is None else chosen.value != config.OFF
+        return wanted and "journals" in plugins.provided("uploaders")
+
+    @cached_property
+    def spool(self) -> Any:
+        """What keeps runs on this machine and ships them, None where they are written directly."""
+        if not self._spooled:
+            return None
+        spool = plugins.load("uploaders", "journals")(self._opens, self.opened, self._place_of)
+        _active.finishing[spool.finish] = None
+        return spool
+
+    def _place_of(self, run_id: str) -> str:
+        from mlcore.tracking._run import Run
+
+        return Run(self, run_id)._told_place()
+
+    def spools_files(self) -> bool:
+        """Tell whether files are spooled: the store has a place for them, or its place is told once it is reached."""
+        if self.spool is not None and self.artifacts is None:
+            self.spool.ready()
+        unknown = self.artifacts is None and self._store is not None
+        return self.spool is not None and (not unknown or hasattr(self._store, "place"))
 
     def sink(self, home: str) -> journal.Writer | StoreSink:
         """Open what takes in the records of a run. Raises `StoreError` if there is no writing there at all."""
+        if self.spool is not None:
+            writer: journal.Writer = self.spool.sink(home)
+            return writer
         if self.root is None:
-            return StoreSink(self.store, home)
+            return StoreSink(self.opened, home)
         folder = self._made(self.root)
         writer = journal.Writer(folder.run_folder(home), home)
         try:
@@ -155,15 +193,56 @@ class Backend:
         """Write events online, with a claim if one is given. Raises `AlreadyExists` or another `StoreError`."""
         if self.root is not None:
             self._made(self.root)
-        (self._edits if claim is None else StoreSink(self.store, home)).append(events, claim)
+        (self._edits if claim is None else StoreSink(self.opened, home)).append(events, claim)
 
     def get(self, kind: str, id: str) -> Entity | None:
         """Return one entity, None if it is not there or there is no store yet."""
         with suppress(StoreNotFound):
-            if found := self.store().get(kind, [id])[0]:
-                clock.observe(found.changed)
-                return found
+            return self.look(kind, id)
         return None
+
+    def look(self, kind: str, id: str) -> Entity | None:
+        """Return one entity, from the spool if that alone has it or the store cannot be reached.
+
+        Raises what the store does, such as `StoreNotFound`.
+        """
+        found, away = None, None
+        try:
+            found = self.store().get(kind, [id])[0]
+        except StoreError as error:
+            away = error
+        if found is None and self.spool is not None:
+            found = self.spool.get(kind, id)
+        if found is None and away is not None:
+            raise away
+        if found is not None:
+            clock.observe(found.changed)
+        return found
+
+    def asked(self, id: str, question: Callable[[Entity | None, Callable[[], bool]], _T]) -> _T:
+        """Answer a question about a run, for which its start waits; it is told what is known, and whether to go online.
+
+        Who joins a process of this machine asks nobody else, and who spools waits two seconds at most.
+        """
+        if self.spool is None:
+            return question(self.get("run", id), lambda: True)
+        here: Entity | None = self.spool.get("run", id)
+        if here is not None and held(here, False):
+            return question(here, lambda: False)
+        online = partial(self._online, id, question)
+        answer: _T = self.spool.ask(online, lambda: question(here, lambda: False))
+        return answer
+
+    def _online(self, id: str, question: Callable[..., _T], waiting: Callable[[], bool]) -> _T:
+        return question(self.get("run", id), waiting)
+
+    def offline(self) -> "Backend":
+        """Return a backend that is asked about experiments, without waiting for the network where runs are spooled."""
+        if self.spool is None:
+            return self
+        other = copy(self)
+        other._spooled, other._store, other.__dict__["spool"] = False, self.spool.experiments(), None
+        return other
 
     def edited(self) -> bool:
         """Tell whether experiments were ever edited, so that names may stand for others than they did."""
@@ -171,13 +250,30 @@ class Backend:
         return self.root is None or any(any(self.root.glob(pattern)) for pattern in patterns)
 
     def store(self) -> Store:
-        """Return the store to read from. Raises `NotInstalled`; reading raises `StoreNotFound`."""
-        if self._store is None or (self._pid != os.getpid() and self.uri != config.OFF):
-            self._inherited, self._pid = self._store, os.getpid()  # by a fork: neither used nor closed in the child
-            self._store = plugins.load("stores", self._scheme)(self.uri if self.root is None else str(self.root))
-        return self._store
+        """Return the store to read from, after a wait for what is being shipped to it: what was written is read.
+
+        Raises `NotInstalled`; reading raises `StoreNotFound`.
+        """
+        if _active.finishing and self.spool is not None:
+            self.spool.wait()
+        return self.opened()
+
+    def opened(self) -> Store:
+        """Return the store as it is. Raises `NotInstalled`."""
+        forked = self._pid != os.getpid() and self.uri != config.OFF
+        if forked:
+            self._lock = threading.RLock()
+        with self._lock:
+            if self._store is None or forked:
+                self._inherited, self._pid = self._store, os.getpid()  # by a fork: neither used nor closed in the child
+                self._store = plugins.load("stores", self._scheme)(self._opens)
+            return self._store
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, after a wait for what is being shipped to it."""
+        if "spool" in self.__dict__ and self.spool is not None:
+            self.spool.wait()
         if self._store is not None:
             self._store.close()
+            if self._spooled:
+                self._store = None  # it is opened again for what could not be shipped yet

@@ -61,8 +61,13 @@ class Client(Loading):
         """The store itself, for whatever this class has no method for."""
         return self._backend.store()
 
+    @property
+    def spool(self) -> Any:
+        """What keeps runs on this machine until the store has them, None where they are written to it directly."""
+        return self._backend.spool
+
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, after a short wait for what is on its way there."""
         self._backend.close()
 
     def start_run(
@@ -102,7 +107,8 @@ class Client(Loading):
         fields |= {"user": journal.user()} | ({"parent_run": check_run_id(inside)} if inside else {})
         fields |= {"key": key} if key else {}
         first: list[Event] = [Created("experiment", home, fields={"name": title}), Created("run", id, home, fields)]
-        known, events = (None, []) if anew else self._arrive(id, resume, rewind_to is not None)
+        arriving = partial(self._arrive, id, resume, rewind_to is not None)
+        known, events = (None, []) if anew else self._backend.asked(id, arriving)
         if known is not None and "name" in known.fields:  # what a process wrote that died before its journal has none
             first = []
         run = Run(self._backend, id, known)
@@ -112,13 +118,14 @@ class Client(Loading):
         _active.push(run)
         return run
 
-    def _arrive(self, id: str, resume: str, taking_over: bool) -> tuple[Entity | None, list[Event] | None]:
+    def _arrive(
+        self, id: str, resume: str, taking_over: bool, known: Entity | None, online: Callable[[], bool]
+    ) -> tuple[Entity | None, list[Event] | None]:
         """Return what is known of a run, and what opens it again; None instead if another process has it open.
 
-        Of several processes that arrive at once the claim lets one open it.
+        Of several processes that arrive at once the claim lets one open it, if the store can be reached.
         """
-        known = self._backend.get("run", id)
-        if known is None and resume == "must":
+        if known is None and resume == "must" and online():
             raise NotFound(f"there is no run {id} in {self._backend.name} to resume")
         if known is not None and resume == "never":
             raise RunStateError(f"run {id} exists already in {self._backend.name}, and resume='never'")
@@ -127,14 +134,16 @@ class Client(Loading):
         events = [mark, Updated("run", id, {"status": "RUNNING", "end_time": None})]
         if known is None or not held(known, taking_over):
             with suppress(AlreadyExists):
-                self._backend.edit(events, claim=f"run/{id}/start/{starts}", home=id)
+                if online():
+                    self._backend.edit(events, claim=f"run/{id}/start/{starts}", home=id)
                 return known, events  # for the run's own folder too, so that a copy of it alone knows
         return known, None
 
     def get_run(self, id: str) -> Run:
         """Return a run by its id, or a prefix or suffix that no other run has. Raises `NotFound` or `Ambiguous`."""
         if is_run_id(id):
-            runs = Listing(Run(self._backend, id, each) for each in self.store.get("run", [id]) if each)
+            found = self._backend.look("run", id)
+            runs = Listing([Run(self._backend, id, found)] if found else [])
         else:
             ends = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
             runs = Run._find(self._backend, ends, deleted=True, limit=5) if id.isalnum() else Listing()
@@ -224,11 +233,12 @@ class Client(Loading):
         """Return the id under which runs of an experiment are logged, without reading where nobody renamed."""
         if not self._backend.edited():
             return experiment_id(name)
-        if named := _named(self._backend, name):
+        backend = self._backend.offline()
+        if named := _named(backend, name):
             if named.deleted:
                 raise RunStateError(f"experiment {name!r} is deleted: restore it, or choose another name")
             return named.id
-        return next(_free(self._backend, name))[0]
+        return next(_free(backend, name))[0]
 
 
 def _named(backend: Backend, name: str, term: Term = _NAME) -> Experiment | None:

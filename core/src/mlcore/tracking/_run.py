@@ -30,9 +30,10 @@ class _Later:
 
     def __getattr__(self, name: str) -> Any:
         run = self._run
-        if name != "events" and run.status in ENDED:
+        ended = (name != "events" or run._backend.spool is not None) and run.status in ENDED
+        if ended and name != "events":
             raise RunStateError(f"run {run.name} ({run.id}) is {run.status}: resume it with start_run(run_id=...)")
-        run._sink = run._backend.sink(run.id)
+        run._sink = StoreSink(run._backend.opened, run.id) if ended else run._backend.sink(run.id)
         return getattr(run._sink, name)
 
 

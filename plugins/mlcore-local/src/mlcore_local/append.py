@@ -1,4 +1,4 @@
-"""Append batches that others wrote, or that belong to no run, to a folder store."""
+"""Append batches that others wrote, or that belong to no run, to a folder store: many at once under one lock."""
 
 from __future__ import annotations
 
@@ -8,99 +8,257 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mlcore.errors import AlreadyExists, JournalError, StoreError
+import attrs
+
+from mlcore.errors import AlreadyExists, InvalidValue, Malformed, MlcoreError, OutOfOrder, SourceReused, StoreError
 from mlcore.folder import Folder, publish
 from mlcore.journal import format as f, this_process, user
-from mlcore.store import Batch, Marks, check, digest, to_json
+from mlcore.store import Batch, Marks, Record, check, digest, to_json
+from mlcore_local.checkpoints import checkpoint, resumed
 from mlcore_local.packer import Packer
 from mlcore_local.reader import Journal, read
 
 __all__ = ["Appender", "claim_path"]
 
+ClaimsOf = Callable[[str, str], list[Path]]
+_SOURCES = 4_096  # whose journals' ends are remembered
+_FILES = 128  # that are kept open: a process may have 1,024, and some are left to others
+_CHECKPOINT = 64 << 10  # bytes after which a journal gets a checkpoint, of which it is a small part
+_NOTED_SECONDS = 30  # a reader looks at a home for longer than that after it was noted
+
+
+@attrs.define(eq=False)
+class _Target:
+    """Remember one source's journal: how far it was read or written, and what it defines."""
+
+    home: str
+    path: Path
+    journal: Journal = attrs.field(factory=Journal)
+    marks: Marks = attrs.field(factory=Marks)
+    packer: Packer | None = None
+    size: int = 0
+    kept: int = 0  # the size at the last checkpoint
+    fd: int = -1
+    noted: float = float("-inf")
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
 
 class Appender:
-    """Write batches under the store's lock, so that several processes may append the same."""
+    """Write batches under the store's lock, so that several processes may append the same. Not thread-safe.
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self._marks = Marks()
-        self._journals: dict[Path, Journal] = {}
+    With `power` what was appended survives the loss of power, else the end of the process.
+    """
 
-    def append(self, batch: Batch, claims_of: Callable[[str, str], list[Path]]) -> None:
-        """Store a batch; see `mlcore.store.Store.append`. `claims_of` tells the claims' files of home and source."""
-        check(batch)
-        home = self._folder.run_folder(batch.home) if batch.home else self._folder.root / "store"
-        path = home / (batch.source + f.SUFFIX)
+    def __init__(self, folder: Folder, *, power: bool = False) -> None:
+        self._folder, self._power = folder, power
+        self._targets: OrderedDict[str, _Target] = OrderedDict()
+        self._open: OrderedDict[str, _Target] = OrderedDict()
+        self._unsynced: set[str | Path] = set()
+        self._pid = os.getpid()
+
+    def append_all(
+        self, batches: Sequence[Batch], actors: Sequence[str], claims_of: ClaimsOf
+    ) -> list[MlcoreError | None]:
+        """Store batches; see `mlcore.store.Store.append_all`. `claims_of` tells a source's claims' files."""
+        if self._pid != os.getpid():  # in the child of a fork, whose files are its parent's as well
+            self.close()
+            self._pid = os.getpid()
+        answers: list[MlcoreError | None] = [None] * len(batches)
         try:
-            home.mkdir(parents=True, exist_ok=True)
             with _locked(self._folder.root / "lock"):
-                journal = self._read(path, batch, claims_of(batch.home, batch.source))
-                new = self._marks.new(batch)
-                if new is None:
-                    return
-                self._folder.note(batch.home)
-                if new.claim is not None:
-                    self._claim(new)
-                else:
-                    self._write(path, new, journal)
-                self._marks.advance(new)
+                for at, batch in enumerate(batches):
+                    answers[at] = self._answer(batch, actors[at] if actors else "", claims_of)
+                if self._power:
+                    self._sync()
+        except OSError as error:  # of the lock, or a disk that does not keep what was written: nothing is promised
+            failed = self._told(error)
+            self.close()
+            return [failed if answer is None else answer for answer in answers]
+        while len(self._open) > _FILES:
+            self._open.popitem(last=False)[1].close()
+        while len(self._targets) > _SOURCES:
+            self._forget(next(iter(self._targets)))
+        return answers
+
+    def close(self) -> None:
+        """Close all files, and forget what they hold."""
+        for source in list(self._targets):
+            self._forget(source)
+
+    def _answer(self, batch: Batch, actor: str, claims_of: ClaimsOf) -> MlcoreError | None:
+        try:
+            self._append(batch, actor, claims_of)
         except OSError as error:
-            raise StoreError(f"cannot write to store {self._folder.root}: {error.strerror or error}") from error
+            self._forget(batch.source)
+            return self._told(error)
+        except InvalidValue as error:
+            return Malformed(str(error))
+        except MlcoreError as error:
+            return error
+        return None
 
-    def _read(self, path: Path, batch: Batch, claims: list[Path]) -> Journal:
-        """Bring the source's mark up to date, and return what its journal defines."""
-        if claims:
-            self._journals.pop(path, None)
-            self._marks.set(batch.source, 0, "")
-        journal = self._journals.setdefault(path, Journal())
+    def _told(self, error: OSError) -> StoreError:
+        told = StoreError(f"cannot write to store {self._folder.root}: {error.strerror or error}")
+        told.__cause__ = error
+        return told
+
+    def _append(self, batch: Batch, actor: str, claims_of: ClaimsOf) -> None:
+        target = self._known(batch) if batch.claim is None else None
+        fresh = target is None
+        if target is None:
+            target = self._read(batch, claims_of)
+        try:
+            new = target.marks.new(batch)
+        except (OutOfOrder, SourceReused):
+            if fresh:
+                raise
+            target = self._read(batch, claims_of)  # another process may have taken a claim, which no journal tells
+            new = target.marks.new(batch)
+        if new is None:
+            return
+        if time.monotonic() - target.noted > _NOTED_SECONDS:
+            self._folder.note(batch.home)
+            target.noted = time.monotonic()
+        if new.claim is not None:
+            self._claim(new, actor)
+            target.marks.advance(new)
+        else:
+            target.marks.advance(new)  # before, as a checkpoint tells it; if it fails all is read again
+            self._write(target, new, actor)
+
+    # What is known of a source
+
+    def _known(self, batch: Batch) -> _Target | None:
+        """Return what is remembered of a source, up to date; None if it must be looked for."""
+        target = self._targets.get(batch.source)
+        if target is None:
+            return None
+        if target.home != batch.home:
+            raise _elsewhere(batch, target.home)
+        self._targets.move_to_end(batch.source)
+        try:
+            if target.fd < 0:
+                target.fd = os.open(target.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                self._open[batch.source] = target
+            status = os.fstat(target.fd)
+        except FileNotFoundError:
+            return target if target.size == 0 else None
+        if status.st_nlink == 0 or status.st_size < target.size:
+            return None  # somebody removed it, or repaired it
+        if status.st_size != target.size:
+            _advance(target, batch.source, _read_on(target))
+        self._open.move_to_end(batch.source)
+        return target
+
+    def _read(self, batch: Batch, claims_of: ClaimsOf) -> _Target:
+        """Read all that there is of a source."""
+        check(batch)
+        self._forget(batch.source)
+        home = self._folder.run_folder(batch.home) if batch.home else self._folder.root / "store"
+        target = _Target(batch.home, home / (batch.source + f.SUFFIX))
         found = {}
-        if path.exists():
-            found = {record.number: record for record in read(path, journal)}
-            if journal.tail is not None:
-                os.truncate(path, journal.tail.offset)  # its writer died while it wrote
-        for claim in claims:
+        if target.path.exists():
+            if (known := resumed(target.path)) is not None:
+                target.journal, last, known_digest = known
+                target.marks.set(batch.source, last, known_digest)
+                target.kept = target.journal.offset
+            found = {record.number: record for record in _read_on(target)}
+            header = target.journal.header
+            if header is not None and header.home != batch.home:
+                raise _elsewhere(batch, header.home)
+        for claim in claims_of(batch.home, batch.source):
             found |= {record.number: record for record in read(claim)}
-        last, known = self._marks.get(batch.source)
-        new = [found[number] for number in sorted(found) if number > last]
-        if new:
-            self._marks.set(batch.source, new[-1].number, digest(new, known))
-        return journal
+        _advance(target, batch.source, [found[number] for number in sorted(found)])
+        self._targets[batch.source] = target
+        return target
 
-    def _claim(self, batch: Batch) -> None:
+    def _forget(self, source: str) -> None:
+        self._open.pop(source, None)
+        target = self._targets.pop(source, None)
+        if target is not None:
+            target.close()
+
+    # What is written
+
+    def _claim(self, batch: Batch, actor: str) -> None:
         assert batch.claim is not None
         path = claim_path(self._folder, batch.claim)
         path.parent.mkdir(parents=True, exist_ok=True)
         header = f.Header(batch.source, batch.home)
-        data = _beginning(header, {**this_process(), "claim": batch.claim}) + _records(header, Journal(), batch)
+        about = {**this_process(), **({"user": actor} if actor else {}), "claim": batch.claim}
+        packer = Packer(header)
+        data = _beginning(header, about) + b"".join(map(packer.pack, batch.records))
         if path.exists() or not publish(path, data):  # a look first, as to publish costs a sync
             holder = Journal()
             for _ in read(path, holder):
                 pass
             raise AlreadyExists(batch.claim, holder.source)
 
-    def _write(self, path: Path, batch: Batch, journal: Journal) -> None:
-        header = journal.header or f.Header(batch.source, batch.home)
-        if header.home != batch.home:
-            raise JournalError(f"source {batch.source} belongs to {header.home or 'the store'}, not to {batch.home}")
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    def _write(self, target: _Target, batch: Batch, actor: str) -> None:
+        if target.fd < 0:
+            self._create(target, batch.source)
+        header, data = target.journal.header, b""
+        if header is None:
+            header = f.Header(batch.source, batch.home)
+            target.journal.writer = {"host": platform.node(), "user": actor or user()}
+            target.journal.writer["inode"] = os.fstat(target.fd).st_ino
+            data = _beginning(header, target.journal.writer)
+        if target.packer is None:
+            target.packer = Packer(header, target.journal.keys)
+        data += b"".join(map(target.packer.pack, batch.records))
+        if target.size + len(data) - target.kept > _CHECKPOINT:
+            about = {name: value for name, value in target.journal.writer.items() if name != "mark"}
+            made = checkpoint(header, about, target.journal.keys, *target.marks.get(batch.source))
+            if len(made) < _CHECKPOINT // 4:
+                data += made
+            target.kept = target.size + len(data)
+        if not data:
+            os.utime(target.fd)  # a sign of life
+            return
         try:
-            size, data = os.fstat(fd).st_size, b""
-            if journal.header is None:
-                about = {"host": platform.node(), "user": user(), "inode": os.fstat(fd).st_ino}
-                data = _beginning(header, about)
-            data += _records(header, journal, batch)
-            try:
-                if os.write(fd, data) != len(data):
-                    raise OSError(28, "No space left on device")
-            except OSError:
-                os.ftruncate(fd, size)
-                raise
-            os.utime(fd)
-        finally:
-            os.close(fd)
+            if os.write(target.fd, data) != len(data):
+                raise OSError(28, "No space left on device")
+        except OSError:
+            os.ftruncate(target.fd, target.size)
+            raise
+        target.size += len(data)
+        target.journal.header, target.journal.offset = header, target.size
+        target.journal.last = batch.last or target.journal.last
+        if self._power:
+            self._unsynced.add(batch.source)
+
+    def _create(self, target: _Target, source: str) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            target.fd = os.open(target.path, flags, 0o666)
+        except FileNotFoundError:
+            target.path.parent.mkdir(parents=True, exist_ok=True)
+            target.fd = os.open(target.path, flags, 0o666)
+        self._open[source] = target
+        if self._power:
+            self._unsynced.update(each for each in target.path.parents if each.is_relative_to(self._folder.root))
+
+    def _sync(self) -> None:
+        """Wait until the disk has what was written. Raises `OSError`."""
+        waiting, self._unsynced = self._unsynced, set()
+        for each in waiting:
+            if isinstance(each, Path):
+                directory = os.open(each, os.O_RDONLY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+            elif each in self._targets:
+                os.fdatasync(self._targets[each].fd)
 
 
 def claim_path(folder: Folder, claim: str) -> Path:
@@ -110,17 +268,34 @@ def claim_path(folder: Folder, claim: str) -> Path:
     return folder.root / "claims" / f"{kind}-{name[:2]}" / (name + f.SUFFIX)
 
 
+def _elsewhere(batch: Batch, home: str) -> SourceReused:
+    return SourceReused(f"source {batch.source} writes to {home or 'the store'}, not to {batch.home or 'the store'}")
+
+
+def _read_on(target: _Target) -> Iterable[Record]:
+    """Return the records that were written to a journal since it was read; what its writer left torn is cut off."""
+    records = list(read(target.path, target.journal))
+    if target.journal.tail is not None:
+        os.truncate(target.path, target.journal.tail.offset)
+    target.size, target.packer = target.journal.offset, None
+    return records
+
+
+def _advance(target: _Target, source: str, records: Iterable[Record]) -> None:
+    """Bring the mark of a source up to date."""
+    last, known = target.marks.get(source)
+    new = [record for record in records if record.number > last]
+    if new:
+        target.marks.set(source, new[-1].number, digest(new, known))
+
+
 def _beginning(header: f.Header, about: dict[str, object]) -> bytes:
     return f.pack_header(header) + f.pack_frame(header.seed, f.WRITER, 0, 0, 0, to_json(about))
 
 
-def _records(header: f.Header, journal: Journal, batch: Batch) -> bytes:
-    return b"".join(map(Packer(header, journal.keys).pack, batch.records))
-
-
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         with contextlib.suppress(OSError):  # a file system without locks: links still arbitrate claims
             fcntl.flock(fd, fcntl.LOCK_EX)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,6 +20,7 @@ from mlcore_local.index import described
 from mlcore_local.reader import Journal, read
 from mlcore_local.seal import drop, seal
 from mlcore_local.store import FolderStore
+from mlcore_local.waiting import as_dict, described as described_spool, spooled
 
 __all__ = ["cat", "fsck", "init", "journal", "reindex", "where"]
 
@@ -43,21 +45,24 @@ def init(path: Path | None, as_json: bool) -> None:
 @_store
 @_as_json
 def where(uri: str | None, as_json: bool) -> None:
-    """Tell which store is used, and why, and where its index is or would be."""
+    """Tell which store is used, and why, where its index is or would be, and what waits to be sent to it."""
     setting = config.store_setting(uri)
     folder = None if "://" in setting.value or setting.value == config.OFF else _opened(setting.value)
     exists = None if "://" in setting.value or setting.value == config.OFF else folder is not None
     index, why = (None, "") if folder is None else described(folder)
-    shown = config.shown(setting.value)
+    shown, spool = config.shown(setting.value), spooled(uri)
     if as_json:
-        told = {"store": shown, "reason": setting.reason, "exists": exists}
-        click.echo(json.dumps({**told, "index": None if index is None else str(index)}))
+        told: dict[str, Any] = {"store": shown, "reason": setting.reason, "exists": exists}
+        told |= {"index": None if index is None else str(index), "spool": spool and as_dict(*spool)}
+        click.echo(json.dumps(told))
     else:
         click.echo(f"{shown}\n  because: {setting.reason}")
         if why:
             click.echo(f"  index: {why}" if index is None else f"  index: {index}, {why}")
-        if exists is False:
+        if exists is False and spool is None:
             click.echo("  not there yet: the first run makes it, or `mlcore init`")
+        if spool is not None:
+            click.echo(f"  spool: {spool[0].root}, {described_spool(spool[1])}")
 
 
 @click.command(epilog="Example: mlcore fsck --repair")

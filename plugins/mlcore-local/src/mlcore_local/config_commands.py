@@ -17,14 +17,17 @@ from mlcore_local import terminal
 
 __all__ = ["config"]
 
-_NOT_SET = "not set: files lie with their run, in the store"  # artifacts alone has no default
+_NOT_SET = {  # these alone have no default
+    "artifacts": "not set: files lie with their run, in the store",
+    "spool": "not set: runs wait in your folder of state, if the store is no folder",
+}
 _key = click.argument("key", type=click.Choice(core.KEYS))
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(no_args_is_help=True, epilog="Example: mlcore config list")
 def config() -> None:
-    """Show and change settings: store, experiment, and artifacts, where runs keep their files.
+    """Show and change settings: store, experiment, artifacts, where runs keep their files, and those of the spool.
 
     The strongest counts: what a script or command says itself, then the environment (MLCORE_STORE and so on), the
     project's pyproject.toml, your own file, and last what is found where you are.
@@ -55,7 +58,7 @@ def get(key: str, as_json: bool) -> None:
     """Print one setting; exit code 1 if it is not set."""
     found = _described(key)
     if found["value"] is None and not as_json:
-        raise ConfigError(f"{key} is {_NOT_SET}")
+        raise ConfigError(f"{key} is {_NOT_SET[key]}")
     terminal.show(terminal.as_json(found) if as_json else [terminal.printable(found["value"])])
 
 
@@ -121,7 +124,7 @@ def path(shared: bool, as_json: bool) -> None:
 
 def _described(key: str) -> dict[str, Any]:
     said = [{"value": each.value, "reason": each.reason} for each in core.settings(key)]
-    return {"name": key, **(said[0] if said else {"value": None, "reason": _NOT_SET}), "overrides": said[1:]}
+    return {"name": key, **(said[0] if said else {"value": None, "reason": _NOT_SET[key]}), "overrides": said[1:]}
 
 
 def _stronger(key: str, file: Path) -> str:
@@ -137,7 +140,7 @@ def _stronger(key: str, file: Path) -> str:
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     text = terminal.printable
     if found["value"] is None:
-        yield f"{found['name']} is {_NOT_SET}"
+        yield f"{found['name']} is {_NOT_SET[found['name']]}"
         return
     yield f"{found['name']} = {text(found['value'])}"
     yield f"  because: {text(found['reason'])}"
@@ -153,7 +156,8 @@ def _file(shared: bool) -> Path:
 
 def _written(key: str, value: str, folder: Path | None) -> str:
     """Return a value as a file shall have it: the project's paths relative to its folder, the user's absolute."""
-    if not value or key == "experiment" or "://" in value or (key, value) == ("store", core.OFF):
+    plain = key == "experiment" or key.startswith("spool_") or (value == core.OFF and key != "artifacts")
+    if not value or plain or "://" in value:
         return value
     if folder is None:
         return os.path.abspath(os.path.expanduser(value))

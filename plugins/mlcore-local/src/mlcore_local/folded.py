@@ -5,33 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import attrs
 
-from mlcore.errors import JournalError, PositionLost
+from mlcore.errors import JournalError
 from mlcore.folder import STORE_HOME
-from mlcore.journal.format import SUFFIX
-from mlcore.store import (
-    START,
-    And,
-    Batch,
-    Columns,
-    Entity,
-    Not,
-    Or,
-    Page,
-    Query,
-    Record,
-    SeriesKey,
-    Stored,
-    Where,
-    digest,
-    find,
-)
+from mlcore.store import And, Columns, Entity, Not, Or, Page, Query, Record, SeriesKey, Where, find
 from mlcore_local.held import Held
-from mlcore_local.home import Home, Piece
+from mlcore_local.home import Home
 from mlcore_local.marks import folder_of
 from mlcore_local.notes import Notes
 from mlcore_local.reader import Journal, read
@@ -54,8 +37,6 @@ class Folded:
         self._active: dict[str, float] = {}  # homes, and until when they are looked at
         self._foreign: set[str] = set()
         self._claims: dict[str, list[Path]] = {}
-        self._pieces: list[Piece] = []
-        self._token = os.urandom(8).hex()
         self._watch = Watch(self._root, Notes())
 
     def claims_of(self, source: str) -> list[Path]:
@@ -114,7 +95,6 @@ class Folded:
                 home.take_claim(journal, records, self._fold)
                 self._fold.claims[str(journal.writer.get("claim"))] = journal.source
                 self._claims.setdefault(journal.source, []).append(path)
-                self._pieces.append(Piece(str(path), home.id, 0, journal.offset))
 
     def _home(self, id: str) -> Home:
         if id not in self._homes:
@@ -123,7 +103,7 @@ class Folded:
 
     def _read_home(self, id: str) -> None:
         home = self._home(id)
-        self._pieces += home.read(self._fold)
+        home.read(self._fold)
         if home.foreign:
             self._foreign.add(id)
         entity = self._fold.entity("run", id) if id else None
@@ -157,56 +137,6 @@ class Folded:
         )  # of a page only what was asked for is here
         over = whole is None or whole.fields.get("status", "RUNNING") != "RUNNING"
         return entity if home is None or over else home.signed(entity)
-
-    # What is passed on
-
-    def events(self, after: str, of: str | None) -> Iterator[Stored]:
-        """Read what is there now, and yield it after a position as it is asked for; see `mlcore.store.Store.events`."""
-        self._read_all()
-        start, known = self._index(after)
-        pieces = self._pieces[start:]
-        return (
-            stored
-            for index, piece in enumerate(pieces, start)
-            if of is None or piece.home == of
-            for stored in self._stored(index, piece, known if index == start else 0)
-        )
-
-    def _index(self, after: str) -> tuple[int, int]:
-        """Return the piece to go on with, and the last record of it that was passed on."""
-        if after == START:
-            return 0, 0
-        token, _, place = after.partition("-")
-        index, _, known = place.partition("-")
-        if token != self._token or not (index.isdigit() and known.isdigit()) or int(index) >= len(self._pieces):
-            raise PositionLost(f"position {after[:40]!r} is not one of this handle of {self._root}")
-        return int(index), int(known)
-
-    def _stored(self, index: int, piece: Piece, known: int) -> Iterator[Stored]:
-        journal = Journal()
-        try:
-            received = int(os.stat(piece.path).st_mtime * 1000)
-            records = list(read(piece.path, journal, stop=piece.stop))
-        except FileNotFoundError:
-            return  # the run was removed from the folder meanwhile
-        actor, claim = str(journal.writer.get("user", "")), journal.writer.get("claim")
-        first = max(piece.known, known) + 1
-        fresh = [record for record in records if record.number >= first]
-        previous = self._digest_before(journal.source, piece.home, fresh[0].number) if fresh else ""
-        for start in range(0, len(fresh) or (known == 0), _BATCH_RECORDS):
-            part = tuple(fresh[start : start + _BATCH_RECORDS])
-            last = part[-1].number if part else 0
-            batch = Batch(journal.source, piece.home, part, previous, claim)
-            yield Stored(f"{self._token}-{index}-{last}", received, actor, batch)
-            previous = digest(part, previous)
-
-    def _digest_before(self, source: str, home: str, number: int) -> str:
-        if number == 1:
-            return ""
-        own = Path(self._home(home).folder, source + SUFFIX)
-        paths = [*self._claims.get(source, []), *([own] if own.exists() else [])]
-        found = {record.number: record for path in paths for record in read(path) if record.number < number}
-        return digest(found[each] for each in sorted(found))
 
 
 def _asks_metrics(query: Query) -> bool:

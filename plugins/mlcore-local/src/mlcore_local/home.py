@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -19,7 +19,7 @@ from mlcore_local.reader import Journal, read
 from mlcore_local.rows import Rows
 from mlcore_local.seal import NAME, Sealed, open_sealed
 
-__all__ = ["File", "Home", "Name", "Piece", "Rewinding", "Rewinds", "Taking", "alive"]
+__all__ = ["File", "Home", "Name", "Rewinding", "Rewinds", "Taking", "alive"]
 
 _BEGINNING = 4_096  # bytes, of which the header and the frame of the writer are less
 _log = logging.getLogger("mlcore")
@@ -63,15 +63,6 @@ def alive(writer: Mapping[str, Any]) -> bool | None:
     return bool(writer.get("started")) and started(int(writer.get("pid", 0))) == writer["started"]
 
 
-class Piece(NamedTuple):
-    """Say which records of a file arrived together: those after number `known`, up to the offset `stop`."""
-
-    path: str
-    home: str
-    known: int
-    stop: int
-
-
 @attrs.define
 class File:
     """Remember a journal: how far it was read (`size`), and what the file was at the last look."""
@@ -111,7 +102,7 @@ class Home:
         self._sealed: Sealed | None = None
         self._changed = False  # by claims, of which the seal does not know
 
-    def read(self, fold: Taking) -> list[Piece]:
+    def read(self, fold: Taking) -> None:
         """Read what was written since the last time."""
         fresh = not self._files and not self._changed
         grown, seal_there = self._grown()
@@ -121,18 +112,13 @@ class Home:
             self.unseal(fold)
         if fresh and self._sealed is not None:
             fold.take_sealed(self.id, self._sealed)
-        pieces = []
         for name, size in grown.items():
             file, path = self._files[name], f"{self.folder}/{name}"
-            known = file.journal.last
             if self._sealed is not None and name in self._sealed.journals:
                 file.size = size
-                pieces.append(Piece(path, self.id, 0, size))
                 continue
             with contextlib.suppress(FileNotFoundError, JournalError):
                 self._take(file, path, size, fold)
-                pieces.append(Piece(path, self.id, known, file.journal.offset))
-        return pieces
 
     def take_claim(self, journal: Journal, records: list[Record], fold: Taking) -> None:
         """Read the records of a claim's file that has its home here."""

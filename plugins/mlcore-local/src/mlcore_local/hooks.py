@@ -21,6 +21,11 @@ def mlcore_artifact_backends() -> Iterable[Provider]:
     return [Provider("file", "mlcore_local.artifacts:open_files", "files on this machine")]
 
 
+def mlcore_uploaders() -> Iterable[Provider]:
+    """Provide what ships runs to stores that are no folder."""
+    return [Provider("journals", "mlcore_local.uploading:open_uploader", "ships journals from a spool")]
+
+
 def mlcore_commands() -> Iterable[Provider]:
     """Provide the commands that look after a folder store, and after the files of runs."""
     return [

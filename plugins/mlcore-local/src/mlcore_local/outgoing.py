@@ -19,7 +19,7 @@ from mlcore.journal.format import SUFFIX
 from mlcore.store import Batch, Event, Record, RowsLogged, digest
 from mlcore_local.reader import Journal, read
 
-__all__ = ["Mark", "Outgoing", "joined", "outgoing"]
+__all__ = ["Mark", "Outgoing", "joined", "outgoing", "sized"]
 
 Mark = tuple[int, str]  # the number of a record of a source, and the digest after it
 _RECORDS, _BYTES = 5_000, 1 << 20  # of one batch, so that a store can take it in one transaction
@@ -108,7 +108,7 @@ def joined(batches: Iterable[tuple[Batch, str]]) -> Iterator[tuple[Batch, str]]:
     """Yield fewer, larger batches, each with the last of the positions of those that it was made of."""
     waiting, size = list[tuple[Batch, str]](), 0
     for batch, position in batches:
-        more = _size_of(batch.records)
+        more = sized(batch.records)
         if waiting and not (_follows(waiting[-1][0], batch) and size + more <= _BYTES):
             yield _one(waiting)
             waiting, size = [], 0
@@ -129,7 +129,7 @@ def _one(parts: list[tuple[Batch, str]]) -> tuple[Batch, str]:
     return attrs.evolve(parts[0][0], records=records), parts[-1][1]
 
 
-def _size_of(records: Iterable[Record]) -> int:
+def sized(records: Iterable[Record]) -> int:
     """Return about how many bytes records take."""
     return sum(_size(event) for record in records for event in record.events)
 
@@ -159,7 +159,7 @@ def _chained(
         fresh = tuple(record for record in found if record.number > last)
         if not fresh:
             continue
-        more = _size_of(fresh)
+        more = sized(fresh)
         gap = fresh[0].number > last + 1
         if part and (claim is not None or gap or size + more > _BYTES or len(part) >= _RECORDS):
             yield cut()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, encode_event, to_json
@@ -13,11 +14,12 @@ _CODES = {"step": "q", "time": "q", "value": "d"}
 
 
 class Packer:
-    """Turn records into frames; `keys` are those that the journal defines already, as its reader found them."""
+    """Turn records into frames; `keys` are those that the journal defines, as its reader found them; new ones join."""
 
-    def __init__(self, header: f.Header, keys: Mapping[int, Mapping[str, str]] | None = None) -> None:
+    def __init__(self, header: f.Header, keys: dict[int, dict[str, Any]] | None = None) -> None:
         self._header = header
-        self._keys = {_key(about, header.home): number for number, about in (keys or {}).items()}
+        self._defined = {} if keys is None else keys
+        self._keys = {_key(about, header.home): number for number, about in self._defined.items()}
 
     def pack(self, record: Record) -> bytes:
         """Return the frames of one record, those of new keys before them."""
@@ -45,6 +47,7 @@ class Packer:
             return self._keys[key], b""
         number = self._keys[key] = max(self._keys.values(), default=0) + 1
         about = {"number": number, "key": event.key, "context": event.context, "kind": event.kind, "id": event.id}
+        self._defined[number] = about
         return number, f.pack_frame(self._header.seed, f.KEY, 0, 0, 0, to_json(about)) * 2
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlcore import Client, Run
-from mlcore.errors import InvalidValue, RunStateError
+from mlcore.errors import InvalidValue, RunStateError, StoreError
 from mlcore_local import columns as c, completing, terminal
 from mlcore_local.arguments import JSON, LIMIT, METRIC, RUN, STORE
 
@@ -154,7 +154,12 @@ def show(run: str, uri: str | None, as_json: bool) -> None:
 
 def _summaries(client: Client, run: Run) -> dict[str, dict[str, Any]]:
     """Return the summary of each metric of a run."""
-    entity = client.store.get("run", [run.id])[0]
+    try:
+        entity = client.store.get("run", [run.id])[0]
+    except StoreError:  # what waits to be sent there will do
+        entity = None if client.spool is None else client.spool.get("run", run.id)
+        if entity is None:
+            raise
     names = {"last": "value", "min": "min", "max": "max", "count": "count", "step": "step", "time": "time"}
     return {
         key: {name: getattr(each, source) for name, source in names.items()}

@@ -18,10 +18,14 @@ from mlcore.errors import ConfigError, MlcoreError, StoreNotFound
 from mlcore.folder import Folder
 from mlcore_local import terminal
 from mlcore_local.index import described
+from mlcore_local.spools import spools
+from mlcore_local.waiting import described as spool_described, waiting
 
 __all__ = ["completion", "doctor"]
 
-_SETTINGS = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "INDEX", "SPOOL", "DISABLE_PLUGINS")
+_SETTINGS: tuple[str, ...] = ("STORE", "EXPERIMENT", "RUN_ID", "PROCESS", "ARTIFACTS", "INDEX", "DISABLE_PLUGINS")
+_SETTINGS += ("SPOOL", "SPOOL_KEEP", "SPOOL_LIMIT", "SPOOL_WAIT", "TOKEN", "TOKEN_FILE", "CA")
+_SERVER = "MLCORE_SERVER_"  # every option of `mlcore server`
 _SPACE = 1 << 30
 _MENDED = {  # in the scripts that click writes: no error is printed amid what somebody types, and words stay whole
     " $1)": " $1 2>/dev/null)",
@@ -49,7 +53,7 @@ def doctor(uri: str | None, as_json: bool) -> None:
 
     Exit code 1 if something is wrong. It changes nothing; that every record is whole is what `mlcore fsck` checks.
     """
-    found = [*_program(), *_plugins(), *_environment(), *_settings(), *_store(uri)]
+    found = [*_program(), *_plugins(), *_environment(), *_settings(), *_store(uri), *_spools()]
     wrong = [each for each in found if each.problem]
     if as_json:
         content = {"healthy": not wrong, "findings": [attrs.asdict(each) for each in found]}
@@ -97,9 +101,10 @@ def _environment() -> Iterator[_Finding]:
         if name.startswith("MLCORE_"):
             near = get_close_matches(name, known, 1)
             hint = f"rename it to {near[0]}" if near else f"unset it; there are {', '.join(known)}"
-            strange = name not in known
+            strange = name not in known and not name.startswith(_SERVER)
             problem, mend = ("mlcore knows no such variable", hint) if strange else ("", "")
-            yield _Finding("environment", f"{name}={config.shown(value)}", problem, mend)
+            told = "***" if name.endswith("_TOKEN") else config.shown(value)
+            yield _Finding("environment", f"{name}={told}", problem, mend)
 
 
 def _settings() -> Iterator[_Finding]:
@@ -112,6 +117,14 @@ def _settings() -> Iterator[_Finding]:
     for key in ("experiment", "artifacts"):
         for setting in said[key][:1]:
             yield _Finding(key, f"{setting.value}, {setting.reason}")
+
+
+def _spools() -> Iterator[_Finding]:
+    for each in spools():
+        found = waiting(each)
+        mend = f"run MLCORE_STORE={each.target} mlcore sync, and look into {each.root}"
+        aside = f"refused: {found.set_aside[0]}" if found.set_aside else ""
+        yield _Finding("spool", f"for {each.target}: {spool_described(found)}", aside, mend if aside else "")
 
 
 def _store(uri: str | None) -> Iterator[_Finding]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from mlcore.errors import MlcoreError
 from mlcore.folder import Folder
 from mlcore.store import (
     START,
@@ -28,6 +30,7 @@ from mlcore_local.indexed import Indexed
 if TYPE_CHECKING:  # imported when it is needed: most questions are answered by the index alone
     from mlcore_local.append import Appender
     from mlcore_local.folded import Folded
+    from mlcore_local.history import History
 
 __all__ = ["FolderStore", "open_store"]
 
@@ -44,41 +47,57 @@ class FolderStore(SimpleStore):
     id.
     """
 
-    capabilities = Capabilities()
-
-    def __init__(self, root: Path, *, indexed: bool = False) -> None:
+    def __init__(self, root: Path, *, indexed: bool = False, power: bool = False) -> None:
         super().__init__()
+        self.capabilities = Capabilities(durability="power" if power else "process")
+        self._appending = threading.Lock()  # not the one of questions, which may take long
         self.root = root
         self.newest: int | None = None
         self._folder: Folder | None = None
         self._memory: Folded | None = None
+        self._history: History | None = None
         self._wanted = indexed
         self._indexed: Indexed | None = None
         self._failed = 0.0  # when the index could not be used, of the monotonic clock
         self._appender: Appender | None = None
+        self._claims: Folded | None = None
 
     def append(self, batch: Batch) -> None:
         """See `mlcore.store.Store.append`; the first one makes the store."""
-        with self._lock:
+        with self._lock:  # the folder without an index is asked for claims, and is not thread-safe
+            (error,) = self._append_all([batch], (), self._claims_of)
+        if error is not None:
+            raise error
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:
+        """See `mlcore.store.Store.append_all`; all are written under one lock, and synced together."""
+        return self._append_all(batches, actors, self._claims_read)
+
+    def _append_all(
+        self, batches: Sequence[Batch], actors: Sequence[str], claims_of: Callable[[str, str], list[Path]]
+    ) -> list[MlcoreError | None]:
+        with self._appending:
             if self._appender is None:
                 from mlcore_local.append import Appender
 
-                self._folder, _ = Folder.create(self.root)
-                self._appender = Appender(self._folder)
-            self._appender.append(batch, self._claims_of)
+                folder, _ = Folder.create(self.root)
+                self._appender = Appender(folder, power=self.capabilities.durability == "power")
+            return self._appender.append_all(batches, actors, claims_of)
 
     def events(
         self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
     ) -> Iterator[Stored]:
         """See `mlcore.store.Store.events`."""
-        with self._lock:
-            self._open()
-            found = self._folded.events(after, of)
+        found = self._listed().events(after, of)
         wanted = None if kinds is None else set(kinds)
         for stored in found:
             chosen = selected(stored, of, wanted, rows)
             if chosen is not None:
                 yield chosen
+
+    def latest(self) -> str:
+        """Return the position after all that is stored now, to be told what comes from here on."""
+        return self._listed().latest()
 
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
         """See `mlcore.store.Store.get`."""
@@ -109,6 +128,10 @@ class FolderStore(SimpleStore):
         )
         return shaped(found, None, None, columns, max_points)
 
+    def place(self, run_id: str) -> str:
+        """Return where the files of a run are, for whoever spooled it: in its folder."""
+        return str(self._open().run_folder(run_id) / "artifacts")
+
     def reindex(self) -> None:
         """Drop the index; the next question makes it anew."""
         with self._lock:
@@ -126,11 +149,23 @@ class FolderStore(SimpleStore):
         with self._lock:
             if self._indexed is not None:
                 self._indexed.close()
+        with self._appending:
+            if self._appender is not None:
+                self._appender.close()
 
     def _open(self) -> Folder:
         if self._folder is None:
             self._folder = Folder.open(self.root)
         return self._folder
+
+    def _listed(self) -> History:
+        with self._lock:
+            self._open()
+            if self._history is None:
+                from mlcore_local.history import History
+
+                self._history = History(str(self.root))
+            return self._history
 
     @property
     def _folded(self) -> Folded:
@@ -167,6 +202,14 @@ class FolderStore(SimpleStore):
                         self._failed = time.monotonic()
                     _log.warning("the index %s cannot be used, reading goes on without: %s", indexed.path, error)
             return ask_folder(self._folded)
+
+    def _claims_read(self, _: str, source: str) -> list[Path]:
+        """Return the claims of a source without the lock that a long question may hold."""
+        if self._claims is None:
+            from mlcore_local.folded import Folded
+
+            self._claims = Folded(self.root)
+        return self._claims.claims_of(source)
 
     def _claims_of(self, home: str, source: str) -> list[Path]:
         return self._answer(lambda it: it.claims_of(home, source), lambda it: it.claims_of(source), filling=False)

@@ -1,8 +1,7 @@
-"""``mlcore sync``: bring one store what another has."""
+"""``mlcore sync``: bring one store what another has, or what waits in a spool."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import attrs
 import click
 
 from mlcore import Client, config
-from mlcore_local import terminal
+from mlcore_local import spool_commands, terminal
 from mlcore_local.remembered import place_of
 from mlcore_local.sync import Difference, Progress, Report, missing, sync, verify
 
@@ -26,19 +25,34 @@ __all__ = ["command"]
 @click.option("--verify", "verifying", is_flag=True, help="Read both stores afterwards and compare their digests.")
 @click.option("--all", "everything", is_flag=True, help="Send all, not only what is new; DST keeps it once.")
 @click.option("--dry-run", is_flag=True, help="Only tell what DST has not yet; reads both stores.")
+@click.option("--watch", is_flag=True, help="Go on sending what waits in the spool, until Ctrl-C or SIGTERM.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    *, source: str | None, target: str | None, verifying: bool, everything: bool, dry_run: bool, as_json: bool
+    *,
+    source: str | None,
+    target: str | None,
+    verifying: bool,
+    everything: bool,
+    dry_run: bool,
+    watch: bool,
+    as_json: bool,
 ) -> None:
-    """Bring the store DST what the store SRC has, and leave SRC as it is.
+    """Send what waits for the configured store, or bring the store DST what the store SRC has.
 
-    Both are paths or URIs. SRC is by default MLCORE_SPOOL, or else the folder that is found from here; DST is the
-    configured store. It can be interrupted and repeated: what DST has is not kept twice. What DST refuses is set aside,
-    the rest goes on, and the exit code is 1.
+    Without arguments it sends the runs, and their files, that were logged for the configured store while it could not
+    be reached, and tells what waits for other stores. If nothing was, SRC is the folder store that is found from here.
 
-    The files of runs are not copied: they stay where they are.
+    SRC and DST are paths or URIs, DST by default the configured store; SRC stays as it is, and the files of its runs
+    where they are. All can be interrupted and repeated: nothing is kept twice. What the store refuses is set aside, the
+    rest goes on, and the exit code is 1.
     """
-    source = source or os.environ.get("MLCORE_SPOOL") or str(config.project_root()[0] / config.STORE_FOLDER)
+    if source is None and not (verifying or everything or dry_run):
+        shipped = spool_commands.run(watch=watch, as_json=as_json, bar=_bar)
+        if shipped is not None:
+            sys.exit(shipped)
+    if watch:
+        raise click.UsageError("--watch is for what waits for the configured store, which here is a folder")
+    source = source or str(config.project_root()[0] / config.STORE_FOLDER)
     target = _target(source, target)
     with closing(Client(source)) as one, closing(Client(target)) as other:
         if dry_run:

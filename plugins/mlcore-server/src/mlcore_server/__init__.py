@@ -1,3 +1,5 @@
 """mlcore's tracking server: stores and files over HTTP."""
 
-__all__: list[str] = []
+from mlcore_server.routing import Actor, Declined, Route
+
+__all__ = ["Actor", "Declined", "Route"]

@@ -20,7 +20,6 @@ from mlcore_sql.faults import passes
 
 __all__ = ["Appender", "retried"]
 
-RETRY_SECONDS = 60.0
 _LONGEST_WAIT = 1.0
 _GROUP = 256
 _CONFLICTS = 20  # in which somebody else was first
@@ -39,17 +38,24 @@ class Appender:
 
     def append(self, batch: Batch, actor: str) -> None:
         """Store a batch, and return when it is committed."""
-        self._check_size(batch)
-        turn = Turn(batch, actor, StoreError(f"store {self._database.name}: writing was interrupted"))
+        (answer,) = self.append_all([batch], [actor])
+        if answer is not None:
+            raise answer
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str]) -> list[Exception | None]:
+        """Store batches, and return when all are committed: None for each, or why it is not."""
+        turns = [Turn(batch, actor, self._unfit(batch)) for batch, actor in zip(batches, actors, strict=True)]
+        fit = [turn for turn in turns if turn.answer is None]
+        for turn in fit:
+            turn.answer = StoreError(f"store {self._database.name}: writing was interrupted")
         with self._guard:
-            self._waiting.append(turn)
+            self._waiting += fit
         with self._leading:  # whoever gets here first leads, and writes for all that wait by then
-            while not turn.done:
+            while not all(turn.done for turn in fit):
                 with self._guard:
-                    turns, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
-                self._write(turns)
-        if turn.answer is not None:
-            raise turn.answer
+                    some, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+                self._write(some)
+        return [turn.answer for turn in turns]
 
     def _write(self, turns: Sequence[Turn]) -> None:
         try:
@@ -67,14 +73,16 @@ class Appender:
             for turn in turns:
                 turn.done = True
 
-    def _check_size(self, batch: Batch) -> None:
+    def _unfit(self, batch: Batch) -> StoreError | None:
+        """Return why a batch is too large for the server, None if it is not."""
         limit = self._database.packet
         for record in batch.records if limit else ():
             if limit and len(record.events) * EVENT_LIMIT > limit:
                 size = sum(len(encode_event(e)) for e in record.events if not isinstance(e, RowsLogged))
                 if size > limit:
                     what = f"record {record.number} of {size:,} bytes is more than the server takes at once"
-                    raise StoreError(f"store {self._database.name}: {what}: raise its max_allowed_packet")
+                    return StoreError(f"store {self._database.name}: {what}: raise its max_allowed_packet")
+        return None
 
     def _told(self, error: Exception) -> Exception:
         known = isinstance(error, SQLAlchemyError)
@@ -90,14 +98,14 @@ class Appender:
 
 
 def retried(database: Database, call: Callable[[], Answer]) -> Answer:
-    """Call until it succeeds, fails for good, or has failed for a minute."""
+    """Call until it succeeds, fails for good, or has failed for as long as the database has patience."""
     began, wait, conflicts = time.monotonic(), 0.005, 0
     while True:
         try:
             return call()
         except SQLAlchemyError as error:
             conflicts += isinstance(error, IntegrityError)
-            if not passes(error) or time.monotonic() - began > RETRY_SECONDS or conflicts > _CONFLICTS:
+            if not passes(error) or time.monotonic() - began > database.patience or conflicts > _CONFLICTS:
                 raise
             _log.debug("store %s: trying again: %s", database.name, type(error).__name__)
         time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that two do not meet again

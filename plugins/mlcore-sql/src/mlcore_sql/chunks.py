@@ -15,7 +15,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,8 @@ _COUNTS = struct.Struct("<II")
 _EVEN = struct.Struct("<qq")
 _EVENT_COLUMNS = ("numbers", "indexes", "stamps", "sizes")
 _LIMIT = 1 << 63
+_TYPES = dict(zip(METRIC, "qqd", strict=True))
+_ONE = struct.Struct("<cIIcqqcqqcqqcqqcqqcqqcd")
 
 
 @attrs.frozen
@@ -46,11 +48,10 @@ class Logged:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
-    @property
+    @cached_property
     def is_points(self) -> bool:
         """Whether these are rows, and nothing but the columns of a metric, of the right types."""
-        codes = {name: getattr(values, "typecode", "") for name, values in self.columns.items()}
-        return codes == dict(zip(METRIC, "qqd", strict=True)) and len(self) > 0
+        return {name: getattr(values, "typecode", "") for name, values in self.columns.items()} == _TYPES and bool(self)
 
     @property
     def weight(self) -> int:
@@ -60,6 +61,11 @@ class Logged:
 
 def pack(events: Sequence[Logged]) -> bytes:
     """Return a chunk of these events, which must be in order of number and index."""
+    if len(events) == 1 and len(events[0]) == 1 and events[0].is_points:  # as a server is sent most
+        (one,) = events
+        step, time, value = (one.columns[name][0] for name in METRIC)
+        head = (b"+", one.number, 0, b"+", one.index, 0, b"+", one.stamp, 0, b"+", 1, 0)
+        return _ONE.pack(POINTS, 1, 1, *head, b"+", step, 0, b"+", time, 0, b"=", value)
     if not all(event.is_points for event in events):
         return JSON + to_json([[each.number, each.index, each.stamp, _plain(each.columns)] for each in events])
     rows = [_joined(code, (event.columns[name] for event in events)) for code, name in zip("qqd", METRIC, strict=True)]

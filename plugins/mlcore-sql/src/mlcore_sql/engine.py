@@ -27,6 +27,7 @@ _DRIVERS = {
     "mariadb": ("mariadb+pymysql", "pymysql", "mysql"),
     "sqlite": ("sqlite", "sqlite3", ""),
 }
+PATIENCE_SECONDS = 60.0  # for which what may pass is tried again
 _IDLE_SECONDS = 60  # a client that died within a transaction must not keep all others waiting
 _LOCK_SECONDS = 30
 _START_SECONDS = 30  # that a server may take to be back
@@ -54,6 +55,7 @@ class Database:
         self.dialect = "mysql" if scheme.startswith("mariadb") else scheme.partition("+")[0]
         self.power = options.pop("power")  # of a server, known when it was connected to
         self.packet = 0
+        self.patience = PATIENCE_SECONDS
         self._options = options
         self.path = Path(self.url.database or "") if self.dialect == "sqlite" else None
         self._guard, self._pid = threading.Lock(), os.getpid()
@@ -83,11 +85,15 @@ class Database:
         """Tell whether there is a file; of a server, what connecting tells."""
         return self.path is None or self.path.exists()
 
+    def demand(self) -> None:
+        """Raise `StoreNotFound` if there is no file."""
+        if not self.exists():
+            raise StoreNotFound(f"there is no store at {self.name}: the first run makes it")
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection that sees the database as it is now, until the end of the block."""
-        if not self.exists():
-            raise StoreNotFound(f"there is no store at {self.name}: the first run makes it")
+        self.demand()
         with self._apart(), self._told(), self.engine.connect() as connection, connection.begin():
             yield connection
 
@@ -188,7 +194,7 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
     if not url.database:
         raise StoreError(f"{shown(uri)} names no database: write {uri.partition(':')[0]}://USER:PASSWORD@HOST/DATABASE")
     if scheme.startswith("postgresql"):
-        arguments = {"connect_timeout": 10, "application_name": "mlcore", **_KEEP_ALIVE}
+        arguments = {"connect_timeout": 10, "application_name": "mlcore", "client_encoding": "utf8", **_KEEP_ALIVE}
         options |= {"isolation_level": "REPEATABLE READ"}
     else:
         mode = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE"
@@ -203,7 +209,12 @@ def _postgresql_connected(connection: Any, _: Any) -> None:
     # not as options of the connection, which poolers such as PgBouncer refuse
     alive = "; ".join(f"SET tcp_{name} = {seconds}" for name, seconds in _KEEP_ALIVE.items())
     idle = f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'; SET lock_timeout = '{_LOCK_SECONDS}s'"
-    connection.execute(f"SET synchronous_commit = on; {idle}; {alive}")
+    cursor = connection.execute(f"SET synchronous_commit = on; {idle}; {alive}; SELECT pg_backend_pid()")
+    while cursor.nextset():
+        pass
+    if cursor.fetchone() != (connection.info.backend_pid,):
+        # a pooler answered: the next transaction may be on a connection that knows nothing of what was prepared on this
+        connection.prepare_threshold = None
     connection.commit()
 
 

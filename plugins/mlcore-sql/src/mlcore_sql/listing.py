@@ -36,6 +36,12 @@ class Listing:
             epoch, last = end(connection)
         return _number(position, epoch, last), last
 
+    def latest(self) -> str:
+        """Return the last position there is."""
+        with self._database.reading() as connection:
+            epoch, last = end(connection)
+        return f"{epoch}-{last}"
+
     def page(self, at: int, last: int) -> tuple[int, list[Stored]]:
         """Return the next batches after number `at`, and the number of the last of them."""
         with self._database.reading() as connection:

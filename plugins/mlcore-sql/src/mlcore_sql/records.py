@@ -7,6 +7,7 @@ its place in the record. Any other line is an event as `encode_event` wrote it, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -51,7 +52,12 @@ def _encoded(event: Event) -> bytes:
         return encode_event(event)
     if event.raw is not None and encode_event(attrs.evolve(event, raw=None)) != event.raw:
         return event.raw  # of a later version, with more in it than we know
-    return b"@" + encode_event(attrs.evolve(event, columns={}, raw=None))
+    return _head(event.kind, event.id, event.key, event.context)
+
+
+@lru_cache(4_096)
+def _head(kind: str, id: str, key: str, context: str) -> bytes:
+    return b"@" + encode_event(RowsLogged(kind, id, key, {}, context))
 
 
 def decoded(events: bytes, rows: Rows | None) -> tuple[Record, ...]:

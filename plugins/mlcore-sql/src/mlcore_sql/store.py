@@ -13,6 +13,7 @@ from typing import TypeVar
 import attrs
 from sqlalchemy import exc
 
+from mlcore.errors import MlcoreError
 from mlcore.journal import user
 from mlcore.store import (
     START,
@@ -58,10 +59,28 @@ class SqlStore(SimpleStore):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database.name!r})"
 
+    @property
+    def patience(self) -> float:
+        """For how many seconds a call tries again when the database is away or busy."""
+        return self._database.patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._database.patience = seconds
+
     def append(self, batch: Batch) -> None:
         """See `mlcore.store.Store.append`; the first one makes the tables."""
         self._prepare()
         self._appender.append(batch, self._actor)
+
+    def append_all(self, batches: Sequence[Batch], actors: Sequence[str] = ()) -> list[MlcoreError | None]:
+        """See `mlcore.store.Store.append_all`; all are committed together."""
+        self._prepare()
+        answers = self._appender.append_all(batches, actors or [self._actor] * len(batches))
+        for answer in answers:
+            if answer is not None and not isinstance(answer, MlcoreError):
+                raise answer
+        return [answer for answer in answers if answer is None or isinstance(answer, MlcoreError)]
 
     def events(
         self, after: str = START, *, of: str | None = None, kinds: Iterable[str] | None = None, rows: bool = True
@@ -72,6 +91,10 @@ class SqlStore(SimpleStore):
         while at < last:  # what is appended from now on is left to the next time
             at, page = self._answer(partial(listing.page, at, last))
             yield from page
+
+    def latest(self) -> str:
+        """Return the position after all that is stored now, to be told what comes from here on."""
+        return self._answer(Listing(self._database, None, None, rows=False).latest)
 
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
         """See `mlcore.store.Store.get`."""
@@ -120,8 +143,8 @@ class SqlStore(SimpleStore):
                 self._prepared = True
 
     def _answer(self, call: Callable[[], Answer]) -> Answer:
-        if self._database.exists():
-            self._prepare()
+        self._database.demand()  # a file that comes from here on may have no tables yet
+        self._prepare()
         try:
             return retried(self._database, call)
         except exc.SQLAlchemyError as error:

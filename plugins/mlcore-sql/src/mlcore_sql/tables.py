@@ -7,6 +7,7 @@ longer than a key may be, its place is taken by a hash, see `place`.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table
@@ -141,6 +142,7 @@ cuts = Table(
 )  # fmt: skip
 
 
+@lru_cache(16_384)
 def place(*names: str) -> bytes:
     """Return the key of an owner (kind, id) or a series (kind, id, key, context): 128 bits of SHA-256."""
     return hashlib.sha256(to_json(names)).digest()[:16]
