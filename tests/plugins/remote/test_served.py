@@ -10,6 +10,7 @@ import pytest
 
 import mlcore
 from histories import log_everything
+from mlcore.errors import Malformed
 from mlcore.store import Batch, Query
 from mlcore.testing import Writer, new_id, points, run_batch
 from mlcore.testing._checking import exact_entity, stored_records
@@ -73,6 +74,21 @@ def test_a_client_reads_a_server_as_a_folder(server: Thread, monkeypatch: pytest
     assert [each.name for each in theirs.list_experiments()] == [each.name for each in ours.list_experiments()]
     ours.close()
     theirs.close()
+
+
+def test_the_names_of_a_family_are_listed(server: Thread) -> None:
+    """Guards what completes a name that somebody types."""
+    there = RemoteStore(server.url, token=server.token)
+    script = "\N{MATHEMATICAL SCRIPT SMALL A}"
+    there.append(run_batch(params={"b": 1, script: 2}, metrics={"loss": [1.0], "acc": [1.0]}))
+    there.append(run_batch(params={"a": 1, "ab": 1}, fields={"deleted": True}))
+    assert there.keys("run", "params") == ["a", "ab", "b", script]
+    assert there.keys("run", "params", "a") == ["a", "ab"]
+    assert there.keys("run", "params", "", 1) == ["a"]
+    assert there.keys("run", "metrics") == ["acc", "loss"]
+    assert there.keys("run", "tags") == there.keys("model", "params") == []
+    with pytest.raises(Malformed):
+        there.keys("run", "params", limit=-1)
 
 
 def test_messages_with_any_damage_are_refused_and_nothing_breaks(server: Thread) -> None:
