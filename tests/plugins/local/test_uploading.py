@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlcore_local import FolderStore
 from mlcore_local.keeping import pending
 from mlcore_local.shipping import SetAside, Shipper
 from mlcore_local.spools import Spool, spool_of
+from mlcore_local.uploads import Uploads
 from mlcore_local.waiting import waiting
 
 URI = "toy://x"
@@ -400,6 +402,47 @@ class TestFiles:
         told = "\n".join(waiting(spool).set_aside)
         assert "changed before it was uploaded" in told
         assert "was removed before it was uploaded" in told
+
+    def test_a_large_one_does_not_hold_up_the_metrics(
+        self, client: mlcore.Client, toys: Toys, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Guards curves from a slow upload: what comes after a large file is there before it, and the file once."""
+        going, put = threading.Event(), Uploads._put
+
+        def slow(self: Uploads, home: str, file: Any) -> None:
+            assert going.wait(30)
+            put(self, home, file)
+
+        monkeypatch.setattr(Uploads, "_put", slow)
+        monkeypatch.setattr("mlcore_local.shipping._AT_ONCE", 1_000)
+        with client.start_run() as run:
+            run.log_bytes(b"x" * 2_000, "large")
+            run.log_metric("loss", 1)
+        store = toys.open(URI)
+        until(lambda: bool(store.series("run", [run.id], ["loss"])))
+        assert "artifacts" not in store.get("run", [run.id])[0].attributes
+        assert waiting(spool).runs == 1
+        going.set()
+        until(lambda: [each.path for each in client.get_run(run.id).artifacts.list()] == ["large"])
+        assert list(client.get_run(run.id).artifacts.verify()) == []
+        until(lambda: not waiting(spool).runs)
+        assert waiting(spool).set_aside == ()
+        assert len(toys.records()) == len(set(toys.records()))
+
+    def test_a_place_that_cannot_be_reached_does_not_hold_up_the_metrics(
+        self, client: mlcore.Client, toys: Toys, spool: Spool, tmp_path: Path
+    ) -> None:
+        """Guards runs whose files go to a bucket that says no: all else arrives, and they do once it says yes."""
+        (tmp_path / "files").write_text("in the way")
+        with client.start_run() as run:
+            run.log_text("hello", "a.txt")
+            run.log_metric("loss", 1)
+        store = toys.open(URI)
+        until(lambda: bool(store.series("run", [run.id], ["loss"])))
+        assert waiting(spool).runs == 1
+        (tmp_path / "files").unlink()
+        until(lambda: [each.path for each in client.get_run(run.id).artifacts.list()] == ["a.txt"])
+        assert client.get_run(run.id).artifacts.get("a.txt").read_text() == "hello"
 
     def test_a_spool_has_a_limit_for_files(
         self, client: mlcore.Client, spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -71,6 +71,7 @@ class Journal:
         self.first = self.stamp = 0
         self.gaps: list[tuple[int, int]] = []
         self.keys: dict[int, dict[str, str]] = {}
+        self._names: dict[int, tuple[str, str, str, str]] = {}
         self._stretches: Stretches | None = None
 
     @property
@@ -200,6 +201,7 @@ class Journal:
                 self.writer = content
             elif frame.kind == f.KEY:
                 self.keys[content["number"]] = content
+                self._names.pop(content["number"], None)
         except (ValueError, KeyError, TypeError) as error:
             self._lost([frame], f"a {f.NAMES.get(frame.kind, 'strange')} frame that cannot be understood: {error}")
 
@@ -238,9 +240,12 @@ class Journal:
         ]
 
     def _rows(self, key: int, columns: dict[str, Any]) -> RowsLogged:
-        if key not in self.keys:
-            raise ValueError(f"key {key} is not defined")
-        kind, id, name, context = self.named(key)
+        found = self._names.get(key)
+        if found is None:
+            if key not in self.keys:
+                raise ValueError(f"key {key} is not defined")
+            found = self._names[key] = self.named(key)
+        kind, id, name, context = found
         return RowsLogged(kind, id, name, columns, context)
 
     def named(self, key: int) -> tuple[str, str, str, str]:
@@ -308,16 +313,20 @@ def _size(view: bytes | memoryview, position: int) -> int | None:
 
 
 def _frame(view: memoryview, position: int, seed: int, base: int) -> Frame | None:
-    size = _size(view, position)
-    if size is None or position + size > len(view):
+    if len(view) - position < f.FRAME.size:
         return None
-    end = position + size
-    body = view[position : end - 4]
-    if zlib.crc32(body, seed) != f.CHECKSUM.unpack_from(view, end - 4)[0]:
+    mark, kind, flags, word, number, stamp = f.FRAME.unpack_from(view, position)
+    fixed = _SIZES.get(kind)
+    if mark != f.MARK or (fixed is None and (kind not in f.NAMES or word > f.FRAME_LIMIT)):
         return None
-    _, kind, flags, word, number, stamp = f.FRAME.unpack_from(body)
-    payload = body if kind in _SIZES else body[f.FRAME.size :]
-    return Frame(base + position, base + end, kind, flags, word, number, stamp, payload)
+    end = position + (f.FRAME.size + word if fixed is None else fixed)  # of what the checksum is of
+    if end + 4 > len(view):
+        return None
+    body = view[position:end]
+    if zlib.crc32(body, seed) != f.CHECKSUM.unpack_from(view, end)[0]:
+        return None
+    payload = body if fixed is not None else body[f.FRAME.size :]
+    return Frame(base + position, base + end + 4, kind, flags, word, number, stamp, payload)
 
 
 def read_header(data: bytes | memoryview) -> f.Header:

@@ -6,11 +6,13 @@ sent: what is remembered only spares work.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,13 @@ import attrs
 from mlcore.errors import JournalError, OutOfOrder, Refused, SourceReused, StoreError
 from mlcore.journal import Writer
 from mlcore.journal.format import SUFFIX
-from mlcore.store import Batch, Record, Store, Unknown, digest, to_json
+from mlcore.store import Batch, Record, Store, Unknown, decode_event, digest, encode_event, to_json
 from mlcore_local.electing import Presence
 from mlcore_local.home import alive
 from mlcore_local.keeping import File, pending
 from mlcore_local.outgoing import Mark, sized
 from mlcore_local.reader import Journal
-from mlcore_local.spools import Spool, seconds_of, write_json
+from mlcore_local.spools import LATER, Spool, seconds_of, write_json
 from mlcore_local.uploads import FileGoneError, Uploads, names_files
 
 __all__ = ["SetAside", "Shipment", "Shipper", "ended", "writer_of"]
@@ -35,6 +37,7 @@ _CHUNK = 256 << 10  # bytes of a journal that are decoded at once
 _RECORDS, _BYTES = 5_000, 1 << 20  # of a batch
 _SAVE_SECONDS = 10.0
 _SIGN_SECONDS = 30.0
+_AT_ONCE = 8 << 20  # bytes of files; more of them are uploaded while other records go on
 _RESTARTS = 3  # of one journal, as long as the target goes on forgetting it
 _BEGINNING = 4_096  # bytes, of which the header and the frame of the writer are less
 
@@ -57,16 +60,24 @@ class Shipment:
         self.mark: Mark = (0, "")
         self.journal = Journal()
         self.aside: dict[int, str] = {}
+        self.later: dict[int, Record] = {}  # whose files are uploaded while others go on
+        self.gone: dict[int, str] = {}  # what was to be sent later, and cannot be
         self.refused = ""  # why nothing more of it can be sent
         self.waiting: list[Record] = []
         self.bytes = 0  # of the journal that those were read from
         self.size = -1  # of the file, when all of it was sent
         self.restarts = 0
         self._base: dict[str, Any] = {}  # what is remembered: how it was when nothing waited
+        self._lock = threading.Lock()  # as files may be brought by another thread
         self._saved: Any = None
         self._saved_at = 0.0
         self._load()
         self.settle()
+
+    @property
+    def clean(self) -> bool:
+        """Whether the target took everything that was sent, and nothing is to be sent later."""
+        return not (self.refused or self.later or self.gone or set(self.aside.values()) - {LATER})
 
     @property
     def note(self) -> Path:
@@ -76,11 +87,13 @@ class Shipment:
     def _load(self) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             found = json.loads(self.note.read_bytes())
-            last, state = found["mark"]
-            self.journal = Journal.restored(found["journal"]) if last else Journal()
-            self.mark, self.refused = (int(last), str(state)), str(found["refused"])
-            self.aside = {int(number): str(reason) for number, reason in found["aside"].items()}
-            self.size = int(found["size"])
+            (last, state), refused, size = found["mark"], str(found["refused"]), int(found["size"])
+            aside = {int(number): str(reason) for number, reason in found["aside"].items()}
+            later = {int(number): _decoded(int(number), *each) for number, each in found["later"].items()}
+            journal = Journal.restored(found["journal"]) if last else Journal()
+            self.mark, self.refused, self.size = (int(last), str(state)), refused, size
+            self.gone = {int(number): str(reason) for number, reason in found["gone"].items()}
+            self.aside, self.later, self.journal = aside, later, journal
 
     def settle(self) -> None:
         """Note where to go on after the end of this process: where nothing waits to be sent."""
@@ -91,12 +104,14 @@ class Shipment:
         """Write down how far it came, once in a while, or `now`; where that fails, it only costs work later."""
         if not now and time.monotonic() - self._saved_at < _SAVE_SECONDS:
             return
-        aside = {str(number): reason for number, reason in self.aside.items()}
-        content = {**self._base, "aside": aside, "refused": self.refused}
-        if content != self._saved:
-            with suppress(OSError):
-                write_json(self.note, content)
-            self._saved, self._saved_at = content, time.monotonic()
+        with self._lock:
+            content = {**self._base, "refused": self.refused}
+            content |= {"aside": _keyed(self.aside), "gone": _keyed(self.gone)}
+            content["later"] = {str(number): _encoded(record) for number, record in list(self.later.items())}
+            if content != self._saved:
+                with suppress(OSError):
+                    write_json(self.note, content)
+                self._saved, self._saved_at = content, time.monotonic()
 
     def restart(self) -> None:
         """Forget what the target was thought to have; what was set aside stays so, as it has something in its place."""
@@ -141,6 +156,18 @@ class Shipment:
         about = {"type": "SetAside", "kind": "run", "id": self.home, "reason": self.aside[record.number][:1_000]}
         event = Unknown(kind="run", id=self.home, type="SetAside", raw=to_json(about))
         return Record(record.number, record.stamp, (event,))
+
+
+def _keyed(reasons: Mapping[int, str]) -> dict[str, str]:
+    return {str(number): reason for number, reason in list(reasons.items())}
+
+
+def _encoded(record: Record) -> list[Any]:
+    return [record.stamp, [encode_event(event).decode() for event in record.events]]
+
+
+def _decoded(number: int, stamp: int, events: list[str]) -> Record:
+    return Record(number, stamp, tuple(decode_event(event.encode()) for event in events))
 
 
 class Shipper:
@@ -208,7 +235,10 @@ class Shipper:
         first, uploaded = shipment.waiting[0], list[File]()
         try:
             if names_files(first):
-                uploaded = self._kept.upload(shipment.home, first)
+                found = self._upload(shipment, first)
+                if found is None:
+                    return self._set_aside(shipment, first, LATER)
+                uploaded = found
             batch = Batch(shipment.source, shipment.home, tuple(shipment.waiting[:count]), shipment.mark[1])
             self._opened().append(batch)
         except (OutOfOrder, SourceReused):
@@ -230,12 +260,52 @@ class Shipper:
             self._kept.forget(uploaded)
         return None
 
+    def _upload(self, shipment: Shipment, record: Record) -> list[File] | None:
+        """Upload what a record names, None if that takes long or fails where the target itself can be reached."""
+        if self._kept.size(shipment.home, record) > _AT_ONCE:
+            return None
+        try:
+            return self._kept.upload(shipment.home, record)
+        except FileGoneError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever the library of the place raises; it is tried again later
+            self._opened().append(Batch(shipment.source, shipment.home))
+            return None
+
     def _set_aside(self, shipment: Shipment, record: Record, reason: str) -> None:
         shipment.aside[record.number] = reason
+        if reason == LATER:
+            shipment.later[record.number] = record
         shipment.save()  # before something else is in its place, as the digest of what follows depends on it
         shipment.waiting[0] = shipment.placeholder(record)
-        self._told(SetAside(shipment.home, shipment.source, record.number, reason))
+        if reason != LATER:
+            self._told(SetAside(shipment.home, shipment.source, record.number, reason))
         self._send(shipment, 1)
+
+    def later(self, home: str = "") -> list[Shipment]:
+        """Return the journals, by default all, with records whose files are still to be uploaded."""
+        return [each for each in list(self._shipments.values()) if each.later and home in ("", each.home)]
+
+    def bring(self, home: str = "") -> None:
+        """Upload files that take long and send the records that name them, each as a source of its own.
+
+        Source and content are the same however often that is tried, so the target keeps them once. Another thread may
+        ship meanwhile.
+        """
+        for shipment in self.later(home):
+            for number, record in list(shipment.later.items()):
+                source = hashlib.sha256(f"{shipment.source} {number}".encode()).hexdigest()[:32]
+                uploaded = list[File]()
+                try:
+                    uploaded = self._kept.upload(shipment.home, record)
+                    self._opened().append(Batch(source, shipment.home, (Record(1, record.stamp, record.events),)))
+                    self.records += 1
+                except (Refused, FileGoneError) as error:
+                    uploaded, shipment.gone[number] = [], str(error)
+                    self._told(SetAside(shipment.home, shipment.source, number, str(error)))
+                del shipment.later[number]
+                shipment.save()
+                self._kept.forget(uploaded)
 
     def sign(self, writers: Iterable[Writer]) -> None:
         """Send a sign of life of runs that go on and of which the target heard nothing for half a minute."""
@@ -273,7 +343,7 @@ class Shipper:
         """Tell whether the target has all of a run, and refused nothing of it."""
         folder = self.spool.run_folder(home)
         found = [(self._shipments.get(f"{folder}/{name}"), size) for name, size in _journals(str(folder))]
-        return all(each and each.size == size and not (each.refused or each.aside) for each, size in found)
+        return all(each and each.size == size and each.clean for each, size in found)
 
     def _drop(self, home: str, folder: Path) -> None:
         for path in [path for path in self._shipments if path.startswith(f"{folder}/")]:

@@ -65,6 +65,7 @@ def _send(uploader: Uploader, progress: Progress, shipper: Shipper | None = None
             progress(done, len(homes))
             count = shipper.records
             sent.elsewhere += shipper.ship(home)
+            shipper.bring(home)
             sent.runs += shipper.records > count
         progress(len(homes), len(homes))
         sent.records = shipper.records - before

@@ -28,8 +28,9 @@ from mlcore import config
 from mlcore.errors import ConfigError
 from mlcore.folder import Folder
 
-__all__ = ["Spool", "bytes_of", "seconds_of", "spool_of", "spools", "write_json"]
+__all__ = ["LATER", "Spool", "bytes_of", "seconds_of", "spool_of", "spools", "write_json"]
 
+LATER = "its files are uploaded later"  # why a record has something in its place that was not refused
 _NOTE = "target.json"
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

@@ -78,6 +78,8 @@ class Uploader:
         """Begin without a thread, as in the child of a fork."""
         self._turn = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
+        self._files: threading.Thread | None = None
+        self._file_failures = 0
         self._shipper: Shipper | None = None
         self._writers: set[SpoolWriter] = set()
         self._homes: dict[str, None] = {}  # with something of this process that was not seen shipped
@@ -208,14 +210,17 @@ class Uploader:
                 return True
             self._wake()
             round_, failures = self._asked, self._failures
-            if failures:
+            if failures or self._file_failures:
                 limit = min(limit, time.monotonic() + 1)
-            while self._done < round_ and self._failures == failures:
+            while (self._done < round_ or self._bringing()) and self._failures == failures:
                 left = limit - time.monotonic()
                 if left <= 0 or self._thread is None or not self._thread.is_alive():
                     return False
                 self._turn.wait(left)
-            return self._done >= round_
+            return self._done >= round_ and not self._bringing()
+
+    def _bringing(self) -> bool:
+        return self._shipper is not None and bool(self._shipper.later())
 
     def _told(self) -> str:
         with self._turn:
@@ -242,14 +247,14 @@ class Uploader:
                     self._leave()
                     return
                 if self._asked == round_ or self._failures:
-                    self._turn.wait(self._pause())
+                    self._turn.wait(self._pause(self._failures))
 
-    def _pause(self) -> float:
-        if not self._failures:
+    def _pause(self, failures: int) -> float:
+        if not failures:
             return POLL_SECONDS
         import random
 
-        longest = min(LONGEST_SECONDS, 0.5 * 2.0 ** min(self._failures, 8))
+        longest = min(LONGEST_SECONDS, 0.5 * 2.0 ** min(failures, 8))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
     def _round(self, round_: int, *, scan: bool) -> bool:
@@ -276,13 +281,38 @@ class Uploader:
             _log.debug("%s: %s", self.spool.target, error)
             return False
         with self._turn:
-            still = open_ | {each.home for each in self._writers}
+            still = open_ | {each.home for each in self._writers} | {each.home for each in shipper.later()}
             over = [home for home in homes if home not in still and self._homes.pop(home, True) is None]
-            self._done, self._failures, self.trouble = round_, 0, None
+            self._done, self._failures = round_, 0
+            self.trouble = self.trouble if self._file_failures else None
             self._turn.notify_all()
         for home in over:
             shipper.save(home)
+        if shipper.later():
+            self._bring(shipper)
         return True
+
+    def _bring(self, shipper: Shipper) -> None:
+        """Upload large files in a thread of its own, so that metrics go on."""
+        if self._files is None or not self._files.is_alive():
+            self._files = threading.Thread(target=self._bring_all, args=(shipper,), name="mlcore-files", daemon=True)
+            try:
+                self._files.start()
+            except RuntimeError:  # no more threads
+                self._bring_all(shipper)
+
+    def _bring_all(self, shipper: Shipper) -> None:
+        try:
+            shipper.bring()
+        except Exception as error:  # noqa: BLE001 - as in a round; the next one tries again
+            with self._turn:
+                self._file_failures, self.trouble = self._file_failures + 1, error
+            time.sleep(self._pause(self._file_failures))
+        else:
+            self._file_failures = 0
+        with self._turn:
+            self._asked += 1  # a round, to see that nothing is left
+            self._turn.notify_all()
 
     def _new_shipper(self) -> Shipper:
         from mlcore_local.shipping import Shipper

@@ -56,6 +56,12 @@ class Uploads:
                 done.append(file)
         return done
 
+    def size(self, home: str, record: Record) -> int:
+        """Return how many bytes are to be uploaded before a record is sent."""
+        folder = self._spool.run_folder(home)
+        found = (keeping.find(folder, name) for name, _ in _files(record))
+        return sum(file.size for file in found if file is not None)
+
     def forget(self, files: list[keeping.File]) -> None:
         """Remove from the spool what is at its place, and recorded."""
         for file in files:

@@ -14,7 +14,7 @@ from mlcore import Client
 from mlcore.errors import MlcoreError
 from mlcore.journal.format import SUFFIX
 from mlcore_local.keeping import pending
-from mlcore_local.spools import Spool
+from mlcore_local.spools import LATER, Spool
 
 __all__ = ["Waiting", "as_dict", "described", "spooled", "waiting"]
 
@@ -78,7 +78,9 @@ def _left(folder: Path, home: str, aside: list[str]) -> int:
                 found = json.loads(Path(entry.path).with_suffix(".shipped").read_bytes())
                 sent = int(found["size"])
                 source = entry.name.removesuffix(SUFFIX)
-                aside += [f"run {home}, journal {source}, record {n}: {why}" for n, why in found["aside"].items()]
+                refused = [*found["aside"].items(), *found["gone"].items()]
+                refused = [each for each in refused if each[1] != LATER]
+                aside += [f"run {home}, journal {source}, record {n}: {why}" for n, why in refused]
                 if found["refused"]:
                     aside.append(f"run {home}, journal {source}, all that follows: {found['refused']}")
                     sent = entry.stat().st_size
