@@ -27,18 +27,18 @@ os.write(1, f"{run.id}\\n".encode())
 STEPS = (
     LOG
     + """
-worst, failed = 0, 0
+worst, slow = 0, 0
 for step in range(int(sys.argv[2])):
     began = time.perf_counter()
     run.log_metrics({f"m{key}": step for key in range(10)}, step=step)
-    worst = max(worst, time.perf_counter() - began)
+    worst, slow = max(worst, time.perf_counter() - began), slow + (time.perf_counter() - began > 0.05)
     time.sleep(float(sys.argv[3]))
     if os.path.exists("stop"):
         break
 began = time.perf_counter()
 run.end()
 worst = max(worst, time.perf_counter() - began)
-print(step + 1, worst)
+print(step + 1, worst, slow)
 """
 )
 
@@ -108,9 +108,12 @@ def test_a_server_that_starts_anew_is_not_noticed(tmp_path: Path, server: Proces
         assert server.stop() == 0
         time.sleep(0.7)
         server.start()
+    known, limit = len(steps_of(server, run, "m3")), time.monotonic() + 60
+    while len(steps_of(server, run, "m3")) <= known and time.monotonic() < limit:
+        time.sleep(0.1)
     (tmp_path / "stop").touch()
     out, err = finish(process)
-    logged, worst = out.split()
+    logged, worst, _ = out.split()
     assert (steps_of(server, run, "m3"), err) == (list(range(int(logged))), "")
     assert float(worst) < 1  # of a machine that is busy, too; see the test below for what a network does
 
@@ -134,9 +137,10 @@ def test_a_bad_network_costs_training_nothing(tmp_path: Path, server: Process, b
     between.refusing, between.hole, between.delay = trouble == "refused", trouble == "hole", 2.0 * (trouble == "slow")
     began = time.monotonic()
     out, err = python(tmp_path, STEPS, between.url, 300, 0.003, MLCORE_SPOOL_WAIT="3s")
-    run, _, worst = out.split()
-    # a call that waited for the network would take two seconds; the worst of many is that of the machine
-    assert float(worst) < 0.5
+    run, _, worst, slow = out.split()
+    # a call that waited for the network would take two seconds; a few take long on a machine that is busy
+    assert float(worst) < 1
+    assert int(slow) <= 10
     assert time.monotonic() - began < 30
     if trouble == "hole":
         assert f"run {run} is not wholly in {between.url} yet" in err

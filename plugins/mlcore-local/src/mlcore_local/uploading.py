@@ -32,6 +32,7 @@ IDLE_SECONDS = 30.0  # after which the thread ends
 LONGEST_SECONDS = 30.0  # between two attempts
 NAMES_SECONDS = 0.03  # that a start waits to hear whether experiments were renamed
 ASK_SECONDS = 2.0
+AWAY_SECONDS = 2.0  # that is waited for a store that did not answer before
 _log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
 _uploaders: dict[Path, Uploader] = {}
@@ -211,7 +212,7 @@ class Uploader:
             self._wake()
             round_, failures = self._asked, self._failures
             if failures or self._file_failures:
-                limit = min(limit, time.monotonic() + 1)
+                limit = min(limit, time.monotonic() + AWAY_SECONDS)
             while (self._done < round_ or self._bringing()) and self._failures == failures:
                 left = limit - time.monotonic()
                 if left <= 0 or self._thread is None or not self._thread.is_alive():
