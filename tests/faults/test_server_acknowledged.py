@@ -77,9 +77,12 @@ class Cutter:
                         self._seen += 1
                         if self._seen % 2:
                             self.cut += 1
-                            return
+                            break
                     asked.clear()
                     client.sendall(data)
+            for each in (client, server):
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
 
     def _ask(self, client: socket.socket, server: socket.socket, asked: list[bytes]) -> None:
         with suppress(OSError):
@@ -109,7 +112,7 @@ print(run.id)
 
 def test_an_answer_that_is_cut_off_doubles_nothing(tmp_path: Path, store: str) -> None:
     """Guards R11: the server stores, the answer is lost, the client sends again: one of everything."""
-    with serving(store, token=TOKEN) as server:
+    with serving(store, token=TOKEN, artifacts=str(tmp_path / "files")) as server:
         cutter = Cutter(server.port)
         settings = {"MLCORE_STORE": cutter.url, "MLCORE_TOKEN": TOKEN}
         out, _ = run(tmp_path / "home", LOGGED, **settings)
@@ -150,7 +153,8 @@ def test_a_signal_ends_a_server_in_order(store: str) -> None:
         threads = [threading.Thread(target=write, args=(each,)) for each in told]
         for each in threads:
             each.start()
-        time.sleep(1)
+        while sum(map(len, told)) < 50:
+            time.sleep(0.05)
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 30
@@ -160,7 +164,7 @@ def test_a_signal_ends_a_server_in_order(store: str) -> None:
         assert "Traceback" not in errors, errors
     acknowledged = {each for found in told for each in found}
     records = arrived(store)
-    assert len(acknowledged) > 50
+    assert len(acknowledged) >= 50
     assert acknowledged <= records.keys()
     assert set(records.values()) == {1}
 
@@ -176,6 +180,7 @@ print(writer.source)
 """
 
 
+@pytest.mark.slow
 def test_sixteen_processes_write_to_one_file_at_once(tmp_path: Path) -> None:
     """Guards R14: sixteen clients of one server of one SQLite file: no error, and every point is there."""
     store, count = f"sqlite:///{tmp_path / 'store.db'}", 60
