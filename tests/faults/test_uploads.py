@@ -162,6 +162,9 @@ def test_the_end_says_what_is_missing_and_how_to_send_it(tmp_path: Path) -> None
         f"what is missing is kept in {spool}; send it with `mlcore sync`\n"
     )
     assert "127.0.0.1:9" in why
+    assert "1 run for http://127.0.0.1:9 here: MLCORE_STORE=http://127.0.0.1:9 mlcore sync" in (
+        program(tmp_path, "sync").stderr
+    )
 
 
 def test_ctrl_c_while_the_end_waits_leaves_at_once(tmp_path: Path, server: Process, between: Proxy) -> None:

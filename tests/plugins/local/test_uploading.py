@@ -17,7 +17,7 @@ import pytest
 import mlcore
 from memory_store import MemoryStore, Shelf
 from mlcore import Provider, plugins
-from mlcore.errors import ArtifactError, ArtifactNotFound, InvalidValue, Malformed, StoreError, UnsafePath
+from mlcore.errors import ArtifactError, ArtifactNotFound, ConfigError, InvalidValue, Malformed, StoreError, UnsafePath
 from mlcore.store import Batch, RowsLogged, Unknown
 from mlcore_local import FolderStore
 from mlcore_local.keeping import pending
@@ -495,3 +495,17 @@ def test_what_was_shipped_is_dropped_after_a_while(toys: Toys, spool: Spool, mon
     shipper.close()
     assert len(spool.homes()) == 1
     assert len(waiting(spool).set_aside) == 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("WAIT", "soon"), ("KEEP", "x"), ("LIMIT", "much"), ("LIMIT", "")])
+def test_a_setting_that_says_nothing_is_told_at_the_start(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch, key: str, value: str
+) -> None:
+    """Guards whoever mistypes a time or a size from hearing of it as the training ends."""
+    monkeypatch.setenv(f"MLCORE_SPOOL_{key}", value)
+    if not value:  # is as if it were not set
+        mlcore.Client(URI).start_run().end()
+        return
+    with pytest.raises(ConfigError, match=f"spool_{key.lower()} is a"):
+        mlcore.Client(URI).start_run()
+    assert mlcore.active_run() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import select
 import signal
@@ -387,12 +388,14 @@ def test_a_server_cannot_name_files_of_this_machine(
     )
     real = artifacts.open_backend
     monkeypatch.setattr(artifacts, "open_backend", lambda uri: opened.append(str(uri)) or real(uri))
-    for name in ("x", "y", ""):
-        for use in (run.artifacts.get, run.artifacts.open):
-            with pytest.raises(UnsafePath):
-                use(name)
+    for use, name in itertools.product((run.artifacts.get, run.artifacts.open), ("x", "y")):
+        with pytest.raises(UnsafePath):
+            use(name)
+    with pytest.raises(UnsafePath):
+        run.artifacts.get()
     with pytest.raises(UnsafePath):
         run.log_text("mine", "z")
+    assert ["MLCORE_ARTIFACTS" in str(each.problem) for each in run.artifacts.verify()] == [True, True]
     assert opened == []
 
 

@@ -125,7 +125,10 @@ class Artifacts:
     def _files(self, name: str) -> dict[str, mlcore.artifacts.File]:
         found, files, opened = self.list(name), {}, cache(mlcore.artifacts.open_backend)
         for each in found:
-            filesystem, root = opened(self._run._allowed(each.uri) if each.uri else self._run._place)
+            try:
+                filesystem, root = opened(self._run._allowed(each.uri) if each.uri else self._run._place)
+            except mlcore.errors.UnsafePath as error:
+                filesystem, root = _Refused(error), each.uri or ""  # which who opens it is told
             path = root if each.uri else mlcore.artifacts.path_in(filesystem, root, each.path)
             files[each.path] = mlcore.artifacts.File(filesystem, path, each.size, each.sha256)
         if name and not found:
@@ -349,6 +352,14 @@ class Loading:
         folder = cached(found)
         mlcore.artifacts.get(found, folder)
         return folder
+
+
+@attrs.frozen
+class _Refused:
+    error: Exception
+
+    def open(self, *_: Any) -> BinaryIO:
+        raise self.error
 
 
 def _record(file: mlcore.artifacts.File) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,14 +17,14 @@ from mlcore import Client
 from mlcore.errors import ConfigError, StoreError
 from mlcore_local import terminal
 from mlcore_local.shipping import SetAside, Shipper
-from mlcore_local.spools import spools
+from mlcore_local.spools import Spool, spools
 from mlcore_local.sync import Progress
 from mlcore_local.waiting import Waiting, waiting
 
 if TYPE_CHECKING:
     from mlcore_local.uploading import Uploader
 
-__all__ = ["run"]
+__all__ = ["others", "run"]
 
 _WATCH_SECONDS = 5.0
 _LONGEST_SECONDS = 60.0
@@ -131,23 +132,31 @@ def _line(uploader: Uploader, sent: _Sent) -> str:
 
 
 def _tell(uploader: Uploader, sent: _Sent, *, as_json: bool) -> None:
-    others = [(each, waiting(each)) for each in spools() if each.root != uploader.spool.root]
-    others = [each for each in others if each[1].runs]
+    elsewhere = _others(uploader.spool.root)
     left = waiting(uploader.spool)
     if as_json:
         content: dict[str, Any] = {"from": str(uploader.spool.root), "to": uploader.spool.target}
         content |= {"runs": sent.runs, "records": sent.records, "waiting": attrs.asdict(left)}
         content["set_aside"] = [attrs.asdict(each) for each in sent.set_aside]
-        content["others"] = [{"to": spool.target, "runs": found.runs} for spool, found in others]
+        content["others"] = [{"to": spool.target, "runs": found.runs} for spool, found in elsewhere]
         terminal.show(terminal.as_json(content))
         return
     lines = [_line(uploader, sent), *map(_aside, sent.set_aside)]
     if sent.elsewhere:
         lines.append(f"{terminal.counted(sent.elsewhere, 'run')} here are sent by the processes that log them")
-    terminal.show([*lines, *(_waits(spool.target, found) for spool, found in others)])
+    terminal.show([*lines, *others(uploader.spool.root)])
 
 
-def _waits(target: str, found: Waiting) -> str:
-    """Return a line about what waits for a store."""
-    text = f"{terminal.counted(found.runs, 'run')} wait for {target}: MLCORE_STORE={target} mlcore sync"
-    return terminal.printable(text)
+def _others(but: Path | None) -> list[tuple[Spool, Waiting]]:
+    found = [(each, waiting(each)) for each in spools() if each.root != but]
+    return [each for each in found if each[1].runs]
+
+
+def others(but: Path | None = None) -> list[str]:
+    """Return a line about each store for which something waits, but for one spool."""
+    return [
+        terminal.printable(
+            f"{terminal.counted(found.runs, 'run')} for {spool.target} here: MLCORE_STORE={spool.target} mlcore sync"
+        )
+        for spool, found in _others(but)
+    ]

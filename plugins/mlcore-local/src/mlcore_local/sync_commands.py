@@ -86,7 +86,10 @@ def _target(source: str, target: str | None) -> str:
     setting = config.store_setting(target)
     found = setting.reason == config.project_root()[1]  # nobody said it: it is the folder that SRC is by default
     if found or setting.value == config.OFF:
-        raise click.UsageError("which store is it to go to? Name it after SRC, or configure it, as in MLCORE_STORE")
+        wait = "".join(f"\n{line}" for line in spool_commands.others())
+        raise click.UsageError(
+            f"which store is it to go to? Name it after SRC, or configure it, as in MLCORE_STORE{wait}"
+        )
     if _absolute(setting.value) == _absolute(source):
         raise click.UsageError(
             f"{source} is both SRC and DST: name another store, or configure one, as in MLCORE_STORE"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlcore import journal
 from mlcore.errors import MlcoreError, StoreError
-from mlcore_local.spools import Spool, seconds_of, spool_of
+from mlcore_local.spools import Spool, bytes_of, seconds_of, spool_of
 
 if TYPE_CHECKING:
     from mlcore.store import Entity, Store
@@ -41,9 +41,11 @@ _uploaders: dict[Path, Uploader] = {}
 def open_uploader(uri: str, opened: Callable[[], Store], place: Callable[[str], str]) -> Uploader:
     """Return what spools runs for the store at `uri`: one for all who log there in this process.
 
-    `opened` opens the store, `place` tells where the files of a run go; both may wait for the network.
+    `opened` opens the store, `place` tells where the files of a run go; both may wait for the network. Raises
+    `ConfigError` for a setting that says nothing.
     """
     spool = spool_of(uri)
+    _ = seconds_of("spool_wait"), seconds_of("spool_keep"), bytes_of("spool_limit")  # what is wrong is told of now
     uploader = _uploaders.setdefault(spool.root, Uploader(spool))
     uploader.opened, uploader.place = opened, place
     return uploader
