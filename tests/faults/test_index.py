@@ -256,6 +256,7 @@ def test_a_run_is_watched_while_another_writer_may_go_on(root: Path, monkeypatch
     assert going.id in looked_at(root)
     going.log_metric("loss", 4.0)
     assert same(root)
+    going.end()
     for each in (rank, late):
         each.close()
 

@@ -67,6 +67,7 @@ class Condition:
 
 TRUE, FALSE = Condition("1 = 1", "1 = 1"), Condition("1 = 0", "1 = 0")
 UNSURE = Condition(TRUE.upper, FALSE.lower)
+_PIECES = 3  # of a pattern that are looked for before
 _PATTERN = 100  # characters: SQLite goes back at each % as often as it takes
 _BYTES, _ASKED = 0.9, 3.5  # what it costs to look at bytes, and to ask core; a step of an index is 1
 _LEAVES = 300  # more take PostgreSQL minutes to plan
@@ -250,10 +251,12 @@ class Keys:
 
     def _looked_at(self, op: str, pattern: str, binds: Binds) -> Condition:
         """Ask core about each text: in the database where that is in this process, else about each different one."""
-        fits, name = _fitting(op, pattern), f"fits_{len(binds)}"
+        fits, name, pieces = _fitting(op, pattern), f"fits_{len(binds)}", _pieces(op, pattern)
         if self.runner.knows(name, fits):
-            return self._unless_cut(f"{self._perhaps(pattern, binds)}{name}({self.column})", binds, _ASKED)
-        found = [key for key in self.distinct(_pieces(op, pattern)) if len(key) < keys.LIMIT and fits(key)]
+            there = [contains(self.runner.dialect, self.column, binds.add(piece)) for piece in pieces[:_PIECES]]
+            asked = " AND ".join([*there, f"{self._perhaps(pattern, binds)}{name}({self.column})"])
+            return self._unless_cut(asked, binds, _BYTES if there else _ASKED)
+        found = [key for key in self.distinct(pieces) if len(key) < keys.LIMIT and fits(key)]
         return self._unless_cut(self._among(found, binds) if found else "1 = 0", binds)
 
     def _perhaps(self, pattern: str, binds: Binds) -> str:
