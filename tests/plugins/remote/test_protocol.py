@@ -316,17 +316,19 @@ class TestBounds:
         with pytest.raises(Malformed, match="over the limit of 100: send it in parts"):
             protocol.unpack_batches(MESSAGE, limit=100)
 
-    def test_more_events_than_memory_is_there_for(self) -> None:
+    def test_more_events_than_memory_is_there_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Guards against sixteen bytes on the wire that become half a kilobyte each."""
+        assert protocol.MESSAGE_EVENTS == 100_000
+        for module in ("framing", "shapes"):
+            monkeypatch.setattr(f"mlcore_remote.{module}.MESSAGE_EVENTS", 1_000)
         writer = Writer("r")
-        batch = writer.batch(*[RowsLogged("run", "r", "k", {"n": [1]})] * (protocol.MESSAGE_EVENTS + 1))
-        with pytest.raises(Malformed, match="100,000 events"):
+        batch = writer.batch(*[RowsLogged("run", "r", "k", {"n": [1]})] * 1_001)
+        with pytest.raises(Malformed, match="1,000 events"):
             protocol.unpack_batches(protocol.pack_batches([batch]))
-        signs = protocol.batches_to_json([writer.life_sign()])["batches"] * (protocol.MESSAGE_EVENTS + 1)
-        with pytest.raises(Malformed, match="100,000 events"):
-            protocol.batches_from_json({"batches": signs})
-        with pytest.raises(Malformed, match="100,000 events and batches"):
-            protocol.unpack_batches(protocol.pack_batches([writer.life_sign()] * (protocol.MESSAGE_EVENTS + 1)))
+        with pytest.raises(Malformed, match="1,000 events"):
+            protocol.batches_from_json(protocol.batches_to_json([batch]))
+        with pytest.raises(Malformed, match="1,000 events and batches"):
+            protocol.unpack_batches(protocol.pack_batches([writer.life_sign()] * 1_001))
 
     def test_json_that_is_nested_too_deeply(self) -> None:
         """Guards every recursion behind it, here and in the stores."""
@@ -418,7 +420,7 @@ class TestQuestions:
         "wrong", [None, [], {}, {"kind": 1}, {"kind": "run", "ids": "abc"}, {"kind": "run", "ids": [1]}]
     )
     def test_what_is_no_question_is_malformed(self, wrong: Any) -> None:
-        for read in (protocol.get_from_json, protocol.series_asked):
+        for read in (protocol.get_from_json, protocol.series_asked, protocol.keys_asked, protocol.keys_from_json):
             with pytest.raises(Malformed):
                 read(wrong)
         with pytest.raises(Malformed):

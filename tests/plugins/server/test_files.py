@@ -324,7 +324,7 @@ def test_large_files_do_not_grow_the_server(tmp_path: Path) -> None:
         assert server.ask("PUT", f"{files}/small", b"x" * 4_000_000).status == 201
         assert len(server.get(f"{files}/small").body) == 4_000_000
         before = _peak(status)
-        size = 300 << 20
+        size = 200 << 20
         connection = send(server, f"PUT {files}/large HTTP/1.1\r\nContent-Length: {size}", b"")
         for _ in range(size >> 20):
             connection.sendall(bytes(1 << 20))

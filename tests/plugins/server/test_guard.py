@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
-from mlcore.errors import AccessDenied, ConfigError, InvalidValue
+from mlcore.errors import AccessDenied, ConfigError, Malformed
 from mlcore_remote import running
 from mlcore_server import limits, sessions
 from mlcore_server.audit import Audit, Entry
 from mlcore_server.guard import ANYBODY, Gate, authorize, check
-from mlcore_server.headers import DEFAULTS, Hosts, comes_from_elsewhere, comes_from_here, file_headers, secured
+from mlcore_server.headers import DEFAULTS, Hosts, comes_from_elsewhere, comes_from_here, secured
 from mlcore_server.routing import Actor, Route, Router
 from mlcore_server.settings import Settings
 from mlcore_server.tokens import PERMISSIONS, Start, Tokens, make_token, parse_tokens, started, use_once
@@ -114,6 +116,19 @@ def test_a_token_taken_out_of_the_file_is_unknown_at_the_next_look(tmp_path: Pat
         assert tokens.find(GOOD) is None and tokens.find(GOOD[::-1])
         file.write_text(f"alice={GOOD}\nbob={OTHER}\n")
         assert tokens.find(GOOD) and tokens.find(GOOD[::-1]) is None
+
+
+def test_a_token_file_is_read_again_while_a_change_could_look_like_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S8: on a file system whose clock stands still between two writes."""
+    monkeypatch.setattr(Tokens, "_version", lambda self, about: (1, 1, 1, 1))
+    file = tmp_path / "tokens"
+    file.write_text(f"alice={GOOD}\n")
+    file.chmod(0o600)
+    tokens = Tokens({}, file)
+    file.write_text(f"alice={OTHER}\n")
+    assert tokens.find(GOOD) is None and tokens.find(OTHER)
 
 
 def test_a_token_file_that_is_gone_or_broken_lets_nobody_in(tmp_path: Path) -> None:
@@ -293,18 +308,8 @@ def test_an_answer_has_every_header_once_and_its_own_policy_counts() -> None:
     assert [*secured([(b"x", b"y")])] == [(b"x", b"y"), *DEFAULTS]
     own = secured([(b"content-security-policy", b"sandbox"), (b"x-frame-options", b"ALLOWALL")])
     assert [value for name, value in own if name == b"content-security-policy"] == [b"sandbox"]
-    assert (b"x-frame-options", b"DENY") in own
-
-
-@pytest.mark.parametrize(
-    "name", ["a.html", 'a"; filename="b.exe', "a\r\nSet-Cookie: x=y", "ü/../x.svg", "", "\u202egpj.exe"]
-)
-def test_a_files_name_stays_in_its_header(name: str) -> None:
-    """F2: the file is kept, not shown, and its name says nothing to the browser but a name."""
-    headers = file_headers(name)
-    said = headers["content-disposition"]
-    assert said.startswith('attachment; filename="') and said.isascii() and said.isprintable() and said.count('"') == 2
-    assert headers["content-security-policy"].startswith("sandbox;")
+    assert [value for name, value in own if name == b"x-frame-options"] == [b"DENY"]
+    assert len(own) == len(DEFAULTS)
 
 
 def test_a_file_that_others_share_counts_wrong_tokens_of_an_address(tmp_path: Path) -> None:
@@ -336,6 +341,36 @@ def test_many_addresses_take_the_places_of_those_that_are_quiet_longest() -> Non
     assert failures.wait("10.9.9.9")
 
 
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({b"content-length": b"10"}, False),
+        ({b"content-length": b"11"}, True),
+        ({b"content-length": b"-1"}, True),
+        ({b"content-length": b"9" * 30}, True),
+        ({b"transfer-encoding": b"chunked"}, True),
+        ({}, False),
+    ],
+)
+def test_no_route_is_given_more_than_the_limit(headers: dict[bytes, bytes], refused: bool) -> None:
+    """I1: a plugin's route that reads a body in its own way, whatever is told of its length."""
+    parts = [{"type": "http.request", "body": b"x" * 6, "more_body": more} for more in (True, False)]
+
+    async def receive() -> dict[str, Any]:
+        return parts.pop(0)
+
+    async def read() -> None:
+        bounded = limits.bounded(receive, headers, 10)
+        await bounded()
+        await bounded()
+
+    if refused:
+        with pytest.raises((limits.TooLarge, Malformed)):
+            asyncio.run(read())
+    else:
+        asyncio.run(read())
+
+
 def test_a_client_is_counted_by_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the rate limit, and that 0 is none."""
     now = [100.0]
@@ -346,14 +381,6 @@ def test_a_client_is_counted_by_the_second(monkeypatch: pytest.MonkeyPatch) -> N
     now[0] += 1
     assert rate.allows("a")
     assert all(limits.Rate(0).allows("a") for _ in range(100_000))
-
-
-@pytest.mark.parametrize("value", [0, -1, 10**9, True, 1.0, "5", None])
-def test_a_number_out_of_bounds_is_told_with_its_bounds(value: object) -> None:
-    """I3."""
-    with pytest.raises(InvalidValue, match="from 1 to 50,000"):
-        limits.at_most("limit", value, 50_000)
-    assert limits.at_most("limit", 50_000, 50_000) == 50_000
 
 
 def entry(path: str = "/x", objects: tuple[str, ...] = ()) -> Entry:

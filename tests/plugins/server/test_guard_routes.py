@@ -39,6 +39,7 @@ NEEDS = {
     "GET /metrics": "read",
     "POST /api/v1/find": "read",
     "POST /api/v1/get": "read",
+    "POST /api/v1/keys": "read",
     "POST /api/v1/series": "read",
     "DELETE /api/v1/runs/{run}/files/{path:path}": "write",
     "DELETE /api/v1/uploads/{id}": "write",

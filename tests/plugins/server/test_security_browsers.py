@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -200,6 +201,10 @@ def test_the_policy_leaves_nothing_inline_and_no_frame(server: Thread) -> None:
 def test_an_error_is_json_and_shows_no_markup_as_a_page(server: Thread, text: str) -> None:
     """F3: what was sent never comes back as anything a browser would run; no error has a traceback."""
     token = {"Authorization": f"Bearer {TOKEN}"}
+    run = {"type": "Created", "kind": "run", "id": uuid4().hex, "fields": {}}
+    record = {"number": 1, "stamp": 1, "events": [run]}
+    stored = {"batches": [{"source": uuid4().hex, "home": run["id"], "records": [record]}]}
+    assert server.ask("POST", "/api/v1/batches", stored, token).json == {"results": [None]}
     for method, path, body, headers in (
         ("GET", f"/{text.replace(' ', '%20')}", None, token),
         ("POST", "/api/v1/find", b"{}", {**token, "Content-Type": text}),

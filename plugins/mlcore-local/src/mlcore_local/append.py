@@ -11,7 +11,9 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -23,10 +25,14 @@ from mlcore_local.checkpoints import checkpoint, resumed
 from mlcore_local.packer import Packer
 from mlcore_local.reader import Journal, read
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 __all__ = ["Appender", "claim_path"]
 
 ClaimsOf = Callable[[str, str], list[Path]]
 _SOURCES = 4_096  # whose journals' ends are remembered
+_SYNCED = 16  # at once
 _FILES = 128  # that are kept open: a process may have 1,024, and some are left to others
 _CHECKPOINT = 64 << 10  # bytes after which a journal gets a checkpoint, of which it is a small part
 _NOTED_SECONDS = 30  # a reader looks at a home for longer than that after it was noted
@@ -63,6 +69,7 @@ class Appender:
         self._targets: OrderedDict[str, _Target] = OrderedDict()
         self._open: OrderedDict[str, _Target] = OrderedDict()
         self._unsynced: set[str | Path] = set()
+        self._syncing: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
 
     def append_all(
@@ -70,6 +77,7 @@ class Appender:
     ) -> list[MlcoreError | None]:
         """Store batches; see `mlcore.store.Store.append_all`. `claims_of` tells a source's claims' files."""
         if self._pid != os.getpid():  # in the child of a fork, whose files are its parent's as well
+            self._syncing = None
             self.close()
             self._pid = os.getpid()
         answers: list[MlcoreError | None] = [None] * len(batches)
@@ -93,6 +101,9 @@ class Appender:
         """Close all files, and forget what they hold."""
         for source in list(self._targets):
             self._forget(source)
+        if self._syncing is not None:
+            self._syncing.shutdown()
+            self._syncing = None
 
     def _answer(self, batch: Batch, actor: str, claims_of: ClaimsOf) -> MlcoreError | None:
         try:
@@ -248,17 +259,28 @@ class Appender:
             self._unsynced.update(each for each in target.path.parents if each.is_relative_to(self._folder.root))
 
     def _sync(self) -> None:
-        """Wait until the disk has what was written. Raises `OSError`."""
+        """Wait until the disk has what was written: all at once, which takes as long as one. Raises `OSError`."""
         waiting, self._unsynced = self._unsynced, set()
-        for each in waiting:
-            if isinstance(each, Path):
-                directory = os.open(each, os.O_RDONLY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
-            elif each in self._targets:
-                os.fdatasync(self._targets[each].fd)
+        calls: list[Callable[[], None]] = [partial(_sync_folder, each) for each in waiting if isinstance(each, Path)]
+        files = (self._targets[each] for each in waiting if isinstance(each, str) and each in self._targets)
+        calls += [partial(os.fdatasync, each.fd) for each in files]
+        if len(calls) == 1:
+            calls[0]()
+        elif calls:
+            if self._syncing is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._syncing = ThreadPoolExecutor(_SYNCED, "mlcore-syncing")
+            for done in [self._syncing.submit(call) for call in calls]:
+                done.result()
+
+
+def _sync_folder(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def claim_path(folder: Folder, claim: str) -> Path:

@@ -30,6 +30,8 @@ from mlcore_remote.shapes import (
     entity_to_json,
     find_from_json,
     get_from_json,
+    keys_asked,
+    keys_from_json,
     page_from_json,
     page_to_json,
     query_from_json,
@@ -49,19 +51,11 @@ JSON = "application/json"
 LINES = "application/x-ndjson"
 VERSION_HEADER = "Mlcore-Version"
 
-__all__ = ["API", "BATCHES", "DEPTH", "JSON", "LINES", "MAX_IDS", "MESSAGE_BYTES", "MESSAGE_EVENTS", "QUERY_CLAUSES"]
-__all__ += ["QUERY_DEPTH", "SERIES", "VERSION_HEADER", "about_from_json", "about_to_json", "batches_from_json"]
-__all__ += [
-    "batches_to_json",
-    "document",
-    "entities_from_json",
-    "entities_to_json",
-    "entity_from_json",
-    "entity_to_json",
-    "error_from_json",
-    "error_to_json",
-]
-__all__ += ["find_from_json", "get_from_json", "pack_batches", "pack_series", "pack_stored", "page_from_json"]
-__all__ += ["page_to_json", "query_from_json", "query_to_json", "results_from_json", "results_to_json", "series_asked"]
-__all__ += ["series_from_json", "series_to_json", "stored_from_json", "stored_lines", "stored_to_json"]
-__all__ += ["unpack_batches", "unpack_series", "unpack_stored"]
+__all__ = ["API", "BATCHES", "DEPTH", "JSON", "LINES", "MAX_IDS", "MESSAGE_BYTES", "MESSAGE_EVENTS"]
+__all__ += ["QUERY_CLAUSES", "QUERY_DEPTH", "SERIES", "VERSION_HEADER", "about_from_json", "about_to_json"]
+__all__ += ["batches_from_json", "batches_to_json", "document", "entities_from_json", "entities_to_json"]
+__all__ += ["entity_from_json", "entity_to_json", "error_from_json", "error_to_json", "find_from_json"]
+__all__ += ["get_from_json", "keys_asked", "keys_from_json", "pack_batches", "pack_series", "pack_stored"]
+__all__ += ["page_from_json", "page_to_json", "query_from_json", "query_to_json", "results_from_json"]
+__all__ += ["results_to_json", "series_asked", "series_from_json", "series_to_json", "stored_from_json"]
+__all__ += ["stored_lines", "stored_to_json", "unpack_batches", "unpack_series", "unpack_stored"]

@@ -43,17 +43,10 @@ from mlcore_remote.faults import error_entry
 from mlcore_remote.framing import MESSAGE_EVENTS
 
 __all__ = ["MAX_IDS", "QUERY_CLAUSES", "QUERY_DEPTH", "about_from_json", "about_to_json", "batches_from_json"]
-__all__ += [
-    "batches_to_json",
-    "entities_from_json",
-    "entities_to_json",
-    "entity_from_json",
-    "entity_to_json",
-    "find_from_json",
-    "get_from_json",
-]
-__all__ += ["page_from_json", "page_to_json", "query_from_json", "query_to_json", "series_asked", "series_from_json"]
-__all__ += ["series_to_json", "stored_from_json", "stored_lines", "stored_to_json"]
+__all__ += ["batches_to_json", "entities_from_json", "entities_to_json", "entity_from_json", "entity_to_json"]
+__all__ += ["find_from_json", "get_from_json", "keys_asked", "keys_from_json", "page_from_json", "page_to_json"]
+__all__ += ["query_from_json", "query_to_json", "series_asked", "series_from_json", "series_to_json"]
+__all__ += ["stored_from_json", "stored_lines", "stored_to_json"]
 
 QUERY_DEPTH = 120  # the language's own limit, 50, makes up to two levels of each
 QUERY_CLAUSES = 1_000
@@ -292,6 +285,25 @@ def series_asked(value: Any) -> dict[str, Any]:
         return asked
     except _WRONG as error:
         raise Malformed(f"not a question for series: {error}") from error
+
+
+def keys_asked(value: Any) -> tuple[str, str, str, int | None]:
+    """Return kind, family, prefix and limit in ``{kind, family, prefix, limit}``. Raises `Malformed`."""
+    try:
+        limit = _want(value.get("limit"), int, type(None))
+        if limit is not None and not 0 <= limit < 1 << 31:
+            raise ValueError("a limit is not negative, and below 2^31")
+        return _want(value["kind"], str), _want(value["family"], str), _want(value.get("prefix", ""), str), limit
+    except _WRONG as error:
+        raise Malformed(f"not a question for names: {error}") from error
+
+
+def keys_from_json(value: Any) -> list[str]:
+    """Return the names in ``{keys}``. Raises `Malformed`."""
+    try:
+        return [_want(each, str) for each in _want(value["keys"], list)]
+    except _WRONG as error:
+        raise Malformed(f"not names: {error}") from error
 
 
 # Answers

@@ -37,6 +37,7 @@ from mlcore_remote.protocol import (
     about_from_json,
     document,
     entities_from_json,
+    keys_from_json,
     page_from_json,
     query_to_json,
     results_from_json,
@@ -177,6 +178,10 @@ class RemoteStore(SimpleStore):
         asked |= {"keys": None if keys is None else list(keys), "columns": None if columns is None else list(columns)}
         answer = self._found(self.connection.ask(f"{API}/series", asked, headers={"Accept": SERIES}, expected=[404]))
         return self._read(answer, lambda: unpack_series(answer.data))
+
+    def keys(self, kind: str, family: str, prefix: str = "", limit: int | None = None) -> list[str]:
+        """Return the distinct names in a family of all entities of a kind that begin with `prefix`, in order."""
+        return self._ask("keys", {"kind": kind, "family": family, "prefix": prefix, "limit": limit}, keys_from_json)
 
     def close(self) -> None:
         """See `mlcore.store.Store.close`."""

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from mlcore.errors import Malformed, NotFound, Refused
-from mlcore.store import START, Batch, Store, Stored, to_json
+from mlcore.store import START, Batch, Compare, Entity, Not, Or, Query, Store, Stored, Term, to_json
 from mlcore_remote import protocol
 from mlcore_remote.protocol import API, BATCHES, JSON, LINES, SERIES
 from mlcore_server import schemas
@@ -40,6 +40,10 @@ def routes(service: Service) -> Iterable[Route]:
         Route(
             "POST", f"{API}/series", _series, summary="Return what was logged over time.", body=schemas.SERIES_ASKED,
             answer=schemas.SERIES, **read,
+        ),
+        Route(
+            "POST", f"{API}/keys", _keys, summary="Return the names in a family.", body=schemas.KEYS_ASKED,
+            answer=schemas.KEYS, **read,
         ),
         Route("GET", f"{API}/entities/{{kind}}/{{id}}", _one, summary="Get one entity.", answer=schemas.ENTITY, **read),
         Route(
@@ -100,6 +104,27 @@ async def _find(request: Request, service: Service) -> Response:
     """Answer a page of entities."""
     kind, query = await _asked(request, service, protocol.find_from_json)
     return await _answer(request, service, lambda store: protocol.page_to_json(store.find(kind, query)))
+
+
+async def _keys(request: Request, service: Service) -> Response:
+    """Answer the names of params, tags, metrics and so on that there are, for whoever types one."""
+    kind, family, prefix, limit = await _asked(request, service, protocol.keys_asked)
+
+    def answer(store: Store) -> Any:
+        if hasattr(store, "keys"):
+            return {"keys": store.keys(kind, family, prefix, limit)}
+        kept = Compare(Term("fields", "deleted"), "is null")  # and what is deleted, as it is named
+        found = store.find(kind, Query(Or((kept, Not(kept))), select=(Term(family, ""),))).items
+        names = {name for each in found for name in _names(each, family) if name.startswith(prefix)}
+        return {"keys": sorted(names)[:limit]}
+
+    return await _answer(request, service, answer)
+
+
+def _names(entity: Entity, family: str) -> Iterable[str]:
+    if family == "metrics":
+        return (key for key, _ in entity.metrics)
+    return entity.fields if family == "fields" else entity.attributes.get(family, ())
 
 
 async def _series(request: Request, service: Service) -> Response:

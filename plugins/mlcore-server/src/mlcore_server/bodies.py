@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from mlcore_server.limits import too_large
 from mlcore_server.routing import Declined
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _CHUNK = 256 << 10
 
 
 async def body_of(request: Request, limit: int) -> bytes:
-    """Return the whole body of a request, unpacked if it is gzip. Raises `Declined`, 413 if it is over `limit`."""
+    """Return the whole body of a request, unpacked if it is gzip. Raises `TooLarge` if it is over `limit`."""
     length, encoding = b"", b""
     for name, value in request.scope["headers"]:
         if name == b"content-length":
@@ -28,7 +29,7 @@ async def body_of(request: Request, limit: int) -> bytes:
         elif name == b"content-encoding":
             encoding = value.lower()
     if length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     message = await request.receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
@@ -38,7 +39,7 @@ async def body_of(request: Request, limit: int) -> bytes:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
         body = b"".join(parts)
     if message["type"] == "http.disconnect":
         from starlette.requests import ClientDisconnect
@@ -59,7 +60,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
     except zlib.error as error:
         raise Declined(400, f"the body is not gzip: {error}") from None
     if len(found) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     if not unpacker.eof or unpacker.unused_data:
         raise Declined(400, "the body is not one whole member of gzip")
     return found
@@ -106,7 +107,3 @@ def gzipped(chunks: Iterable[bytes], *, gzip: bool = True, size: int = _CHUNK) -
         parts.append(packer.flush())
     if parts:
         yield b"".join(parts)
-
-
-def _too_large(limit: int) -> Declined:
-    return Declined(413, f"the body is over the limit of {limit:,} bytes: send less at once")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote
 
-__all__ = ["DEFAULTS", "LOOPBACK", "Hosts", "comes_from_elsewhere", "comes_from_here", "file_headers", "is_loopback"]
+__all__ = ["DEFAULTS", "LOOPBACK", "Hosts", "comes_from_elsewhere", "comes_from_here", "is_loopback"]
 __all__ += ["secured"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _POLICY = b"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-_FILE_POLICY = b"sandbox; default-src 'none'; frame-ancestors 'none'"
 DEFAULTS: tuple[tuple[bytes, bytes], ...] = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", _POLICY),
@@ -36,18 +34,6 @@ def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
     own = said & _OWN
     kept = (pair for pair in headers if pair[0] not in said or pair[0] in own)
     return [*kept, *(pair for pair in DEFAULTS if pair[0] not in own)]
-
-
-def file_headers(name: str) -> dict[str, str]:
-    """Return the headers with which a file that somebody logged is given out: to be kept, never to be shown or run.
-
-    A page among them would otherwise run its scripts with the rights of who looks at it.
-    """
-    shown = "".join(char if char.isascii() and (char.isalnum() or char in "._- ") else "_" for char in name) or "file"
-    return {
-        "content-disposition": f"attachment; filename=\"{shown}\"; filename*=UTF-8''{quote(name, safe='')}",
-        "content-security-policy": _FILE_POLICY.decode(),
-    }
 
 
 def is_loopback(host: str) -> bool:

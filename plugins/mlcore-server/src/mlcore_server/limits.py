@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from mlcore.errors import InvalidValue, Malformed, Refused
+from mlcore.errors import Malformed, Refused
 
-__all__ = ["LARGEST_HEAD", "Failures", "Rate", "TooLarge", "at_most", "bounded", "head_fits", "too_large"]
+__all__ = ["LARGEST_HEAD", "Failures", "Rate", "TooLarge", "bounded", "head_fits", "too_large"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 MOST_HEADERS = 100
@@ -24,13 +24,6 @@ def head_fits(headers: list[tuple[bytes, bytes]], path: bytes) -> bool:
     """Return whether a request's head is of a size that clients with nothing to hide send."""
     size = sum(len(name) + len(value) for name, value in headers) + len(path)
     return len(headers) <= MOST_HEADERS and size <= LARGEST_HEAD
-
-
-def at_most(name: str, value: Any, most: int) -> int:
-    """Return a number that a request gave, if it is one from 1 to `most`. Raises `InvalidValue`."""
-    if type(value) is not int or not 1 <= value <= most:
-        raise InvalidValue(f"{name} must be a number from 1 to {most:,}, not {value!s:.40}")
-    return value
 
 
 class TooLarge(Refused):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mlcore_server.service import Service
 
-__all__ = ["routes"]
+__all__ = ["follow_link", "log_in", "log_out", "routes"]
 
 _LARGEST = 4_096
 _TOKEN = {

@@ -107,6 +107,10 @@ PAGE = json_of(
     _object({"items": _list(_ref("Entity")), "token": _or_null(_TEXT), "count": _or_null({"type": "integer"})})
 )
 ENTITY = json_of(_ref("Entity"))
+KEYS_ASKED = json_of(
+    _object({"kind": _TEXT, "family": _TEXT}, {"prefix": _TEXT, "limit": _or_null({"type": "integer"})})
+)
+KEYS = json_of(_object({"keys": _list(_TEXT)}))
 SERIES_ASKED = json_of(
     _object(
         {"kind": _TEXT, "ids": _list(_TEXT)},

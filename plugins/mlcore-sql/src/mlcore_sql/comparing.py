@@ -92,6 +92,15 @@ def _fitting(op: str, pattern: str) -> Callable[[bytes | None], bool]:
     return fits
 
 
+def _pieces(op: str, pattern: str) -> list[bytes]:
+    """Return what is in each text that is like a pattern: all between its signs, but for letters that have a case."""
+    fixed = (
+        "%" if char == "_" or (op == "ilike" and not (char.isascii() and char.lower() == char.upper())) else char
+        for char in pattern
+    )
+    return [piece.encode(errors="surrogatepass") for piece in "".join(fixed).split("%") if piece]
+
+
 def every(parts: Sequence[Condition]) -> Condition:
     """Hold where all parts do."""
     parts = [part for part in parts if part.lower != TRUE.lower]
@@ -154,12 +163,13 @@ class Integers:
 class Keys:
     """A column of keys; `type` is the column of their types, or `only` the type that all have.
 
-    `distinct` returns the different keys of texts in it, `cut` says that there are some that were cut.
+    `distinct` returns the different keys of texts in it that have some bytes, `cut` says that there are some that were
+    cut.
     """
 
     column: str
     runner: Runner
-    distinct: Callable[[], Iterable[bytes]]
+    distinct: Callable[[Sequence[bytes]], Iterable[bytes]]
     type: str = ""
     only: int = keys.TEXT
     cut: bool = True
@@ -243,7 +253,7 @@ class Keys:
         fits, name = _fitting(op, pattern), f"fits_{len(binds)}"
         if self.runner.knows(name, fits):
             return self._unless_cut(f"{self._perhaps(pattern, binds)}{name}({self.column})", binds, _ASKED)
-        found = [key for key in self.distinct() if len(key) < keys.LIMIT and fits(key)]
+        found = [key for key in self.distinct(_pieces(op, pattern)) if len(key) < keys.LIMIT and fits(key)]
         return self._unless_cut(self._among(found, binds) if found else "1 = 0", binds)
 
     def _perhaps(self, pattern: str, binds: Binds) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 
@@ -11,7 +11,7 @@ import attrs
 from mlcore.store import And, Compare, Not, Term, Where
 from mlcore_sql import keys
 from mlcore_sql.comparing import FALSE, TRUE, UNSURE, Condition, Integers, Keys, Part, Texts, every, inverted, some
-from mlcore_sql.dialects import Binds, Runner
+from mlcore_sql.dialects import Binds, Runner, contains
 from mlcore_sql.terms import Name
 
 __all__ = ["COLUMNS", "ENTITY", "METRICS", "Filter", "ms", "name_of", "terms_of"]
@@ -96,7 +96,7 @@ class Filter:
             column = METRICS.get(term.function, "")
             if column in _WHOLE:
                 return Integers(f"v.{column}")
-            return Keys(f"v.{column}", self.runner, tuple, only=keys.NUMBER) if column else None
+            return Keys(f"v.{column}", self.runner, lambda _: (), only=keys.NUMBER) if column else None
         number, cut = self.numbers.get(name_of(self.kind, term), (0, False))
         table = f"{'members' if term.function == 'any' else 'attributes'} v WHERE v.term = :n AND v"
         distinct = partial(self._distinct, "v.value", f"{table}.value IS NOT NULL", number)
@@ -106,8 +106,10 @@ class Filter:
         distinct = partial(self._distinct, "v.text", f"{table}.text IS NOT NULL", number)
         return Texts(own, Keys("v.text", self.runner, distinct, cut=cut))
 
-    def _distinct(self, column: str, table: str, number: int) -> Iterable[bytes]:
-        found = self.runner.rows(f"SELECT DISTINCT {column} FROM {table}", {"n": number})
+    def _distinct(self, column: str, table: str, number: int, pieces: Sequence[bytes]) -> Iterable[bytes]:
+        binds = Binds(n=number)
+        where = "".join(f" AND {contains(self.runner.dialect, column, binds.add(piece))}" for piece in pieces)
+        found = self.runner.rows(f"SELECT DISTINCT {column} FROM {table}{where}", binds)
         return [key for key in map(bytes, chain.from_iterable(found)) if keys.is_text(key)]
 
     def _there(self, term: Term, condition: Condition, indexed: bool = False) -> Condition:
