@@ -181,14 +181,7 @@ def test_a_folder_with_other_things_becomes_no_store(tmp_path: Path) -> None:
         mlcore.Client(tmp_path / "data.csv").list_runs()
 
 
-@pytest.mark.parametrize(
-    ("uri", "error"),
-    [
-        ("nope://x", "nope"),
-        ("https://example.org", "pip install mlcore-remote"),
-        ("mlflow://x", "pip install mlcore-mlflow"),
-    ],
-)
+@pytest.mark.parametrize(("uri", "error"), [("nope://x", "nope"), ("mlflow://x", "pip install mlcore-mlflow")])
 def test_an_unknown_scheme_names_what_would_bring_it(uri: str, error: str) -> None:
     """Guards URIs: told at once, with the line that installs what is missing."""
     with pytest.raises(NotInstalled, match=error):
@@ -216,12 +209,13 @@ def test_init_makes_a_store_once(tmp_path: Path) -> None:
 def test_where_says_which_store_and_why(tmp_path: Path, store: Path) -> None:
     """Guards `mlcore where`: argument over environment over discovery, and whether it is there."""
     found = json.loads(command(tmp_path, "where", "--json").stdout)
-    assert found == {"store": str(tmp_path / ".mlcore"), "reason": found["reason"], "exists": False, "index": None}
+    none = {"index": None, "spool": None}
+    assert found == {"store": str(tmp_path / ".mlcore"), "reason": found["reason"], "exists": False, **none}
     found = json.loads(command(tmp_path, "where", "--json", MLCORE_STORE=str(store)).stdout)
     told = {"store": str(store), "reason": "environment variable MLCORE_STORE", "exists": True}
-    assert found == {**told, "index": str(store / "index")}
+    assert found == {**told, "index": str(store / "index"), "spool": None}
     found = json.loads(command(tmp_path, "where", "--json", "--store", "off", MLCORE_STORE=str(store)).stdout)
-    assert found == {"store": "off", "reason": "given as an argument", "exists": None, "index": None}
+    assert found == {"store": "off", "reason": "given as an argument", "exists": None, **none}
     assert "not there yet" in command(tmp_path, "where").stdout
 
 
