@@ -100,7 +100,7 @@ def actors(server: Thread) -> dict[str, tuple[dict[str, str], frozenset[str]]]:
         "nobody": ({}, frozenset({"nothing"})),
         "an empty token": ({"Authorization": "Bearer "}, frozenset()),
         "a wrong token": ({"Authorization": f"Bearer {WRONG}"}, frozenset()),
-        "a password": ({"Authorization": "Basic YWRtaW46cGFzc3dvcmQxMjM0"}, frozenset()),
+        "a password": ({"Authorization": "Basic YWRtaW46cGFzc3dvcmQxMjM0"}, frozenset({"nothing"})),
         "a forged session": ({"Cookie": cookie(server, WRONG), **ours}, frozenset({"nothing"})),
         "a reader": ({"Authorization": f"Bearer {READER}"}, may_read),
         "a writer": ({"Authorization": f"Bearer {WRITER}"}, may_write),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -152,6 +154,15 @@ def test_behind_a_proxy_that_we_know_addresses_and_tls_are_the_clients(tmp_path:
     assert [("203.0.113.9" in line) for line in log.read_text().splitlines()] == [False, True]
 
 
+def asked_over(path: Path, secret: str) -> int:
+    """Return the status of an answer over a Unix socket."""
+    with closing(HTTPConnection("localhost")) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(path))
+        connection.request("GET", "/metrics", headers=bearer(secret))
+        return connection.getresponse().status
+
+
 def test_a_unix_socket_is_its_users_alone(tmp_path: Path) -> None:
     """S1: nobody else on the machine can connect, whatever the umask."""
     path = tmp_path / "mlcore.sock"
@@ -159,7 +170,9 @@ def test_a_unix_socket_is_its_users_alone(tmp_path: Path) -> None:
     try:
         with serving(tmp_path / "store", unix_socket=str(path)) as server:
             assert path.stat().st_mode & 0o777 == 0o600
-            assert server.url == f"http+unix://{path}" and server.token
+            assert server.url == f"http+unix://{path}" and server.token and not server.link
+            shown = [OTHER] * 6 + [server.token]  # S6: who errs there is not told from the others: none has to wait
+            assert [asked_over(path, secret) for secret in shown] == [401] * 6 + [200]
     finally:
         os.umask(before)
 

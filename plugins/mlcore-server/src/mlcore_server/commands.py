@@ -52,13 +52,16 @@ def server(**given: Any) -> None:
     check(settings, local=port is None or is_loopback(host))
 
     def ready() -> None:
-        told = {"url": url, "token_file": start and str(start.note), "link": start and start.link}
+        link = start and port and start.link  # to a Unix socket no browser goes
+        told = {"url": url, "token_file": start and str(start.note), "link": link or None}
         if settings.log_format == "json":
             click.echo(json.dumps(told))
         else:
             click.echo(f"mlcore serves at {url}")
+            if link:
+                click.echo(f"  to log in with a browser, once: {link}")
             if start is not None:
-                click.echo(f"  to log in with a browser, once: {start.link}\n  token: in {start.note}")
+                click.echo(f"  token: in {start.note}")
 
     with ExitStack() as stack:
         start: Start | None = None

@@ -185,7 +185,8 @@ class Gate:
         address = address_of(scope)
         if wait := self.failures.wait(address):
             return _wait(wait)
-        self.failures.add(address)
+        if address != "unix":  # which is everybody there, and only its owner gets so far
+            self.failures.add(address)
         _log.warning("a wrong token was shown from %s", address)
         return AccessDenied("this token is not known here, or no longer", 401)
 
@@ -204,16 +205,15 @@ class Gate:
                 return _LOCAL
             raise AccessDenied("this server has no tokens, so it answers to its own machine only", 403)
         token = self._token(scope, seen)
-        if b"authorization" not in seen:
+        if _bearer(seen) is None:
             return ANYBODY if token is None else Actor(token.name, token.permissions, "session")
         if token is None:
             raise self.failed(scope)
         return self._proved(token, address)
 
     def _token(self, scope: Scope, seen: dict[bytes, bytes]) -> Token | None:
-        if shown := seen.get(b"authorization"):
-            kind, _, secret = shown.partition(b" ")
-            return self.tokens.find(secret.strip().decode("latin-1")) if kind.lower() == b"bearer" else None
+        if (secret := _bearer(seen)) is not None:
+            return self.tokens.find(secret)
         if cookie := seen.get(b"cookie"):
             port = (scope.get("server") or ("", None))[1]
             return session_of(_cookie(cookie, cookie_name(secure=is_secure(scope), port=port)), self.tokens)
@@ -245,6 +245,12 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
             raise Declined(400, f"there are two headers {name.decode('latin-1')}")
         seen[name] = seen[name] + b"; " + value if name == b"cookie" and name in seen else value
     return seen
+
+
+def _bearer(seen: dict[bytes, bytes]) -> str | None:
+    """Return the token that is shown; what a proxy before us was shown, by another scheme, is none."""
+    kind, _, secret = seen.get(b"authorization", b"").partition(b" ")
+    return secret.strip().decode("latin-1") if kind.lower() == b"bearer" else None
 
 
 def _cookie(header: bytes, name: str) -> str:
