@@ -1,4 +1,4 @@
-"""Where a client writes and reads: a folder store through journals, any other by way of a spool, or its two methods."""
+"""Where a client writes and reads: a folder store through journals, any other through its two methods."""
 
 import logging
 import os
@@ -7,8 +7,6 @@ import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +14,13 @@ from mlcore import config, journal, plugins
 from mlcore.errors import AlreadyExists, StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
 from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
-from mlcore.tracking import _active
 
 GRACE_SECONDS = 300
 SIGNS_SECONDS = 75  # two signs of life may be missed before another process takes a run over
 _ROWS = 2_048  # of one event, to keep it under its limit
 _log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
+Question = Callable[[Entity | None, Callable[[], bool]], _T]
 
 
 def status_of(entity: Entity) -> str:
@@ -126,49 +124,30 @@ class Backend:
         scheme, separator, path = uri.partition("://")
         self.uri, self.name, self._scheme = uri, config.shown(uri), scheme if separator else "file"
         folder = self._scheme == "file" and uri != config.OFF
-        root = Path(path if separator else uri).expanduser().absolute() if folder else None
-        self._spooled = uri != config.OFF and self._wants_spool(folder)
-        self.root, self._opens = None if self._spooled else root, str(root or uri)
+        self.root = Path(path if separator else uri).expanduser().absolute() if folder else None
+        self._opens = str(self.root or uri)
         self._store: Store | None = OffStore() if uri == config.OFF else None
         self._inherited: Store | None = None
         self._lock, self._pid = threading.RLock(), os.getpid()
         self._edits = StoreSink(self.opened, STORE_HOME)
-        if self._scheme not in plugins.provided("stores") if self._spooled else self.root is None:
-            self.opened()  # an unknown scheme is told of now
+        self._check()
 
-    @staticmethod
-    def _wants_spool(folder: bool) -> bool:
-        """Tell whether runs are spooled and shipped: of a folder only if that is asked for."""
-        chosen = next(config.settings("spool"), None)
-        wanted = not folder if chosen is None else chosen.value != config.OFF
-        return wanted and "journals" in plugins.provided("uploaders")
+    def _check(self) -> None:
+        """Tell of an unknown scheme now."""
+        if self.root is None:
+            self.opened()
 
-    @cached_property
+    @property
     def spool(self) -> Any:
         """What keeps runs on this machine and ships them, None where they are written directly."""
-        if not self._spooled:
-            return None
-        spool = plugins.load("uploaders", "journals")(self._opens, self.opened, self._place_of)
-        _active.finishing[spool.finish] = None
-        return spool
-
-    def _place_of(self, run_id: str) -> str:
-        from mlcore.tracking._run import Run
-
-        return Run(self, run_id)._told_place()
+        return None
 
     def spools_files(self) -> bool:
-        """Tell whether files are spooled: the store has a place for them, or its place is told once it is reached."""
-        if self.spool is not None and self.artifacts is None:
-            self.spool.ready()
-        unknown = self.artifacts is None and self._store is not None
-        return self.spool is not None and (not unknown or hasattr(self._store, "place"))
+        """Tell whether files are spooled as well."""
+        return False
 
     def sink(self, home: str) -> journal.Writer | StoreSink:
         """Open what takes in the records of a run. Raises `StoreError` if there is no writing there at all."""
-        if self.spool is not None:
-            writer: journal.Writer = self.spool.sink(home)
-            return writer
         if self.root is None:
             return StoreSink(self.opened, home)
         folder = self._made(self.root)
@@ -202,47 +181,18 @@ class Backend:
         return None
 
     def look(self, kind: str, id: str) -> Entity | None:
-        """Return one entity, from the spool if that alone has it or the store cannot be reached.
-
-        Raises what the store does, such as `StoreNotFound`.
-        """
-        found, away = None, None
-        try:
-            found = self.store().get(kind, [id])[0]
-        except StoreError as error:
-            away = error
-        if found is None and self.spool is not None:
-            found = self.spool.get(kind, id)
-        if found is None and away is not None:
-            raise away
-        if found is not None:
+        """Return one entity. Raises what the store does, such as `StoreNotFound`."""
+        if found := self.store().get(kind, [id])[0]:
             clock.observe(found.changed)
         return found
 
-    def asked(self, id: str, question: Callable[[Entity | None, Callable[[], bool]], _T]) -> _T:
-        """Answer a question about a run, for which its start waits; it is told what is known, and whether to go online.
-
-        Who joins a process of this machine asks nobody else, and who spools waits two seconds at most.
-        """
-        if self.spool is None:
-            return question(self.get("run", id), lambda: True)
-        here: Entity | None = self.spool.get("run", id)
-        if here is not None and held(here, False):
-            return question(here, lambda: False)
-        online = partial(self._online, id, question)
-        answer: _T = self.spool.ask(online, lambda: question(here, lambda: False))
-        return answer
-
-    def _online(self, id: str, question: Callable[..., _T], waiting: Callable[[], bool]) -> _T:
-        return question(self.get("run", id), waiting)
+    def asked(self, id: str, question: Question[_T]) -> _T:
+        """Answer a question about a run, for which its start waits: it is given what is known, and if to go online."""
+        return question(self.get("run", id), lambda: True)
 
     def offline(self) -> "Backend":
         """Return a backend that is asked about experiments, without waiting for the network where runs are spooled."""
-        if self.spool is None:
-            return self
-        other = copy(self)
-        other._spooled, other._store, other.__dict__["spool"] = False, self.spool.experiments(), None
-        return other
+        return self
 
     def edited(self) -> bool:
         """Tell whether experiments were ever edited, so that names may stand for others than they did."""
@@ -250,12 +200,7 @@ class Backend:
         return self.root is None or any(any(self.root.glob(pattern)) for pattern in patterns)
 
     def store(self) -> Store:
-        """Return the store to read from, after a wait for what is being shipped to it: what was written is read.
-
-        Raises `NotInstalled`; reading raises `StoreNotFound`.
-        """
-        if _active.finishing and self.spool is not None:
-            self.spool.wait()
+        """Return the store to read from. Raises `NotInstalled`; reading raises `StoreNotFound`."""
         return self.opened()
 
     def opened(self) -> Store:
@@ -270,10 +215,6 @@ class Backend:
             return self._store
 
     def close(self) -> None:
-        """Close the store, after a wait for what is being shipped to it."""
-        if "spool" in self.__dict__ and self.spool is not None:
-            self.spool.wait()
+        """Close the store."""
         if self._store is not None:
             self._store.close()
-            if self._spooled:
-                self._store = None  # it is opened again for what could not be shipped yet

@@ -19,6 +19,7 @@ from mlcore.tracking._artifacts import Loading
 from mlcore.tracking._backend import Backend, held, status_of
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
 from mlcore.tracking._run import Run
+from mlcore.tracking._spooled import open_backend
 from mlcore.tracking._thing import ALL, Listing, Thing
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Client(Loading):
 
     def __init__(self, uri: _Uri | None = None, artifacts: _Uri | None = None) -> None:
         self.setting = config.store_setting(uri)
-        self._backend = Backend(self.setting.value, artifacts)
+        self._backend = open_backend(self.setting.value, artifacts)
         self._experiment: str | None = None
 
     @property
