@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,8 +35,13 @@ def body(home: str) -> dict[str, object]:
 
 def children(pid: int) -> list[int]:
     """Return the workers of a supervisor."""
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
-    return [int(each) for each in found if "spawn_main" in Path(f"/proc/{each}/cmdline").read_text()]
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            parent = int((process / "stat").read_text().rpartition(") ")[2].split()[1])
+            if parent == pid and "spawn_main" in (process / "cmdline").read_text():
+                found.append(int(process.name))
+    return found
 
 
 def gone(pid: int) -> bool:

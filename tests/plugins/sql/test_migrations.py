@@ -183,8 +183,11 @@ def test_of_several_processes_one_migrates(fresh: Fresh, tmp_path: Path) -> None
 
 def test_a_newer_or_older_version_is_left_alone(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a team whose members upgrade one by one: nobody changes the tables by just logging."""
-    database = Database(fresh())
-    prepare(database)
+    uri = fresh()
+    store = open_store(uri)
+    store.append(run_batch())
+    store.close()
+    database = Database(uri)
     with database.writing() as connection:
         connection.execute(text(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '9999'"))
     for use in (prepare, migrations.upgrade):

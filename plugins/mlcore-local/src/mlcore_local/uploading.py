@@ -271,10 +271,10 @@ class Uploader:
                 refresh(self.spool, self.opened())
                 self._names_done.set()
             with self._turn:
-                homes, open_ = list(self._homes), {each.home for each in self._writers}
+                homes, writers = list(self._homes), set(self._writers)
             for home in homes:
                 shipper.ship(home)
-            shipper.sign(self._writers)
+            shipper.sign(writers)
             if scan:
                 shipper.adopt()
         except Exception as error:  # noqa: BLE001 - a store's library may raise anything
@@ -284,7 +284,7 @@ class Uploader:
             _log.debug("%s: %s", self.spool.target, error)
             return False
         with self._turn:
-            still = open_ | {each.home for each in self._writers} | {each.home for each in shipper.later()}
+            still = {each.home for each in writers | self._writers} | {each.home for each in shipper.later()}
             over = [home for home in homes if home not in still and self._homes.pop(home, True) is None]
             self._done, self._failures = round_, 0
             self.trouble = self.trouble if self._file_failures else None

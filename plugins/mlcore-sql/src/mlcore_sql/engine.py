@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -169,6 +170,7 @@ class Database:
             event.listen(engine, "begin", _mysql_begun)
         else:
             event.listen(engine, "connect", _postgresql_connected)
+            logging.getLogger("psycopg").addFilter(_told_once)
         return engine
 
 
@@ -203,6 +205,11 @@ def _options(uri: str, scheme: str) -> dict[str, Any]:
             times = times.partition(",")[0]  # the other one is MariaDB's
         arguments = {"connect_timeout": 10, "init_command": f"SET SESSION sql_mode='{mode}', {times}"}
     return options | {"connect_args": arguments, "pool_pre_ping": True, "pool_recycle": 1_800, "max_overflow": 20}
+
+
+def _told_once(record: logging.LogRecord) -> bool:
+    """Keep psycopg from logging what follows from an error that it raises, and that we try again after."""
+    return not str(record.msg).startswith("error ignored terminating")
 
 
 def _postgresql_connected(connection: Any, _: Any) -> None:
