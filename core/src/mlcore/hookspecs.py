@@ -115,9 +115,10 @@ def mlcore_uploaders() -> Iterable[Provider]:
     """Provide what ships runs to stores that are no folder; mlcore uses the one named ``journals``.
 
     The implementation is called with the URI of the store, a callable that opens it, and one that returns where the
-    files of a run go by its id; the callables wait for the network. It returns an object whose `sink(run_id)` returns a
-    `mlcore.journal.Writer`, `wait()` waits a little until the store has what was written, `finish()` is called as the
-    process ends, `get(kind, id)` and `experiments()` answer from what is known here, `ask(online, offline)` waits a
+    files of a run go by its id, for runs that other processes left; the callables wait for the network. It returns an
+    object whose `sink(run_id, place)` returns a `mlcore.journal.Writer`, where `place` is that callable for this run,
+    `wait()` waits a little until the store has what was written, `finish()` is called as the process ends,
+    `get(kind, id)` and `experiments()` answer from what is known here, `ask(online, offline)` waits a
     little for an answer, and `keep(run_id, sources, passing)` keeps files. A whole plugin:
 
     ```python

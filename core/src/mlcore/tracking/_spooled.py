@@ -44,7 +44,7 @@ class Spooled(Backend):
 
     def sink(self, home: str) -> journal.Writer:
         """See `Backend.sink`."""
-        writer: journal.Writer = self.spool.sink(home)
+        writer: journal.Writer = self.spool.sink(home, self._place_of)
         return writer
 
     def look(self, kind: str, id: str) -> Entity | None:

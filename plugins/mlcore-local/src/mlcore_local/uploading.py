@@ -75,6 +75,7 @@ class Uploader:
         self.spool = spool
         self.opened: Callable[[], Store]
         self.place: Callable[[str], str]
+        self._places: dict[str, Callable[[str], str]] = {}  # of the runs of this process, as their client has it
         self._begin()
 
     def _begin(self) -> None:
@@ -94,8 +95,9 @@ class Uploader:
 
     # What the training thread calls
 
-    def sink(self, home: str) -> journal.Writer:
+    def sink(self, home: str, place: Callable[[str], str]) -> journal.Writer:
         """Open a journal in the spool; what the disk refuses is told of once, and counted."""
+        self._places[home] = place
         writer = SpoolWriter(self.spool.run_folder(home), home, self._closed)
         try:
             folder = self.spool.make()
@@ -330,7 +332,7 @@ class Uploader:
         return self.opened()  # of whoever opened it last
 
     def _place_of(self, run_id: str) -> str:
-        return self.place(run_id)
+        return self._places.get(run_id, self.place)(run_id)
 
     def _set_aside(self, aside: SetAside) -> None:
         what = f"record {aside.number}" if aside.number else "all that follows"
