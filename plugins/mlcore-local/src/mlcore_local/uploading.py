@@ -97,7 +97,6 @@ class Uploader:
 
     def sink(self, home: str, place: Callable[[str], str]) -> journal.Writer:
         """Open a journal in the spool; what the disk refuses is told of once, and counted."""
-        self._places[home] = place
         writer = SpoolWriter(self.spool.run_folder(home), home, self._closed)
         try:
             folder = self.spool.make()
@@ -107,7 +106,7 @@ class Uploader:
             _log.debug("cannot open a journal in %s: %s", self.spool.root, error)  # the first record tells
         with self._turn:
             self._writers.add(writer)
-            self._homes[home] = None
+            self._homes[home], self._places[home] = None, place
             self._wake()
         return writer
 
@@ -288,6 +287,8 @@ class Uploader:
         with self._turn:
             still = {each.home for each in writers | self._writers} | {each.home for each in shipper.later()}
             over = [home for home in homes if home not in still and self._homes.pop(home, True) is None]
+            for home in over:
+                self._places.pop(home, None)
             self._done, self._failures = round_, 0
             self.trouble = self.trouble if self._file_failures else None
             self._turn.notify_all()

@@ -49,7 +49,7 @@ def follow(
         except StoreError:
             failed += 1
         # who was cut off is not to come back at once, nor all together
-        time.sleep(min(_LONGEST_SECONDS, 0.1 * 2**failed) * random.uniform(0.5, 1))  # noqa: S311 - no secret
+        time.sleep(min(_LONGEST_SECONDS, 0.1 * 2 ** min(failed, 10)) * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
 
 def _events(store: RemoteStore, query: dict[str, str]) -> Iterator[tuple[str, str | None, Any]]:
