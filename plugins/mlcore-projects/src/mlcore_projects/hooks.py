@@ -1,0 +1,1 @@
+"""What mlcore-projects brings, by name; nothing is imported before it is asked for."""
