@@ -33,6 +33,12 @@ def _spool(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
 
 
+@pytest.fixture(autouse=True)
+def _clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test the clock of a new process: one that ran ahead stamps all that comes next with one millisecond."""
+    monkeypatch.setattr("mlcore.store._clock._last", 0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is marked slow, unless MLCORE_TEST_ALL=1."""
     for item in items:

@@ -73,12 +73,6 @@ def values(folder: Path, key: str = "m") -> list[tuple[int, float]]:
     return [(step, struct.unpack("<d", value)[0]) for name, step, _, value in rows(folder) if name == key]
 
 
-@pytest.fixture(autouse=True)
-def _clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test the clock of a new process: one that ran ahead makes every point take the slow way."""
-    monkeypatch.setattr("mlcore.store._clock._last", 0)
-
-
 class Item:
     """A number as torch and others give it: only `.item()` makes it one."""
 
