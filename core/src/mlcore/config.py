@@ -28,6 +28,7 @@ _DEFAULTS = {"experiment": "Default", "spool_keep": "7d", "spool_limit": "20GB",
 KEYS = ("store", "experiment", "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait")
 _PATHS = ("store", "artifacts", "spool")
 _SHARED = KEYS[:2]  # what a repository's file may say, which others wrote: never where files go, nor what is trusted
+_TABLES = ("entry_points", "environment")  # of a project: they belong to who runs it
 _PROJECT = "pyproject.toml"
 _MARKS = (".git", _PROJECT, "MLproject")
 _warn_once = lru_cache(logging.getLogger("mlcore").warning)
@@ -169,6 +170,7 @@ def parse(file: Path, content: bytes) -> dict[str, str]:
         found = found.get(name, {})
         if not isinstance(found, dict):
             raise ConfigError(f"{file}: {name!r} must be a table, as in [tool.mlcore]")
+    found = {key: each for key, each in found.items() if key not in _TABLES or not isinstance(each, dict)}
     for key, value in found.items():
         if key not in known:
             raise ConfigError(f"{file} sets {key!r:.80}, and may set only {', '.join(known)}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlcore import Client, Run
+from mlcore.cli import Group
 from mlcore.errors import InvalidValue, RunStateError, StoreError
 from mlcore_local import columns as c, completing, terminal
 from mlcore_local.arguments import JSON, LIMIT, METRIC, RUN, STORE
@@ -27,7 +28,7 @@ __all__ = ["runs"]
 _LAST_DIGITS = 8
 
 
-@click.group(no_args_is_help=True)
+@click.group(cls=Group, no_args_is_help=True)
 def runs() -> None:
     """List, compare, change, log and watch runs.
 
