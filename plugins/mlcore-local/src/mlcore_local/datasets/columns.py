@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,6 +18,7 @@ from mlcore_local.datasets.blocks import Block, is_missing, numbers, objects, te
 __all__ = ["Column", "columns_of", "rows_of"]
 
 _STEP = 65_536  # values of a column that are looked at together
+_TILE, _TURNED = 64, 1 << 26  # rows that fit into a cache with what they become; bytes that a thread may turn
 _FIXED = "biufcmM"  # kinds of numpy's types whose values all have one width
 
 
@@ -71,11 +73,34 @@ def _arrays(data: Any, name: str) -> Iterator[Column]:
     if plain.dtype.names:
         for field in plain.dtype.names:
             yield from _inside(field, list(_arrays(data[field], "")))
+    elif plain.ndim == 2 and hidden is None and plain.dtype.kind in _FIXED and plain.strides[0] > plain.strides[1] > 0:
+        yield from _turned(plain)
     elif plain.ndim == 2:
         for at in range(plain.shape[1]):
             yield _array(str(at), plain[:, at], None if hidden is None else hidden[:, at])
     else:
         yield _array(name, np.atleast_1d(plain), None if hidden is None else np.atleast_1d(hidden))
+
+
+def _turned(plain: Any) -> Iterator[Column]:
+    """Yield the columns of an array that lies row by row, of which each thread turns a block at a time."""
+    kept = threading.local()
+
+    def turned(start: int, stop: int) -> Any:
+        if getattr(kept, "of", None) != (start, stop):
+            kept.block = np.empty((plain.shape[1], stop - start), plain.dtype)
+            for at in range(0, stop - start, _TILE):
+                kept.block[:, at : at + _TILE] = plain[start + at : min(start + at + _TILE, stop)].T
+            kept.of = (start, stop)
+        return kept.block
+
+    def block(at: int, start: int, stop: int) -> Block:
+        small = (stop - start) * plain.shape[1] * plain.itemsize <= _TURNED
+        return numbers(turned(start, stop)[at] if small else plain[start:stop, at])
+
+    title = type_of(plain.dtype)
+    for at in range(plain.shape[1]):
+        yield Column(str(at), title, len(plain), partial(block, at))
 
 
 def _array(name: str, values: Any, hidden: Any = None) -> Column:
