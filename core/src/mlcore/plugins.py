@@ -33,6 +33,7 @@ FIRST_PARTY = {
         ("builtins", "numpy", "pandas", "pathlib", "polars", "pyarrow", "scipy", "sklearn"), "local"
     ),
     "commands": {"db": "sql", "login": "remote", "logout": "remote", "server": "server"}
+    | dict.fromkeys(("envs", "projects", "reproduce", "run"), "projects")
     | dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
     | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "sync", "trust", "where"), "local"),
 }
