@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -79,7 +80,7 @@ def _packages(first: Run, second: Run, client: Client, other: Client, unknown: l
             unknown.append(f"packages: run {run.id} did not record them")
     if not all(found):
         return []
-    return [_version(each) for each in changes(*found)]
+    return [_version(each) for each in changes(found[0], found[1])]
 
 
 def _version(change: Change) -> Change:
@@ -104,11 +105,19 @@ def _command(first: Run, second: Run, params: Iterable[Change]) -> Iterator[Chan
 
 def _told(before: Sequence[str], after: Sequence[str], params: Iterable[Change]) -> bool:
     """Tell whether arguments differ only in values that parameters have."""
-    values = [(str(each.before), str(each.after)) for each in params if each.kind == "changed"]
+    values = [(each.before, each.after) for each in params if each.kind == "changed"]
     return len(before) == len(after) and all(
-        one == other or any(old in one and one.replace(old, new) == other for old, new in values)
+        one == other or any(_says(one, old) and _says(other, new) for old, new in values)
         for one, other in zip(before, after, strict=True)
     )
+
+
+def _says(argument: str, value: Any) -> bool:
+    """Tell whether an argument is a value, or gives it to a name."""
+    text = argument.rpartition("=")[2]
+    with suppress(ValueError, TypeError):
+        return text == str(value) or float(text) == value
+    return False
 
 
 def _metrics(first: Run, second: Run, tolerance: float, within: Mapping[str, float]) -> Iterator[Change]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlcore import Client, Run
+from mlcore import Client, Dataset, Run
 from mlcore.cli import Group
 from mlcore.errors import InvalidValue, RunStateError, StoreError
 from mlcore_local import columns as c, completing, terminal
@@ -147,6 +147,11 @@ def show(run: str, uri: str | None, as_json: bool) -> None:
         content = c.described(found, homes) | {
             "summaries": summaries,
             "models": [{"name": each.name, "flavor": each.flavor, "uri": each.uri} for each in found.models],
+            "datasets": [
+                {"name": each.name, "digest": each.digest, "context": each.context, "source": each.source}
+                | {"about": each.about, "profile": each.profile}
+                for each in found.datasets
+            ],
             "files": [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in found.artifacts.list()],
         }
         return terminal.show(terminal.as_json(content))
@@ -190,6 +195,8 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
     for family in ("params", "tags"):
         if found := getattr(run, family):
             lines += _titled(family, _pairs(found))
+    if found := run.datasets:
+        lines += _titled("datasets", _datasets(found))
     if run.models:
         lines += _titled("models", [f"  {text(each.uri)}  {text(each.flavor)}" for each in run.models])
     if files := run.artifacts.list():
@@ -203,6 +210,15 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
             f"conflict: {text(conflict.family)}.{text(conflict.name)} was {text(repr(conflict.value))} elsewhere"
         )
     return lines
+
+
+def _datasets(found: Iterable[Dataset]) -> Iterator[str]:
+    """Yield a line for each data set: its name, digest, what it was used for, and how much it is."""
+    text = terminal.printable
+    for each in found:
+        sizes = (f"{each.about[key]:,} {key}" for key in ("rows", "columns", "files") if key in each.about)
+        told = (each.context, ", ".join(sizes), each.source)
+        yield "  ".join(["", text(each.name), each.digest[:12], *(text(it) for it in told if it)])
 
 
 def _titled(title: str, lines: Iterable[str]) -> list[str]:
