@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from difflib import unified_diff
+from itertools import islice
 from pathlib import Path
 
 from mlcore_local.differences import Change, changes
@@ -24,12 +25,11 @@ def tree_changes(before: Path, after: Path) -> Iterator[Change]:
     """
     for change in changes(_files(before), _files(after), _alike):
         old, new = change.before, change.after
-        kinds = tuple(None if each is None else _kind(each) for each in (old, new))
+        one, other = (None if each is None else _kind(each) for each in (old, new))
         lines = tuple(_lines(old, new))
-        told = kinds if change.kind != "changed" or kinds[0] != kinds[1] else (None, None)
-        if change.kind == "changed" and not lines and told == (None, None):
+        if one == other and not lines:
             lines = ("the content differs, which is no text or too long to show",)
-        yield Change(change.name, change.kind, *told, lines)
+        yield Change(change.name, change.kind, *((one, other) if one != other else (None, None)), lines=lines)
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -70,15 +70,13 @@ def _alike(one: Path, other: Path) -> bool:
 
 def _lines(old: Path | None, new: Path | None) -> Iterator[str]:
     """Yield a unified diff without context, nothing of what is no text."""
-    texts = _text(old), _text(new)
-    if texts[0] is None or texts[1] is None or texts[0] == texts[1]:
+    before, after = _text(old), _text(new)
+    if before is None or after is None:
         return
-    for at, line in enumerate(unified_diff(*texts, n=0, lineterm="")):
-        if at >= 2:  # after the names of both
-            yield line
-    for which, text in zip(("before", "after"), texts, strict=True):
-        if text and not text[-1].endswith("\n") and texts[0][-1:] != texts[1][-1:]:
-            yield f"\\ no line end at the end of the file {which}"
+    for line in islice(unified_diff(before, after, n=0), 2, None):  # after the names of both
+        yield line.rstrip("\r\n")
+        if not line.endswith("\n"):
+            yield "\\ without a line end"
 
 
 def _text(path: Path | None) -> list[str] | None:
