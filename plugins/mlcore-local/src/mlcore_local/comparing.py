@@ -13,6 +13,7 @@ import attrs
 import mlcore
 from mlcore import Client, Run
 from mlcore.store import same
+from mlcore_local.comparing_code import code_changes
 from mlcore_local.comparing_data import data_changes
 from mlcore_local.comparing_models import model_changes
 from mlcore_local.differences import PARTS, Change, Differences, changes
@@ -42,6 +43,7 @@ def compare(
     """
     client = client or mlcore.client()
     found, unknown = dict[str, Iterable[Change]](), list[str]()
+    found["code"] = code_changes(first, second, unknown)
     found["environment"] = _environment(first, second)
     found["packages"] = _packages(first, second, client, other or client, unknown)
     found["params"] = list(changes(first.params, second.params))
