@@ -133,7 +133,7 @@ class TestSettings:
         assert self.captured(client) == ["a", "b"]
 
     def test_the_strongest_counts(self, client: mlcore.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        user_file().parent.mkdir()
+        user_file().parent.mkdir(parents=True)
         user_file().write_text('capture = "off"')
         assert self.captured(client) is None
         Path("pyproject.toml").write_text('[tool.mlcore]\ncapture = ["b", "python"]')
@@ -311,19 +311,21 @@ def test_a_fork_waits_a_moment_only(client: mlcore.Client, provide: Provide) -> 
 
 def test_what_runs_recorded_can_be_asked_for(client: mlcore.Client, provide: Provide) -> None:
     """Guards "which runs used this commit": filters, order and columns take what a run recorded."""
-    provide(git=lambda run: {"commit": run.name, "dirty": run.name == "b"}, host=lambda run: {"cores": len(run.name)})
+    provide(
+        vcs=lambda run: {"commit": run.name, "dirty": run.name == "b"}, machine=lambda run: {"cores": len(run.name)}
+    )
     for name in ("a", "b", "ccc"):
-        with client.start_run(name=name, capture="git,host"):
+        with client.start_run(name=name, capture="vcs,machine"):
             pass
-    assert [run.name for run in client.search_runs("context.git.commit = 'a'")] == ["a"]
-    assert [run.name for run in client.search_runs("context.git.dirty = true")] == ["b"]
-    assert [run.name for run in client.search_runs("context.host.cores > 2 or context.git.commit like 'a%'")] == [
+    assert [run.name for run in client.search_runs("context.vcs.commit = 'a'")] == ["a"]
+    assert [run.name for run in client.search_runs("context.vcs.dirty = true")] == ["b"]
+    assert [run.name for run in client.search_runs("context.machine.cores > 2 or context.vcs.commit like 'a%'")] == [
         "ccc",
         "a",
     ]
-    assert [run.name for run in client.search_runs(order_by="context.host.cores desc", limit=1)] == ["ccc"]
-    (row,) = client.search_runs("name = 'b'", select="context.git.commit,context").to_dicts()
-    assert (row["context.git.commit"], row["context.host.cores"]) == ("b", 1)
+    assert [run.name for run in client.search_runs(order_by="context.machine.cores desc", limit=1)] == ["ccc"]
+    (row,) = client.search_runs("name = 'b'", select="context.vcs.commit,context").to_dicts()
+    assert (row["context.vcs.commit"], row["context.machine.cores"]) == ("b", 1)
 
 
 def test_the_thread_is_told_by_its_name(
