@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlcore.models import Model, ModelInfo, Signature
     from mlcore.tracking._run import Run
 
+__all__ = ["Artifact", "Artifacts", "Dataset", "LoggedModel"]  # for mlcore, which is an index
+
 _Path = str | os.PathLike[str]
 _ELSEWHERE = re.compile(r"(https?|s3a?|gc?s|az|abfss?|adl|oci|oss|hf)://((?!::).)*", re.DOTALL)  # not on this machine
 
