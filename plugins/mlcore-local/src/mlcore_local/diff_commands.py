@@ -16,7 +16,7 @@ from mlcore_local.arguments import JSON, STORE
 from mlcore_local.comparing import compare
 from mlcore_local.differences import PARTS, Change, Differences
 
-__all__ = ["diff"]
+__all__ = ["diff", "lines", "shown"]
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -51,7 +51,7 @@ def diff(
     one, other = c.find_run(client, first), c.find_run(client, second)
     allowed = dict(map(_allowed, within))
     found = compare(one, other, tolerance=tolerance, within=allowed, ignore=ignore, client=client)
-    terminal.show(terminal.as_json(_content(found)) if as_json else _lines(found))
+    terminal.show(terminal.as_json(_content(found)) if as_json else lines(found))
     for each in found.unknown:
         click.echo(f"mlcore: not compared: {terminal.printable(each)}", err=True)
     if tell and found:
@@ -72,16 +72,22 @@ def _content(found: Differences) -> dict[str, Any]:
     } | {"unknown": list(found.unknown)}  # fmt: skip
 
 
-def _lines(found: Differences) -> Iterator[str]:
+def lines(found: Differences) -> Iterator[str]:
+    """Yield what differs as lines to print, part by part."""
     for part in PARTS:
-        changes: tuple[Change, ...] = getattr(found, part)
-        if changes:
+        if getattr(found, part):
             yield terminal.styled(part, bold=True)
-        width = max((terminal.width(terminal.printable(each.name)) for each in changes), default=0)
-        for each in changes:
-            name = terminal.printable(each.name)
-            yield f"  {name}{' ' * (width - terminal.width(name))}  {_told(part, each)}".rstrip()
-            yield from (terminal.styled(f"    {_line(line)}", fg=_COLOURS.get(line[:1])) for line in each.lines)
+            yield from shown(found, part)
+
+
+def shown(found: Differences, part: str) -> Iterator[str]:
+    """Yield what differs in one part."""
+    changes: tuple[Change, ...] = getattr(found, part)
+    width = max((terminal.width(terminal.printable(each.name)) for each in changes), default=0)
+    for each in changes:
+        name = terminal.printable(each.name)
+        yield f"  {name}{' ' * (width - terminal.width(name))}  {_told(part, each)}".rstrip()
+        yield from (terminal.styled(f"    {_line(line)}", fg=_COLOURS.get(line[:1])) for line in each.lines)
 
 
 def _line(text: str) -> str:
