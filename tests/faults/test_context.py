@@ -31,7 +31,7 @@ def test_a_killed_process_leaves_what_was_found_until_then(tmp_path: Path) -> No
         @staticmethod
         def mlcore_context():
             return [Provider("slow", slow)]
-    mlcore.plugins.register(Plugin, "later")
+    mlcore.plugins.register(Plugin, "zoo")
     run = mlcore.Client("store").start_run(capture="python,packages,slow")
     told.wait()
     print(run.id, flush=True)
@@ -140,7 +140,7 @@ def test_no_secret_is_found_anywhere_in_the_store(tmp_path: Path) -> None:
     site.mkdir(parents=True)
     (site / "direct_url.json").write_text(json.dumps({"url": f"https://ann:{SECRET}@x/a.git", "vcs_info": {}}))
     done = subprocess.run(
-        [sys.executable, "train.py", f"--password={SECRET}", "--api-key", SECRET, f"db://a:{SECRET}@host/x", "--lr", "1"],
+        [sys.executable, "train.py", f"--password={SECRET}", "--api-key", SECRET, f"db://a:{SECRET}@h/x", "--lr", "1"],
         cwd=code, text=True, capture_output=True, check=True, env=environment(
             tmp_path, STORE=str(store), PYTHONPATH=str(site.parent), AWS_SECRET_ACCESS_KEY=SECRET, SLURM_JOB_ID="7",
             MY_SETTING=SECRET,
