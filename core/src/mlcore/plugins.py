@@ -29,6 +29,7 @@ FIRST_PARTY = {
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
     "commands": {"db": "sql", "login": "remote", "logout": "remote", "server": "server"}
+    | dict.fromkeys(("envs", "projects", "reproduce", "run"), "projects")
     | dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
     | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "sync", "trust", "where"), "local"),
 }
