@@ -1,4 +1,4 @@
-"""What a metric of a repeated run must be, said in a line: ``accuracy +- 0.001``, ``loss +- 5%``, ``accuracy >= 0.9``."""
+"""What a metric of a repeated run must be, in a line: ``accuracy +- 0.001``, ``loss +- 5%``, ``accuracy >= 0.9``."""
 
 from __future__ import annotations
 
