@@ -165,6 +165,20 @@ def mlcore_routes() -> Iterable[Provider]:
     """
 
 
+def mlcore_runners() -> Iterable[Provider]:
+    """Provide places where ``mlcore run`` runs a project, keyed by the name that ``--runner`` takes.
+
+    The implementation is called with nothing and returns a `mlcore_projects.runners.Runner`. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_runners():
+        return [Provider("fridge", "my_package.fridge:FridgeRunner", "jobs on the lab's fridge")]
+    ```
+    """
+
+
 def mlcore_run_ended(run: Run) -> None:
     """Learn that a run was ended by this process, after its last record was written.
 
