@@ -1,7 +1,7 @@
 """Where a job runs: what every runner is given, what it answers, and what it promises.
 
-A runner takes a `Job` and returns a *handle*: JSON that says enough for another process, hours later, to ask what became
-of the job. A runner on another machine can keep a job's name and namespace there, one of a scheduler its job id.
+A runner takes a `Job` and returns a *handle*: JSON that says enough for another process, hours later, to ask what
+became of the job. A runner on another machine can keep a job's name and namespace there, one of a scheduler its job id.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from mlcore import plugins
+from mlcore.errors import MlcoreError
 
 if TYPE_CHECKING:
     from mlcore_projects.environments import Ready
 
-__all__ = ["ENDED", "STATES", "Abilities", "Handle", "Job", "Record", "Resources", "Runner", "Status", "runner_named"]
+__all__ = ["ENDED", "STATES", "Abilities", "Handle", "Job", "Record", "Resources", "Runner", "RunnerError", "Status"]
+__all__ += ["runner_named"]
 
 STATES = ("pending", "running", "finished", "failed", "killed", "lost")
 ENDED = STATES[2:]
 Handle = Mapping[str, Any]
 _POLL_SECONDS = 0.05
 _POLL_LIMIT = 5.0
+
+
+class RunnerError(MlcoreError):
+    """Say why a job cannot be submitted, or asked about, and to which runner."""
 
 
 @attrs.frozen
@@ -103,8 +109,8 @@ class Abilities:
 
     `folders`: it sees the folders of this machine, so that a store in a folder can be logged to, and the project need
     not be sent. `environments`: how it takes them: ``"ready"`` as made on this machine, ``"lock"``, ``"image"``.
-    `resources`: the fields of `Resources` that it heeds. `attached`: it can show a job's output as it comes, and end the
-    job with the process that submitted it. `detached`: jobs go on without that process.
+    `resources`: the fields of `Resources` that it heeds. `attached`: it can show a job's output as it comes, and end
+    the job with the process that submitted it. `detached`: jobs go on without that process.
     """
 
     folders: bool = False
@@ -130,7 +136,7 @@ class Runner:
         """Start a job and return its handle, as soon as its run is open.
 
         `attached` (only if the runner declares it): what it prints comes out of this process, and it ends with this
-        process, however that ends. Raises `mlcore_projects.errors.RunnerError`.
+        process, however that ends. Raises `RunnerError`.
         """
         raise NotImplementedError
 
