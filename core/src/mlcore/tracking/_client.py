@@ -120,7 +120,7 @@ class Client(Loading):
         return run
 
     def new_run_id(self, key: str | None = None, experiment: str | None = None) -> str:
-        """Return an id to start a run with, elsewhere or later; with a key the one that every process derives from it."""
+        """Return an id to start a run with, elsewhere or later; of a key the one that everyone derives from it."""
         return new_run_id() if key is None else keyed_run_id(self._experiment_id(self._title(experiment)), key)
 
     def _arrive(
