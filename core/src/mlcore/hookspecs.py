@@ -130,6 +130,25 @@ def mlcore_uploaders() -> Iterable[Provider]:
     """
 
 
+def mlcore_context() -> Iterable[Provider]:
+    """Provide what a run records about itself, keyed by a name that the setting ``capture`` can leave out.
+
+    The implementation is called with the `Run`, in a thread beside the training, and returns a dict: its values stand
+    in the run's family of attributes ``context`` as ``NAME.KEY``. It may write more about the run, and it never
+    returns what may be secret. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def ask_license_server(run):
+        return {"server": "licenses.example.org", "seats": 4}
+
+    def mlcore_context():
+        return [Provider("license", ask_license_server, "which license the run used")]
+    ```
+    """
+
+
 def mlcore_commands() -> Iterable[Provider]:
     """Provide commands of the ``mlcore`` program, keyed by their word.
 

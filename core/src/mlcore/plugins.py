@@ -30,6 +30,7 @@ FIRST_PARTY = {
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
     "runners": {"local": "projects", "docker": "docker", "kubernetes": "kubernetes", "ray": "ray"},
     "commands": {"db": "sql", "login": "remote", "logout": "remote", "server": "server"}
+    | dict.fromkeys(("envs", "projects", "reproduce", "run"), "projects")
     | dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
     | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "sync", "trust", "where"), "local"),
 }
