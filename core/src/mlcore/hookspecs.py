@@ -184,6 +184,21 @@ def mlcore_routes() -> Iterable[Provider]:
     """
 
 
+def mlcore_environments() -> Iterable[Provider]:
+    """Provide kinds of environments that projects run in, keyed by the name that ``--env`` takes.
+
+    The implementation is called with nothing and returns a `mlcore_projects.environments.Environments`. A whole
+    plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_environments():
+        return [Provider("guix", "my_package.guix:GuixEnvironments", "profiles of GNU Guix")]
+    ```
+    """
+
+
 def mlcore_runners() -> Iterable[Provider]:
     """Provide places where ``mlcore run`` runs a project, keyed by the name that ``--runner`` takes.
 
