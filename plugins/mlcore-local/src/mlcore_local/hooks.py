@@ -26,6 +26,11 @@ def mlcore_uploaders() -> Iterable[Provider]:
     return [Provider("journals", "mlcore_local.uploading:open_uploader", "ships journals from a spool")]
 
 
+def mlcore_context() -> Iterable[Provider]:
+    """Provide what every run records about itself; what takes longest comes last."""
+    return [Provider("host", "mlcore_local.context:host", "the machine: its name, system, processors, memory and GPUs")]
+
+
 def mlcore_commands() -> Iterable[Provider]:
     """Provide the commands that look after a folder store, and after the files of runs."""
     return [
