@@ -51,7 +51,8 @@ class Resources:
 class Record:
     """Say what the run of a job tells of itself: `params` as raw, typed values, `context` as ``project.*`` keys.
 
-    `files` are texts that are kept with the run by name, `resumed` says that the run is there already.
+    `files` are texts that are kept with the run by name, `parent` is the run that this one is inside of, and `resumed`
+    says that it is there already.
     """
 
     store: str
@@ -61,6 +62,7 @@ class Record:
     params: Mapping[str, Any] = attrs.field(factory=dict)
     context: Mapping[str, Any] = attrs.field(factory=dict)
     files: Mapping[str, str] = attrs.field(factory=dict)
+    parent: str | None = None
     resumed: bool = False
 
 
