@@ -1,11 +1,15 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["mlcore", "mlcore-local", "mlcore-sklearn", "scikit-learn>=1.5"]
+# dependencies = ["scikit-learn>=1.5"]
 #
-# [tool.uv.sources]
-# mlcore = { path = "../../../core" }
-# mlcore-local = { path = "../../../plugins/mlcore-local" }
-# mlcore-sklearn = { path = "../../../plugins/mlcore-sklearn" }
+# [tool.mlcore.environment]
+# requirements = ["../../../core", "../../../plugins/mlcore-local", "../../../plugins/mlcore-sklearn"]
+#
+# [tool.mlcore.parameters]
+# epochs = { type = "int", default = 8, help = "how often every image is shown" }
+# lr = { type = "float", default = 0.003, help = "the learning rate" }
+# hidden = { type = "int", default = 32, help = "how many units the hidden layer has" }
+# seed = { type = "int", default = 0, help = "what chance begins with" }
 # ///
 """Train a small neural net on scikit-learn's digits, as one run.
 
