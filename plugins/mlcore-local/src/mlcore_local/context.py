@@ -101,16 +101,18 @@ def command(_: Run) -> dict[str, Any]:
     pid = os.environ.get("MLCORE_PROCESS", "")
     if pid not in ("", str(os.getpid())):  # a shell's script, say, which logs by commands
         argv = [os.fsdecode(each) for each in _bytes(f"/proc/{pid}/cmdline", 1 << 16).split(b"\0")[:-1]]
-        return {"kind": "command", "argv": masked(argv), "folder": _below(Path.cwd(), code_root())} if argv else {}
+        return (
+            {"kind": "command", "argv": masked(argv), "folder": _below(os.getcwd(), str(code_root()))} if argv else {}
+        )
     kind, entry = started_as()
     options, arguments = _split(sys.orig_argv)
-    root = code_root()
-    if kind == "script" and os.path.isabs(options[-1]) and Path(entry).is_relative_to(root):
+    root = str(code_root())
+    if kind == "script" and options and os.path.isabs(options[-1]) and entry.startswith(f"{root}/"):
         options[-1] = os.path.relpath(entry)  # so that it is the same from another place
     return {
         "kind": kind,
-        "entry": _below(Path(entry), root) if os.path.isabs(entry) else entry,
-        "folder": _below(Path.cwd(), root),
+        "entry": _below(entry, root) if os.path.isabs(entry) else entry,
+        "folder": _below(os.getcwd(), root),
         "argv": masked([os.path.basename(sys.orig_argv[0]), *options, *arguments] if sys.orig_argv else []),
         "arguments": masked(arguments),
     }
@@ -137,21 +139,24 @@ def started_as() -> tuple[str, str]:
 def code_root() -> Path:
     """Return the folder from which paths of the code count: that of the repository or project that was started."""
     kind, entry = started_as()
-    start = Path(entry).parent if kind in ("script", "notebook") and os.path.isabs(entry) else Path.cwd()
-    for folder in (start, Path.cwd()):
-        for above in (folder, *folder.parents):
-            if os.path.lexists(above / ".git"):
-                return above
-    return config.project_root(start)[0]
+    here = os.getcwd()
+    start = os.path.dirname(entry) if kind in ("script", "notebook") and os.path.isabs(entry) else here
+    for folder in dict.fromkeys((start, here)):
+        above = folder
+        while not os.path.lexists(os.path.join(above, ".git")):
+            if above == (above := os.path.dirname(above)):
+                break
+        else:
+            return Path(above)
+    return config.project_root(Path(start))[0]
 
 
-def _below(path: Path, root: Path) -> str:
+def _below(path: str, root: str) -> str:
     """Return a path as it counts from `root`, else its last name: where somebody's folders lie is nobody's business."""
-    for one, other in ((path, root), (path.resolve(), root.resolve())):
-        if one.is_relative_to(other):
-            found = one.relative_to(other).as_posix()
-            return "" if found == "." else found
-    return path.name
+    for one, other in ((path, root), (os.path.realpath(path), os.path.realpath(root))):
+        if f"{one}/".startswith(f"{other.rstrip('/')}/"):
+            return "" if one == other else os.path.relpath(one, other).replace(os.sep, "/")
+    return os.path.basename(path)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
