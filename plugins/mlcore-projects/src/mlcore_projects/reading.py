@@ -21,8 +21,8 @@ __all__ = ["read_command", "read_project", "read_script"]
 def read_project(path: Path, source: Source | None = None) -> Project:
     """Return the project at a path: a folder, its MLproject or pyproject.toml, or a script. Raises `ProjectError`.
 
-    In a folder an MLproject comes first, then ``[tool.mlcore.entry_points]`` in pyproject.toml; without both every script
-    in it is an entry point.
+    In a folder an MLproject comes first, then ``[tool.mlcore.entry_points]`` in pyproject.toml; without both every
+    script in it is an entry point.
     """
     path = path.absolute()
     try:

@@ -46,10 +46,10 @@ class Wanted:
     """Say what environment a project wants: `kind` is empty if it does not say, `folder` is where paths begin.
 
     `requirements` and `build` are lines as pip reads them, each of one line, ``-r file`` among them; `python` is a
-    version such as ``3.11`` or ``3.11.7``, or a specifier such as ``>=3.11``. `lock` is a uv.lock, a pylock.toml, or the
-    lock of a script. `conda` is a conda.yaml, whose pip part and Python are in the fields above and whose other packages
-    are in `left_out`. `container` is the ``docker_env`` of an MLproject, or its ``databricks_spark_job`` if `kind` is
-    databricks.
+    version such as ``3.11`` or ``3.11.7``, or a specifier such as ``>=3.11``. `lock` is a uv.lock, a pylock.toml, or
+    the lock of a script. `conda` is a conda.yaml, whose pip part and Python are in the fields above and whose other
+    packages are in `left_out`. `container` is the ``docker_env`` of an MLproject, or its ``databricks_spark_job`` if
+    `kind` is databricks.
     """
 
     folder: Path

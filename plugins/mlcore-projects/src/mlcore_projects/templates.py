@@ -19,48 +19,11 @@ __all__ = ["PARAMETER", "Slot", "Template", "Word", "coded", "fill", "names", "s
 PARAMETER = re.compile(r"\w[\w.-]*")
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh")
 _CODE = re.compile(r"(python|pypy|perl|ruby|node|nodejs|Rscript|R|julia|lua|php|ipython)[\d.]*")
-_BUILTINS = set(
-    [
-        ".",
-        "!",
-        "{",
-        "[[",
-        "((",
-        "alias",
-        "case",
-        "cd",
-        "command",
-        "declare",
-        "eval",
-        "exec",
-        "exit",
-        "export",
-        "for",
-        "function",
-        "if",
-        "let",
-        "local",
-    ]
-)
-_BUILTINS |= set(
-    [
-        "read",
-        "return",
-        "select",
-        "set",
-        "shopt",
-        "source",
-        "trap",
-        "typeset",
-        "ulimit",
-        "umask",
-        "unalias",
-        "unset",
-        "until",
-        "wait",
-        "while",
-    ]
-)
+_BUILTINS = {
+    *(".", "!", "{", "[[", "((", "alias", "case", "cd", "command", "declare", "eval", "exec", "exit", "export", "for"),
+    *("function", "if", "let", "local", "read", "return", "select", "set", "shopt", "source", "trap", "typeset"),
+    *("ulimit", "umask", "unalias", "unset", "until", "wait", "while"),
+}
 _LONG = ("--command", "--eval", "--print", "--execute")
 _WITH_VALUE = ("o", "O", "W", "X", "I", "--rcfile", "--init-file")  # options that take the next word
 _ASSIGNED = re.compile(r"[A-Za-z_]\w*=")

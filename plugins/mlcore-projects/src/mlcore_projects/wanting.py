@@ -150,7 +150,7 @@ def container(raw: Any, where: str) -> dict[str, Any]:
     variables = said.get("environment") or []
     if not isinstance(variables, list) or not all(_variable(each) for each in variables):
         raise ProjectError(
-            f'{where}: environment must be a list of names to copy and of pairs to set, as in ["USER", ["MODE", "fast"]]'
+            f'{where}: environment must be a list of names to copy and pairs to set, as in ["USER", ["MODE", "fast"]]'
         )
     for each in (volumes := lines(said.get("volumes"), f"{where}: volumes")):
         line(each, f"{where}: volumes")
