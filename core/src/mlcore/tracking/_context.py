@@ -6,8 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from mlcore import config, plugins
 from mlcore.store import AttributesRemoved, AttributesSet, Event
@@ -27,7 +27,7 @@ class Capture(threading.Thread):
     def __init__(self, run: Run, chosen: str | Iterable[str] | None, joins: bool) -> None:
         """Choose the providers: all that settings allow, of a process that joins only those nobody has taken on."""
         super().__init__(name="mlcore-capture", daemon=True)
-        self._run, self._joins, self._began = run, joins, time.monotonic()
+        self._run, self._began, self._later = run, time.monotonic(), dict[str, Iterator[Any]]()
         self._before = run._entity.attributes.get(FAMILY, {}) if run._entity else {}
         self._taken = self._before.get(CAPTURED, ()) if joins else ()
         said = chosen if chosen is None or isinstance(chosen, str) else ",".join(chosen) or config.OFF
@@ -48,27 +48,33 @@ class Capture(threading.Thread):
             self.run()
 
     def run(self) -> None:
-        """Ask and write; whatever a plugin raises, training goes on."""
+        """Ask all providers."""
         for name in self._names:
-            try:
-                found = plugins.load(FAMILY, name)(self._run)
-                self._write(name, {f"{name}.{key}": plain(key, value) for key, value in found.items()})
-            except Exception as error:  # noqa: BLE001 - see above
-                _log.warning("run %s does not record its %s: %r", self._run.id, name, error)
+            self._ask(name)
 
-    def _write(self, name: str, values: dict[str, object]) -> None:
-        gone = [key for key in self._before if key.startswith(f"{name}.") and key not in values]
-        events: list[Event] = [AttributesRemoved("run", self._run.id, FAMILY, gone)] if gone else []
-        events += [AttributesSet("run", self._run.id, FAMILY, part) for part in portions(values)]
-        if self._run._live:  # what ended meanwhile was told that this took too long
-            self._run._write(*events)
+    def _ask(self, name: str) -> None:
+        """Write what one of them answers; whatever it raises, training goes on."""
+        try:
+            found = self._later.pop(name, None) or plugins.load(FAMILY, name)(self._run)
+            if isinstance(found, Iterator):  # it is asked once more at the end
+                self._later[name], found = found, next(found)
+            values = {key: plain(key, each) for key, each in ((f"{name}.{key}", found[key]) for key in found)}
+            gone = [key for key in self._before if key.startswith(f"{name}.") and key not in values]
+            events: list[Event] = [AttributesRemoved("run", self._run.id, FAMILY, gone)] if gone else []
+            events += [AttributesSet("run", self._run.id, FAMILY, part) for part in portions(values)]
+            if self._run._live:
+                self._run._write(*events)
+        except Exception as error:  # noqa: BLE001 - see above
+            _log.warning("run %s does not record its %s: %r", self._run.id, name, error)
 
-    def wait(self, seconds: float = WAIT_SECONDS) -> None:
-        """Wait until all is written."""
-        if self.ident is not None and self is not threading.current_thread():
-            self.join(seconds)
-            if self.is_alive():
-                _log.warning("run %s ends before all that it records about itself was found", self._run.id)
+    def wait(self) -> None:
+        """Wait until all is written, and ask those who have more to tell at the end."""
+        if self.ident is not None:
+            self.join(WAIT_SECONDS)
+        if self.is_alive():
+            _log.warning("run %s ends before all that it records about itself was found", self._run.id)
+        for name in list(self._later):
+            self._ask(name)
 
 
 def _before_fork() -> None:

@@ -101,6 +101,10 @@ class Run(Keeping):
         self._write(*(store.AttributesSet("run", self.id, "params", part, once=not correct) for part in portions(new)))
         known.update(new)
 
+    def log_events(self, *events: store.Event) -> None:
+        """Log events of `mlcore.store` with the run's own, such as entities of a kind that a plugin brings."""
+        self._write(*events)
+
     def end(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED. In a process that only joined it, stop logging to it.
 
