@@ -23,7 +23,7 @@ from mlcore_projects.errors import NeedsTrust, ParameterError, ProjectError
 from mlcore_projects.specs import Bound, EntryPoint, Parameter, Project
 from mlcore_projects.templates import PARAMETER
 
-__all__ = ["bind", "entry_point"]
+__all__ = ["bind", "check_default", "entry_point"]
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 _INT = re.compile(r"[+-]?[0-9]+")
@@ -127,6 +127,18 @@ def _taken(project: Project, entry: EntryPoint, given: Mapping[str, Any], base: 
             except ValueError as error:
                 wrong.append(f"{each.name} {error}")
     return taken, wrong
+
+
+def check_default(project: Project, entry: EntryPoint, parameter: Parameter) -> str:
+    """Return what is wrong with the default of a parameter, in words; nothing if it has none or it fits."""
+    if parameter.required:
+        return ""
+    try:
+        text = _text(parameter.default, python=isinstance(entry.command, str))
+        _typed(parameter, text, project.folder, project.folder)
+    except ValueError as error:
+        return f"{parameter.name} {error}"
+    return ""
 
 
 def _text(value: Any, *, python: bool) -> str:

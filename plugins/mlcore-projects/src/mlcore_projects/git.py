@@ -1,7 +1,7 @@
 """Run git so that a repository can run nothing, ask nothing and reach nothing that was not meant.
 
-No shell and no prompt; no hooks, templates or file-system monitors; no transports but those of a list; credentials travel
-in the environment, where other users of the machine cannot read them, and are in no argument, file or error.
+No shell and no prompt; no hooks, templates or file-system monitors; no transports but those of a list; credentials
+travel in the environment, where other users of the machine cannot read them, and are in no argument, file or error.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def _environment(secrets: Mapping[str, str], *, local: bool) -> dict[str, str]:
     kept |= {
         "GIT_ALLOW_PROTOCOL": f"{_TRANSPORTS}:file" if local else _TRANSPORTS,
         "GIT_ASKPASS": "",
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_PROTOCOL_FROM_USER": "0",
@@ -94,9 +95,19 @@ def _environment(secrets: Mapping[str, str], *, local: bool) -> dict[str, str]:
 
 
 # What says how the user reaches servers; the rest of GIT_* would point git at another repository.
-_KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_CERT")
-_KEPT += ("GIT_SSL_KEY", "GIT_SSL_NO_VERIFY", "GIT_PROXY_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")
-_KEPT += ("GIT_CONFIG_NOSYSTEM", "GIT_EXEC_PATH", "GIT_HTTP_PROXY_AUTHMETHOD")
+_KEPT = {
+    *(
+        "GIT_SSH",
+        "GIT_SSH_COMMAND",
+        "GIT_SSH_VARIANT",
+        "GIT_SSL_CAINFO",
+        "GIT_SSL_CAPATH",
+        "GIT_SSL_CERT",
+        "GIT_SSL_KEY",
+    ),
+    *("GIT_SSL_NO_VERIFY", "GIT_PROXY_COMMAND", "GIT_HTTP_PROXY_AUTHMETHOD", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"),
+    *("GIT_CONFIG_NOSYSTEM", "GIT_EXEC_PATH"),
+}
 
 
 def _reason(said: str) -> str:

@@ -7,6 +7,15 @@ from collections.abc import Iterable
 from mlcore.hookspecs import Provider
 
 
+def mlcore_commands() -> Iterable[Provider]:
+    """Provide the commands around projects."""
+    return [
+        Provider("projects", "mlcore_projects.project_commands:projects", "Look at projects, and check them."),
+        Provider("run", "mlcore_projects.run_commands:command", "Run a project, or any command, as a run."),
+        Provider("runs reconcile", "mlcore_projects.run_commands:reconcile_command", "Ask how jobs ended meanwhile."),
+    ]
+
+
 def mlcore_environments() -> Iterable[Provider]:
     """Provide what makes environments on this machine."""
     return [

@@ -140,6 +140,7 @@ def _content(job: Job, attached: bool, answer: int, submitter: int | None) -> di
         "variables": _variables(job),
         "unset": [name for name in _OF_THIS_PYTHON if own and name not in job.variables],
         "record": attrs.asdict(job.record),
+        "own_python": not own,
         "grace": job.grace,
         "attached": attached,
         "answer": answer,
@@ -159,7 +160,9 @@ def _variables(job: Job) -> dict[str, str]:
     own = {} if job.environment is None else dict(job.environment.variables)
     if "PATH" in own:
         own["PATH"] = os.pathsep.join(filter(None, [own["PATH"], os.environ.get("PATH")]))
-    shown = {} if "PYTHONUNBUFFERED" in os.environ else {"PYTHONUNBUFFERED": "1"}  # so that output comes as it is printed
+    shown = (
+        {} if "PYTHONUNBUFFERED" in os.environ else {"PYTHONUNBUFFERED": "1"}
+    )  # so that output comes as it is printed
     return {**shown, **own, **job.variables}
 
 

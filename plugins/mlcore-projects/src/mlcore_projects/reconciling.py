@@ -10,8 +10,8 @@ import attrs
 
 from mlcore import Client, Run
 from mlcore.errors import MlcoreError
-from mlcore_projects.recording import LOG, STATUSES, finish
-from mlcore_projects.runners import Status, runner_named
+from mlcore_projects.recording import finish
+from mlcore_projects.runners import runner_named
 
 __all__ = ["Reconciled", "reconcile"]
 
@@ -51,7 +51,6 @@ def _one(run: Run, handle: Mapping[str, Any]) -> Reconciled | None:
         return Reconciled(run, run.status, str(error), changed=False)
     if not status.ended:
         return Reconciled(run, run.status, status.reason, changed=False) if status.reason else None
-    output = runner.logs(handle)
-    finish(run, status.state, output, _why(status))
+    finish(run, status, runner.logs(handle))
     run.refresh()
     return Reconciled(run, run.status, status.reason, changed=True)

@@ -52,7 +52,13 @@ def _pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -
 @click.argument("source", required=False, metavar="[SOURCE | -- COMMAND ARGS...]")
 @click.option("--entry", "-e", metavar="ENTRY", help="The entry point; by default main, or the only one.")
 @click.option(
-    "--param", "-P", "params", multiple=True, metavar="NAME=VALUE", callback=_pairs, help="A parameter; can be repeated."
+    "--param",
+    "-P",
+    "params",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_pairs,
+    help="A parameter; can be repeated.",
 )
 @click.option("--version", "revision", metavar="REV", help="A branch, tag or commit of a git repository.")
 @click.option("--env", "environment", metavar="KIND", help="venv, uv, system or another kind of environment.")
@@ -175,5 +181,3 @@ def reconcile_command(uri: str | None, as_json: bool) -> None:
     if not found:
         click.echo("every run that goes on has a job that does", err=True)
     return None
-
-

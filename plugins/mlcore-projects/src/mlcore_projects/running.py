@@ -99,7 +99,9 @@ class _Asked:
         paths = {each.name for each in found.parameters if each.type == "path"}
         kept = {name: value for name, value in self.kept.items() if name not in self.parameters}
         if masked := [name for name, value in kept.items() if value == MASK]:
-            raise ParameterError(f"the run does not say what {', '.join(masked)} was, as it looked secret: give it again")
+            raise ParameterError(
+                f"the run does not say what {', '.join(masked)} was, as it looked secret: give it again"
+            )
         for name in paths & kept.keys():
             if not is_remote(str(kept[name])):
                 kept[name] = str(project.folder / str(kept[name]))
@@ -304,7 +306,9 @@ def _store_for(runner: Runner, client: Client) -> str:
     if "://" in uri or uri == config.OFF:
         return uri
     if not runner.abilities.folders:
-        raise RunnerError(f"runner {runner.name} does not see the folder {uri}: use a server or a database as the store")
+        raise RunnerError(
+            f"runner {runner.name} does not see the folder {uri}: use a server or a database as the store"
+        )
     return os.path.abspath(os.path.expanduser(uri))
 
 

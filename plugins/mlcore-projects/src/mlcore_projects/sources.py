@@ -41,7 +41,7 @@ _NO_NAME = re.compile(r"^[-/.]|[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|\.lock(/|$
 
 @attrs.frozen
 class _Address:
-    """Say which revision of which repository is meant; `settings` are git's for this address, credentials among them."""
+    """Say which revision of which repository is meant; `settings` are git's for it, credentials among them."""
 
     url: str
     subfolder: str
