@@ -67,7 +67,12 @@ class LocalRunner(Runner):
         _children[str(folder)] = process
         if attached:
             self._held[str(folder)] = holding
-        told = _answer(reading, process, _OPEN_SECONDS if attached else _DETACHED_SECONDS)
+        try:
+            told = _answer(reading, process, _OPEN_SECONDS if attached else _DETACHED_SECONDS)
+        except BaseException:  # Ctrl-C, before there is a handle to cancel by
+            os.kill(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
         if "error" in told:
             process.wait()
             raise RunnerError(str(told["error"]))
@@ -130,16 +135,35 @@ def _content(job: Job, attached: bool, answer: int, submitter: int | None) -> di
     own = job.environment is not None and job.environment.kind != "system"
     return {
         "run_id": job.run_id,
-        "argv": list(job.argv),
+        "argv": _argv(job),
         "folder": str(job.folder),
-        "variables": dict(job.variables),
+        "variables": _variables(job),
         "unset": [name for name in _OF_THIS_PYTHON if own and name not in job.variables],
         "record": attrs.asdict(job.record),
+        "own_python": not own,
         "grace": job.grace,
         "attached": attached,
         "answer": answer,
         "submitter": submitter,
     }
+
+
+def _argv(job: Job) -> list[str]:
+    program, *arguments = job.argv
+    if program == "python" and job.environment is not None:
+        program = str(job.environment.python)
+    return [program, *arguments]
+
+
+def _variables(job: Job) -> dict[str, str]:
+    """Return what the job's process has beside what this one has."""
+    own = {} if job.environment is None else dict(job.environment.variables)
+    if "PATH" in own:
+        own["PATH"] = os.pathsep.join(filter(None, [own["PATH"], os.environ.get("PATH")]))
+    shown = (
+        {} if "PYTHONUNBUFFERED" in os.environ else {"PYTHONUNBUFFERED": "1"}
+    )  # so that output comes as it is printed
+    return {**shown, **own, **job.variables}
 
 
 def _answer(reading: int, process: subprocess.Popen[bytes], patience: float) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class _Supervisor:
     def run(self) -> int:
         """Open the run, let the job go, and stay with it."""
         from mlcore_projects import recording
-        from mlcore_projects.runners import Record
+        from mlcore_projects.runners import Record, Status
 
         job = self._job
         try:
@@ -103,7 +103,8 @@ class _Supervisor:
         self._output.close()
         ended = self._ended()
         jobs.end(self._folder, {**ended, "recorded": False})
-        recording.finish(run, ended["state"], whole(self._folder), self._remark())
+        recording.complete(run, own_python=job["own_python"])
+        recording.finish(run, Status(**ended), whole(self._folder), self._remark())
         jobs.end(self._folder, {**ended, "recorded": True})
         return 0
 
@@ -188,7 +189,7 @@ class _Supervisor:
     def _lose_submitter(self) -> None:
         """End the job of a process that died, or that has asked for more."""
         assert self._submitter is not None
-        if not os.getppid() == self._parent or not os.read(self._submitter, 1):
+        if os.getppid() != self._parent or not os.read(self._submitter, 1):
             os.close(self._submitter)
             self._submitter = None
             for echo in self._echoes.values():
@@ -261,7 +262,7 @@ class _Echo:
             try:
                 done = os.write(self.fd, self.pending[: self._most])
             except BlockingIOError:
-                return
+                return None
             except OSError:  # nobody reads it any more
                 return self.close()
             self.pending = self.pending[done:]
