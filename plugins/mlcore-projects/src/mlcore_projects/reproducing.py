@@ -26,7 +26,6 @@ __all__ = ["RESULTS", "TAG", "Prepared", "Reproduced", "prepare", "reproduce"]
 
 TAG = "reproduces"
 RESULTS = ("metrics", "models")  # what came out; the rest went in
-_SHOWN_ONLY = ("command", "environment")  # another machine, or another way to say the same, is the point
 _NOTE = "mlcore-reproduce.json"
 
 
@@ -57,15 +56,10 @@ class Reproduced:
     notes: tuple[str, ...] = ()
 
     @property
-    def decisive(self) -> tuple[str, ...]:
-        """The parts that must be alike: all, or with checks all that went in."""
-        left_out = (*_SHOWN_ONLY, *(RESULTS if self.checks else ()))
-        return tuple(part for part in PARTS if part not in left_out)
-
-    @property
     def differing(self) -> dict[str, tuple[Change, ...]]:
-        """What is not as it must be, by part."""
-        found = {part: getattr(self.differences, part) for part in self.decisive}
+        """What is not as it must be, by part: of all of them, or with checks of all that went in."""
+        parts = [part for part in PARTS if not (self.checks and part in RESULTS)]
+        found = {part: tuple(each for each in getattr(self.differences, part) if _counts(each)) for part in parts}
         return {part: changes for part, changes in found.items() if changes}
 
     @property
@@ -99,14 +93,44 @@ def reproduce(
     checks = [parse_check(each) if isinstance(each, str) else each for each in check]
     for each in checks:
         each.of(original.metrics, original.metrics)  # so that a misspelt one is told before anything is made
-    with _temporary(original, folder) as place:
-        made = prepare(original, place, environment=environment, store=store, tell=tell)
-        again = _run(made, parameters or {}, runner, store, tell)
-        again.artifacts.list()
-        found = Reproduced(
-            original, again, made.folder, compare(original, again),
-            tuple(each.of(original.metrics, again.metrics) for each in checks), made.notes,
-        )  # fmt: skip
-        if found.same and folder is None:
-            shutil.rmtree(made.folder, ignore_errors=True)
+    made = prepare(original, folder, environment=environment, store=store, tell=tell)
+    again = _run(made, client, parameters or {}, runner, tell)
+    found = Reproduced(
+        original, again, made.folder, compare(original, again, client=client),
+        tuple(each.of(original.metrics, again.metrics) for each in checks), made.notes,
+    )  # fmt: skip
+    if found.same and folder is None:
+        shutil.rmtree(made.folder, ignore_errors=True)
     return found
+
+
+def prepare(
+    run: str | Run,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    environment: str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    tell: Progress | None = None,
+) -> Prepared:
+    """Make the tree of a run in a new folder, and its environment, and start nothing.
+
+    A folder that was prepared for the same run before is taken as it is now. Raises what `reproduce` does.
+    """
+    client = Client(store)
+    original = client.get_run(run) if isinstance(run, str) else run
+    recipe = recipe_of(original)
+    place = Path(tempfile.mkdtemp(prefix=f"mlcore-{original.id[-8:]}-") if folder is None else folder).absolute()
+    note = _noted(place)
+    if note is not None and note["run"] != original.id:
+        raise NotReproducible(f"{place} was prepared for run {note['run']}, not for {original.id}")
+    if note is None and place.exists() and any(place.iterdir()):
+        raise NotReproducible(f"{place} is not empty, and was not made by mlcore reproduce: name a new folder")
+    try:
+        if note is None:
+            note = _restored(client, original, place)
+        made = _environment(client, original, recipe, place, environment, tell)
+    except BaseException:
+        if folder is None or _noted(place) is None or not before:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    return Prepared(original, recipe, place, note["tree"], made, (*note["notes"], *made.notes))
