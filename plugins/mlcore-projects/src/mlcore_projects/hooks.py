@@ -12,7 +12,9 @@ def mlcore_environments() -> Iterable[Provider]:
     return [
         Provider("system", "mlcore_projects.system:SystemEnvironments", "the Python that runs mlcore, as it is"),
         Provider("uv", "mlcore_projects.uv:UvEnvironments", "virtual environments made by uv"),
-        Provider("venv", "mlcore_projects.venv:VenvEnvironments", "virtual environments of the standard library, and pip"),
+        Provider(
+            "venv", "mlcore_projects.venv:VenvEnvironments", "virtual environments of the standard library, and pip"
+        ),
     ]
 
 
