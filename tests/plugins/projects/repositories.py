@@ -97,7 +97,10 @@ def checkout(folder: Path, requirements: list[str]) -> Path:
     """
     shared, origin = folder / "shared", folder / "origin"
     write(shared, {"shift.py": "SHIFT = 0.5\n", "__init__.py": ""})
-    write(origin, {"train.py": TRAIN, "data/points.csv": POINTS, "notes.txt": "To be deleted.\n", "extra.py": "start = 9\n"})
+    write(
+        origin,
+        {"train.py": TRAIN, "data/points.csv": POINTS, "notes.txt": "To be deleted.\n", "extra.py": "start = 9\n"},
+    )
     write(origin, {"pyproject.toml": PROJECT.format(requirements=requirements), ".gitignore": "*.log\n__pycache__\n"})
     for each in (shared, origin):
         git(each, "init", "-q")
@@ -114,7 +117,9 @@ def checkout(folder: Path, requirements: list[str]) -> Path:
     return clone
 
 
-def mlcore(home: Path, *arguments: object, cwd: Path, status: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+def mlcore(
+    home: Path, *arguments: object, cwd: Path, status: int = 0, **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Run the mlcore command of this Python."""
     done = subprocess.run(
         [sys.executable, "-m", "mlcore", *map(str, arguments)], cwd=cwd, env=environment(home, **settings),

@@ -36,7 +36,9 @@ class Place:
     def run(self, form: str, kind: str) -> dict[str, Any]:
         """Run the example in one form and one kind of environment, as the user would type it."""
         source = {"MLproject": ".", "pyproject": "../digits-pyproject", "script": "train.py"}.get(form)
-        epochs = ["--", "python", "train.py", "--epochs", EPOCHS] if source is None else [source, "-P", f"epochs={EPOCHS}"]
+        epochs = (
+            ["--", "python", "train.py", "--epochs", EPOCHS] if source is None else [source, "-P", f"epochs={EPOCHS}"]
+        )
         done = mlcore(
             self.home, "run", "--env", kind, "--name", f"{form} {kind}", *epochs, cwd=self.example,
             MLCORE_STORE=str(self.store), PATH=path_with_tools(), OMP_NUM_THREADS="1",

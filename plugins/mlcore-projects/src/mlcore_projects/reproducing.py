@@ -6,23 +6,29 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from mlcore import Client
+from mlcore.errors import ArtifactNotFound
+from mlcore_local.code import restore
 from mlcore_local.comparing import PARTS, Change, Differences, compare
+from mlcore_local.packages import packages_of
 from mlcore_projects.checks import Check, CheckResult, parse_check
-from mlcore_projects.environments import Progress, Ready
+from mlcore_projects.environments import Progress, Ready, ready
+from mlcore_projects.locks import Lock, lock_of_packages, read_lock
 from mlcore_projects.recipes import NotReproducible, Recipe, recipe_of
+from mlcore_projects.running import LOCK, run as run_project
+from mlcore_projects.specs import Wanted
 
 if TYPE_CHECKING:
     from mlcore import Run
 
-__all__ = ["RESULTS", "TAG", "Prepared", "Reproduced", "prepare", "reproduce"]
+__all__ = ["RESULTS", "TAG", "NotReproducible", "Prepared", "Reproduced", "prepare", "reproduce"]
 
 TAG = "reproduces"
 RESULTS = ("metrics", "models")  # what came out; the rest went in
@@ -118,19 +124,139 @@ def prepare(
     """
     client = Client(store)
     original = client.get_run(run) if isinstance(run, str) else run
-    recipe = recipe_of(original)
-    place = Path(tempfile.mkdtemp(prefix=f"mlcore-{original.id[-8:]}-") if folder is None else folder).absolute()
-    note = _noted(place)
-    if note is not None and note["run"] != original.id:
-        raise NotReproducible(f"{place} was prepared for run {note['run']}, not for {original.id}")
-    if note is None and place.exists() and any(place.iterdir()):
-        raise NotReproducible(f"{place} is not empty, and was not made by mlcore reproduce: name a new folder")
+    recipe, tell = recipe_of(original), tell or _silent
+    named = folder if folder is not None else tempfile.mkdtemp(prefix=f"mlcore-{original.id[-8:]}-")
+    place = Path(os.path.realpath(named))
+    note, new = _noted(place, original), not place.exists()
     try:
         if note is None:
-            note = _restored(client, original, place)
-        made = _environment(client, original, recipe, place, environment, tell)
+            tell(f"restoring the code of {original.name} ({original.id[-8:]}) in {place}")
+            restored = restore(original, place)
+            note = {"run": original.id, "tree": restored.tree, "notes": list(restored.notes)}
+        made, remarks = _environment(client, original, recipe, place, environment, tell)
+        _note(place).write_text(json.dumps(note))
     except BaseException:
-        if folder is None or _noted(place) is None or not before:
-            shutil.rmtree(place, ignore_errors=True)
+        if _noted(place, original) is None:  # what was prepared before stays
+            _remove(place, itself=new or folder is None)
         raise
-    return Prepared(original, recipe, place, note["tree"], made, (*note["notes"], *made.notes))
+    return Prepared(original, recipe, place, note["tree"], made, (*note["notes"], *remarks, *made.notes))
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+def _note(place: Path) -> Path:
+    """Return the file that says for which run a folder was prepared; where there is one, not in the tree of git."""
+    return place / ".git" / _NOTE if (place / ".git").is_dir() else place / f".{_NOTE}"
+
+
+def _noted(place: Path, original: Run) -> dict[str, Any] | None:
+    """Return what is noted of a folder, None of a new one. Raises `NotReproducible` if it is of something else."""
+    try:
+        there = any(place.iterdir())
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise NotReproducible(f"{place} is a file: name a new folder") from None
+    if not there:
+        return None
+    with suppress(OSError, ValueError):
+        note: dict[str, Any] = json.loads(_note(place).read_bytes())
+        if note["run"] == original.id:
+            return note
+        raise NotReproducible(f"{place} was prepared for run {note['run']}, not for {original.id}: name another folder")
+    raise NotReproducible(f"{place} is not empty, and not by mlcore reproduce: name a new folder")
+
+
+def _remove(place: Path, *, itself: bool) -> None:
+    with suppress(OSError):
+        for each in place.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink()
+        if itself:
+            place.rmdir()
+
+
+def _environment(
+    client: Client, original: Run, recipe: Recipe, tree: Path, kind: str | None, tell: Progress
+) -> tuple[Ready, tuple[str, ...]]:
+    """Make the environment of a run, of its lock or of the packages that it saw; return remarks on it, too."""
+    folder = tree / recipe.place
+    if kind == "system":
+        return ready(Wanted(folder), "system", progress=tell), ()
+    kind = kind or (recipe.kind if recipe.kind != "system" else "") or None
+    remarks: tuple[str, ...] = ()
+    try:
+        lock = _found_again(read_lock(original.artifacts.get(LOCK).read_text()), original, folder)
+    except ArtifactNotFound:
+        lock, remarks = _lock_of_packages(client, original, tree)
+    return ready(lock, kind, progress=tell), remarks
+
+
+def _found_again(lock: Lock, original: Run, folder: Path) -> Lock:
+    """Return a lock whose local packages are those of the new tree, and where they were if it does not have them."""
+    pins = []
+    for pin in lock.requirements:
+        places = [folder, *([Path(before)] if (before := original.context.get("project.folder")) else [])]
+        found = [Path(os.path.normpath(place / pin.source)) for place in places]
+        if pin.source:
+            there = next((each for each in found if each.exists()), found[0])
+            pins.append(attrs.evolve(pin, source=str(there), digest=""))
+        else:
+            pins.append(pin)
+    return attrs.evolve(lock, requirements=pins)
+
+
+def _lock_of_packages(client: Client, original: Run, tree: Path) -> tuple[Lock, tuple[str, ...]]:
+    packages, python = packages_of(client, original), original.context.get("python.version")
+    if not packages or not python:
+        raise NotReproducible(
+            f"run {original.name} ({original.id}) recorded neither a lock nor its packages: choose the environment that"
+            " you are in by --env system"
+        )
+    here = _installed_from_folders()
+    local = {
+        name: path for name, path in here.items()
+        if name in packages and "path" not in packages[name] and (packages[name].get("editable") or _own(name))
+    }  # fmt: skip
+    remarks = tuple(f"{name} is built from {path}, from where it is installed here" for name, path in local.items())
+    return lock_of_packages(packages, tree, python=str(python), local=local), remarks
+
+
+def _own(name: str) -> bool:
+    return name == "mlcore" or name.startswith("mlcore-")
+
+
+def _installed_from_folders() -> dict[str, Path]:
+    """Return the folders that packages of this interpreter were installed from, by their names (PEP 610)."""
+    from importlib.metadata import distributions
+    from urllib.parse import unquote, urlsplit
+
+    found = {}
+    for each in distributions():
+        with suppress(ValueError, KeyError, TypeError):
+            direct = json.loads(each.read_text("direct_url.json") or "{}")
+            if "dir_info" in direct:
+                found[each.name.replace("_", "-").lower()] = Path(unquote(urlsplit(direct["url"]).path))
+    return found
+
+
+def _run(
+    made: Prepared, client: Client, parameters: Mapping[str, Any], runner: str | None, tell: Progress | None
+) -> Run:
+    """Run the command of a run in what was prepared, in the same experiment."""
+    project, values = made.recipe.project(made.folder, parameters)
+    experiment = client.get_experiment(made.original.experiment_id).name
+    submitted = run_project(
+        project, made.recipe.entry, values, environment=made.environment, runner=runner, experiment=experiment,
+        tags={TAG: made.original.id}, store=client.setting.value, tell=tell,
+    )  # fmt: skip
+    return submitted.run
+
+
+def _counts(change: Change) -> bool:
+    """Tell whether a difference decides: another machine does not, nor that a plain command is an entry point now."""
+    return not change.name.startswith("host.") and change.name != "project.entry_point"
