@@ -68,7 +68,7 @@ class LoggedModel(Viewed):
         return {"uri": self.uri, "flavor": self.flavor, "digest": self.digest, "time": self.time}
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Dataset(Viewed):
     """Tell of data by a `digest` that only the same data have, and in plain JSON: `about` all of them, and a `profile`.
 
@@ -81,8 +81,8 @@ class Dataset(Viewed):
     name: str = "data"
     context: str = ""
     source: str | None = None
-    profile: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
-    keep: Callable[[Any, str], object] | None = attrs.field(default=None, eq=False)
+    profile: Mapping[str, Any] = attrs.field(factory=dict)
+    keep: Callable[[Any, str], object] | None = None
 
     def _view(self) -> dict[str, Any]:
         return {"name": self.name, "context": self.context, **self.about, "source": self.source, "digest": self.digest}

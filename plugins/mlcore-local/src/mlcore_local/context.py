@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlcore import config, journal
+from mlcore import journal
 
 if TYPE_CHECKING:
     from mlcore import Run
@@ -102,17 +102,19 @@ def command(_: Run) -> dict[str, Any]:
     if pid not in ("", str(os.getpid())):  # a shell's script, say, which logs by commands
         argv = [os.fsdecode(each) for each in _bytes(f"/proc/{pid}/cmdline", 1 << 16).split(b"\0")[:-1]]
         return (
-            {"kind": "command", "argv": masked(argv), "folder": _below(os.getcwd(), str(code_root()))} if argv else {}
+            {"kind": "command", "argv": masked(argv), "folder": _below(os.path.realpath(os.getcwd()), code_root())}
+            if argv
+            else {}
         )
     kind, entry = started_as()
     options, arguments = _split(sys.orig_argv)
-    root = str(code_root())
+    root, here = code_root(), os.path.realpath(os.getcwd())
     if kind == "script" and options and os.path.isabs(options[-1]) and entry.startswith(f"{root}/"):
-        options[-1] = os.path.relpath(entry)  # so that it is the same from another place
+        options[-1] = os.path.relpath(entry, here)  # so that it is the same from another place
     return {
         "kind": kind,
         "entry": _below(entry, root) if os.path.isabs(entry) else entry,
-        "folder": _below(os.getcwd(), root),
+        "folder": _below(here, root),
         "argv": masked([os.path.basename(sys.orig_argv[0]), *options, *arguments] if sys.orig_argv else []),
         "arguments": masked(arguments),
     }
@@ -127,35 +129,43 @@ def started_as() -> tuple[str, str]:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if hasattr(shell, "kernel"):
         named = getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME", "")
-        return "notebook", os.path.abspath(named) if named else ""
+        return "notebook", os.path.realpath(named) if named else ""
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is not None and spec.name != "__main__":  # which is that of a folder or an archive
         return "module", spec.name.removesuffix(".__main__")
     if file and shell is None and not hasattr(sys, "ps1"):
-        return "script", os.path.abspath(file)
+        return "script", os.path.realpath(file)
     return ("command" if "-c" in sys.orig_argv[1:2] + sys.orig_argv[2:3] else "interactive"), ""
 
 
-def code_root() -> Path:
-    """Return the folder from which paths of the code count: that of the repository or project that was started."""
-    kind, entry = started_as()
-    here = os.getcwd()
-    start = os.path.dirname(entry) if kind in ("script", "notebook") and os.path.isabs(entry) else here
+def code_root() -> str:
+    """Return the folder from which paths of the code count: the top of its repository, else that of the script.
+
+    A program that was installed, such as a test runner, says nothing about the code: then the current folder counts.
+    It is what `mlcore_local.code.code_folder` returns, and costs the start of a run less.
+    """
+    (kind, entry), here = started_as(), os.path.realpath(os.getcwd())
+    known = kind in ("script", "notebook") and os.path.isabs(entry) and not _installed(entry)
+    start = os.path.dirname(entry) if known else here
     for folder in dict.fromkeys((start, here)):
         above = folder
-        while not os.path.lexists(os.path.join(above, ".git")):
+        while not (os.path.isfile(f"{above}/.git/HEAD") or os.path.isfile(f"{above}/.git")):
             if above == (above := os.path.dirname(above)):
                 break
         else:
-            return Path(above)
-    return config.project_root(Path(start))[0]
+            return above
+    return start
+
+
+def _installed(file: str) -> bool:
+    folders = (os.path.dirname(sys.executable), sys.prefix, sys.base_prefix, "/usr/bin", "/usr/lib")
+    return file.startswith(tuple(f"{os.path.realpath(folder)}{os.sep}" for folder in folders))
 
 
 def _below(path: str, root: str) -> str:
     """Return a path as it counts from `root`, else its last name: where somebody's folders lie is nobody's business."""
-    for one, other in ((path, root), (os.path.realpath(path), os.path.realpath(root))):
-        if f"{one}/".startswith(f"{other.rstrip('/')}/"):
-            return "" if one == other else os.path.relpath(one, other).replace(os.sep, "/")
+    if f"{path}{os.sep}".startswith(f"{root.rstrip(os.sep)}{os.sep}"):
+        return "" if path == root else os.path.relpath(path, root).replace(os.sep, "/")
     return os.path.basename(path)
 
 

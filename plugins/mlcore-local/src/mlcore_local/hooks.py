@@ -58,6 +58,7 @@ def mlcore_commands() -> Iterable[Provider]:
         Provider("plugins", "mlcore_local.plugin_commands:commands", "List what is installed and what it provides."),
         Provider("reindex", "mlcore_local.commands:reindex", "Make anew what speeds up reading."),
         Provider("runs", "mlcore_local.run_commands:runs", "List, compare, change, log and watch runs."),
+        Provider("runs diff", "mlcore_local.diff_commands:diff", "Print what differs between two runs."),
         Provider("sync", "mlcore_local.sync_commands:command", "Bring one store what another has."),
         Provider("trust", "mlcore_local.trust_commands:trust", "Decide what models may run when you load them."),
         Provider("where", "mlcore_local.commands:where", "Tell which store is used, and why."),
