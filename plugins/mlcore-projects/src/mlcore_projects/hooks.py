@@ -7,14 +7,20 @@ from collections.abc import Iterable
 from mlcore.hookspecs import Provider
 
 
+def mlcore_commands() -> Iterable[Provider]:
+    """Provide the commands around projects."""
+    return [
+        Provider("envs", "mlcore_projects.environment_commands:envs", "List, show and remove environments."),
+        Provider("projects", "mlcore_projects.project_commands:projects", "Look at projects, and check them."),
+    ]
+
+
 def mlcore_environments() -> Iterable[Provider]:
     """Provide what makes environments on this machine."""
     return [
         Provider("system", "mlcore_projects.system:SystemEnvironments", "the Python that runs mlcore, as it is"),
         Provider("uv", "mlcore_projects.uv:UvEnvironments", "virtual environments made by uv"),
-        Provider(
-            "venv", "mlcore_projects.venv:VenvEnvironments", "virtual environments of the standard library, and pip"
-        ),
+        Provider("venv", "mlcore_projects.venv:VenvEnvironments", "virtual environments made by venv and pip"),
     ]
 
 

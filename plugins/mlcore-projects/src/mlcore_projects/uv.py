@@ -20,6 +20,7 @@ __all__ = ["UvEnvironments", "program"]
 
 # whichever index has the file that is meant: its hash tells
 _CHECKED = ["--require-hashes", "--index-strategy", "unsafe-best-match"]
+_UNKNOWN = ("--pre", "--prefer-binary", "--require-hashes", "--trusted-host")  # lines that only pip knows
 
 
 def program() -> Path | None:
@@ -86,7 +87,7 @@ class UvEnvironments(Environments):
         for pins in (lock.build, lock.requirements):
             for lines, how in zip(making.pinned(pins), (_CHECKED, ["--no-verify-hashes"]), strict=True):
                 if lines:
-                    file = making.write("pinned.txt", [*lock_files.options(making, lock), *lines])
+                    file = making.write("pinned.txt", [*_known(lock_files.options(making, lock)), *lines])
                     target: list[str | Path] = ["--python", self.python(folder), "--no-deps"]
                     making.run([_uv(), "pip", "install", *target, *how, "-r", file])
 
@@ -105,6 +106,10 @@ def _uv() -> Path:
     return found
 
 
+def _known(lines: Iterable[str]) -> list[str]:
+    return [line for line in lines if not line.startswith(_UNKNOWN)]
+
+
 def _variables(options: Iterable[str]) -> dict[str, str]:
     """Return options of requirements as variables, since what lets in would be seen among arguments."""
     told = [each.partition("=") for each in options]
@@ -120,11 +125,13 @@ def _python(making: Making) -> Path:
 def _compile(making: Making, name: str, lines: Iterable[str], constraints: Iterable[str]) -> list[Pinned]:
     if not [line for line in lines if not line.startswith("-")]:
         return []
+    loose = ["--prerelease", "allow"] if "--pre" in lines else []
+    lines = _known(lines)
     found, limits = making.scratch / f"pylock.{name}.toml", list(constraints)
     asked: list[str | Path] = [making.write(f"{name}.in", lines)]
     asked += ["-c", making.write("limits.txt", limits)] if limits else []
     how: list[str | Path] = ["--format", "pylock.toml", "--no-header", "--python", _python(making), "-o", found]
-    making.run([_uv(), "pip", "compile", *how, *asked])
+    making.run([_uv(), "pip", "compile", *how, *loose, *asked])
     with suppress(OSError):
         return lock_files.read_pylock(found, making)
     raise EnvironmentFailed("uv told nothing of what it would install")

@@ -17,6 +17,8 @@ from mlcore_projects.specs import Wanted
 
 __all__ = ["VenvEnvironments", "programs", "virtual_variables"]
 
+_APART = ("-I", "-u", "-m")  # where this runs is the project's folder, which may have a json.py of its own
+
 
 def programs(folder: Path) -> Path:
     """Return the folder of a virtual environment's programs."""
@@ -57,7 +59,7 @@ class VenvEnvironments(Environments):
     def build(self, lock: Lock, folder: Path, making: Making) -> None:
         """Install the lock's distributions and nothing else, each checked by its hash where one is known."""
         making.progress(f"making an environment of Python {lock.python}")
-        making.run([_interpreter(making), "-m", "venv", folder])
+        making.run([_interpreter(making), *_APART, "venv", folder])
         making.progress(f"installing {len(lock.packages)} packages with pip")
         for pins in (lock.build, lock.requirements):
             for lines, how in zip(making.pinned(pins), (["--require-hashes"], []), strict=True):
@@ -89,12 +91,12 @@ def _pip(making: Making) -> list[str | Path]:
             making.progress(f"making an environment for pip of Python {making.origin.python}")
             shelf.remove(folder)
             try:
-                making.run([_interpreter(making), "-m", "venv", folder])
+                making.run([_interpreter(making), *_APART, "venv", folder])
                 (folder / "ok").touch()
             except BaseException:
                 shelf.remove(folder)
                 raise
-    return [python, "-m", "pip"]
+    return [python, *_APART, "pip"]
 
 
 def _report(making: Making, name: str, lines: Iterable[str], constraints: Iterable[str]) -> list[Pinned]:
