@@ -340,9 +340,18 @@ def _finished(maker: Environments, lock: Lock, wanted: Wanted, folder: Path, *, 
     variables = dict(maker.variables(folder))
     if "PATH" in variables:
         variables["PATH"] = os.pathsep.join(filter(None, [variables["PATH"], os.environ.get("PATH", "")]))
-    notes = (*_not_by_pip(wanted), *maker.notes(wanted, lock))
+    left = (f"not installed: {', '.join(wanted.left_out)}",) if wanted.left_out else ()
     place = folder.parent if maker.kept else None
-    return Ready(lock.key(maker.name), maker.name, maker.python(folder), variables, lock, reused, place, notes)
+    return Ready(
+        lock.key(maker.name),
+        maker.name,
+        maker.python(folder),
+        variables,
+        lock,
+        reused,
+        place,
+        (*left, *maker.notes(wanted, lock)),
+    )
 
 
 def _build(maker: Environments, lock: Lock, making: Making) -> Ready:
@@ -365,21 +374,3 @@ def _build(maker: Environments, lock: Lock, making: Making) -> Ready:
     if found is None:
         raise EnvironmentFailed(f"environment {key} was made, and is gone again or has no interpreter")
     return attrs.evolve(found, reused=False)
-
-
-def _not_by_pip(wanted: Wanted) -> tuple[str, ...]:
-    """Name the packages of a conda environment that no index of Python packages has."""
-    if wanted.conda is None:
-        return ()
-    import re
-
-    import yaml
-
-    try:
-        with wanted.conda.open(encoding="utf-8") as file:
-            listed = (yaml.safe_load(file) or {}).get("dependencies") or ()
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise EnvironmentFailed(f"{wanted.conda} cannot be read: {error}") from error
-    names = [re.split(r"[\s=<>!~]", each.rpartition("::")[2].strip())[0] for each in listed if isinstance(each, str)]
-    left = ", ".join(sorted({name for name in names if name} - {"pip", "python"}))
-    return (f"not installed, since conda would: {left}",) if left else ()

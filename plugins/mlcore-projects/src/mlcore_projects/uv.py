@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from mlcore_projects import interpreters, lock_files
@@ -56,13 +57,7 @@ class UvEnvironments(Environments):
 
     def resolve(self, making: Making) -> Lock:
         """Ask uv for versions, with the hashes of every file that an index has of them."""
-        if (lock := lock_files.read(making)) is not None:
-            return lock
-        origin = making.origin
-        making.progress(f"resolving {len(making.lines())} requirements with uv")
-        build = _compile(making, "build", [*making.build.options, *making.build.lines], making.build.constraints)
-        pins = _compile(making, "requirements", making.lines(), making.asked.constraints)
-        return Lock(origin.python, origin.platform, pins, origin.indexes, lock_files.before(build, pins))
+        return lock_files.resolved(making, partial(_compile, making))
 
     def wheel(self, source: Path, folder: Path, making: Making) -> None:
         """Build a wheel apart from everything that is installed."""
@@ -122,12 +117,10 @@ def _python(making: Making) -> Path:
     return making.origin.interpreter
 
 
-def _compile(making: Making, name: str, lines: Iterable[str], constraints: Iterable[str]) -> list[Pinned]:
-    if not [line for line in lines if not line.startswith("-")]:
-        return []
+def _compile(making: Making, name: str, lines: list[str], limits: list[str]) -> list[Pinned]:
     loose = ["--prerelease", "allow"] if "--pre" in lines else []
     lines = _known(lines)
-    found, limits = making.scratch / f"pylock.{name}.toml", list(constraints)
+    found = making.scratch / f"pylock.{name}.toml"
     asked: list[str | Path] = [making.write(f"{name}.in", lines)]
     asked += ["-c", making.write("limits.txt", limits)] if limits else []
     how: list[str | Path] = ["--format", "pylock.toml", "--no-header", "--python", _python(making), "-o", found]
