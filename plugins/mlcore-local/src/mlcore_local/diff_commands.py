@@ -16,7 +16,7 @@ from mlcore_local.arguments import JSON, STORE
 from mlcore_local.comparing import compare
 from mlcore_local.differences import PARTS, Change, Differences
 
-__all__ = ["diff"]
+__all__ = ["diff", "lines", "shown"]
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -51,7 +51,7 @@ def diff(
     one, other = c.find_run(client, first), c.find_run(client, second)
     allowed = dict(map(_allowed, within))
     found = compare(one, other, tolerance=tolerance, within=allowed, ignore=ignore, client=client)
-    terminal.show(terminal.as_json(_content(found)) if as_json else _lines(found))
+    terminal.show(terminal.as_json(_content(found)) if as_json else lines(found))
     for each in found.unknown:
         click.echo(f"mlcore: not compared: {terminal.printable(each)}", err=True)
     if tell and found:

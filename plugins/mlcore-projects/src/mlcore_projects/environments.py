@@ -30,7 +30,7 @@ _MISLEADING = (
     *("CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
     *("PIP_DRY_RUN", "PIP_PREFIX", "PIP_PYTHON", "PIP_REPORT", "PIP_REQUIREMENT", "PIP_REQUIRE_VIRTUALENV", "PIP_ROOT"),
     *("PIP_TARGET", "PIP_USER", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON"),
-    *("UV_WORKING_DIRECTORY", "UV_WORKING_DIR", "UV_OFFLINE_TESTS"),
+    *("UV_WORKING_DIRECTORY", "UV_WORKING_DIR"),
 )
 _CALM = {
     "GIT_TERMINAL_PROMPT": "0", "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1",
@@ -75,9 +75,13 @@ class Making:
 
     def lines(self) -> list[str]:
         """Return what is to be resolved as lines of requirements, local packages as addresses of their wheels."""
+        hashed = any(
+            "--hash" in line or "--require-hashes" in line for line in (*self.asked.lines, *self.asked.options)
+        )
         local = [
             f"{pin.name}{f'[{each.extras}]' if each.extras else ''} @ {self._address(pin)}"
             + (f" ; {each.marker}" if each.marker else "")
+            + (f" --hash={pin.hashes[0]}" if hashed else "")
             for each, pin in zip(self.asked.local, self.local, strict=True)
         ]
         return [*self.asked.options, *self.asked.lines, *local]
@@ -205,7 +209,9 @@ def kind_of(wanted: Wanted | Lock, kind: str | None = None) -> str:
         return kind or (wanted.kind if isinstance(wanted, Wanted) else "")
     if isinstance(wanted, Wanted) and wanted.container:
         raise EnvironmentFailed("the project wants a container: choose another kind by --env, such as venv or system")
-    if isinstance(wanted, Wanted) and not any((wanted.python, wanted.requirements, wanted.build, wanted.lock)):
+    if isinstance(wanted, Wanted) and not any(
+        (wanted.python, wanted.requirements, wanted.build, wanted.lock, wanted.conda)
+    ):
         return "system"
     from mlcore_projects.uv import program
 
@@ -233,10 +239,12 @@ def ready(
     making = Making(asked_for, asked, build, origin, progress)
     try:
         if not maker.kept:
-            return _finished(maker, given or maker.resolve(making), asked_for, Path(), reused=True)
+            return _finished(maker, maker.resolve(making), asked_for, Path(), reused=True)
         return _kept(maker, making, given, refresh=refresh)
     except OSError as error:
         raise EnvironmentFailed(reason(str(error))) from error
+    finally:
+        progress("")
 
 
 def _silent(text: str) -> None:
@@ -314,7 +322,9 @@ def _found(maker: Environments, lock: Lock, wanted: Wanted) -> Ready | None:
     folder = shelf.root() / key / "env"
     if any(each.digest and _changed(wanted.folder / each.source, each.digest) for each in lock.requirements):
         return None
-    shelf.hold(key)
+    if shelf.told(key) is None:
+        return None
+    shelf.hold(key)  # it may have been removed meanwhile
     if shelf.told(key) is None or not maker.python(folder).exists():  # the interpreter it was made from may be gone
         shelf.let_go(key)
         return None
@@ -330,9 +340,18 @@ def _finished(maker: Environments, lock: Lock, wanted: Wanted, folder: Path, *, 
     variables = dict(maker.variables(folder))
     if "PATH" in variables:
         variables["PATH"] = os.pathsep.join(filter(None, [variables["PATH"], os.environ.get("PATH", "")]))
-    notes = (*_not_by_pip(wanted), *maker.notes(wanted, lock))
+    left = (f"not installed: {', '.join(wanted.left_out)}",) if wanted.left_out else ()
     place = folder.parent if maker.kept else None
-    return Ready(lock.key(maker.name), maker.name, maker.python(folder), variables, lock, reused, place, notes)
+    return Ready(
+        lock.key(maker.name),
+        maker.name,
+        maker.python(folder),
+        variables,
+        lock,
+        reused,
+        place,
+        (*left, *maker.notes(wanted, lock)),
+    )
 
 
 def _build(maker: Environments, lock: Lock, making: Making) -> Ready:
@@ -355,21 +374,3 @@ def _build(maker: Environments, lock: Lock, making: Making) -> Ready:
     if found is None:
         raise EnvironmentFailed(f"environment {key} was made, and is gone again or has no interpreter")
     return attrs.evolve(found, reused=False)
-
-
-def _not_by_pip(wanted: Wanted) -> tuple[str, ...]:
-    """Name the packages of a conda environment that no index of Python packages has."""
-    if wanted.conda is None:
-        return ()
-    import re
-
-    import yaml
-
-    try:
-        with wanted.conda.open(encoding="utf-8") as file:
-            listed = (yaml.safe_load(file) or {}).get("dependencies") or ()
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise EnvironmentFailed(f"{wanted.conda} cannot be read: {error}") from error
-    names = [re.split(r"[\s=<>!~]", each.rpartition("::")[2].strip())[0] for each in listed if isinstance(each, str)]
-    left = ", ".join(sorted({name for name in names if name} - {"pip", "python"}))
-    return (f"not installed, since conda would: {left}",) if left else ()
