@@ -119,7 +119,7 @@ def command(
         tell(f"{ended.state} after {time.monotonic() - began:.1f} s" + (f": {ended.reason}" if ended.reason else ""))
     if as_json:
         terminal.show(terminal.as_json({"run": submitted.run_id, "state": ended.state, "exit_code": ended.exit_code}))
-    ctx.exit(_exit_code(ended))
+    return ctx.exit(_exit_code(ended))
 
 
 def _tell(text: str) -> None:
