@@ -16,6 +16,7 @@ __all__ = ["download", "is_remote", "local_path", "without_credentials"]
 
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(runs|models):/")
 _USER = re.compile(r"(?<=://)[^/@?#\s]*@")
+_SECRET = re.compile(r"([?&][^=&#]*(?:token|secret|passw|key|sig|cred|auth)[^=&#]*=)[^&#]+", re.IGNORECASE)
 _CHUNK = 1 << 20
 
 
@@ -36,8 +37,12 @@ def local_path(text: str) -> str:
 
 
 def without_credentials(uri: str) -> str:
-    """Return a URI without the user and password before its host, but for the ``git`` of SSH."""
-    return _USER.sub(lambda found: found[0] if found[0] == "git@" else "", uri)
+    """Return a URI without the user and password before its host, and without values in its query that look secret.
+
+    The user of an SSH address is none.
+    """
+    bare = uri if "ssh://" in uri.lower()[:10] and not re.match(r"[^/]*//[^/@]*:[^/@]*@", uri) else _USER.sub("", uri)
+    return _SECRET.sub(r"\1***", bare)
 
 
 def download(uri: str, folder: Path) -> Path:

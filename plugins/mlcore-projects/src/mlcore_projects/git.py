@@ -113,6 +113,8 @@ _KEPT = {
 def _reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("hint:")]
     told = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines
+    if told and "Could not read from remote repository" in told[0] and lines[0] != told[0]:
+        told = lines  # what ssh said
     text = _NOISE.sub("", told[0]) if told else "git failed"
     return "".join(char if char.isprintable() else " " for char in text)[:300].rstrip(". ")
 

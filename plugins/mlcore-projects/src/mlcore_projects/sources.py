@@ -22,7 +22,7 @@ import attrs
 from mlcore.config import user_cache
 from mlcore_projects.documents import nearest
 from mlcore_projects.downloading import without_credentials
-from mlcore_projects.errors import SourceError
+from mlcore_projects.errors import ProjectError, SourceError
 from mlcore_projects.git import GitError, credentials, git, refs
 from mlcore_projects.reading import read_project
 from mlcore_projects.specs import Project, Source
@@ -84,7 +84,11 @@ def fetch(source: str, *, version: str | None = None, folder: Path | None = None
         raise SourceError(f"cannot fetch {shown}: {error.strerror or error}") from error
     uri = _path_of(address.url) if address.local else address.url
     found = Source(uri, "git", address.subfolder, address.revision, commit)
-    return read_project(_below(tree, address.subfolder, shown), found)
+    try:
+        return read_project(_below(tree, address.subfolder, shown), found)
+    except ProjectError:
+        shutil.rmtree(tree, ignore_errors=True)
+        raise
 
 
 def _cut(source: str) -> tuple[str, str]:
@@ -140,6 +144,8 @@ def _address(body: str, subfolder: str, revision: str, shown: str) -> _Address |
     if host.rpartition("@")[2].startswith("-") or host.startswith("-") or not host:
         raise SourceError(f"{shown} looks like an option, and is no address")
     url, settings = credentials(url)
+    if without_credentials(url) != url:
+        raise SourceError(f"{shown} has a secret in its query: give it before the host, or by a credential helper")
     return _Address(url, subfolder, revision, settings)
 
 
@@ -201,10 +207,14 @@ def _tree(address: _Address, folder: Path | None) -> tuple[str, Path]:
     _tidy(kept)
     commit = address.revision if _COMMIT.fullmatch(address.revision) else ""
     if not commit or not (kept / commit).is_dir():
-        with _new(kept) as part:
-            commit = _cloned(address, part)
-            with suppress(OSError):  # somebody else was as quick
-                part.rename(kept / commit)
+        try:
+            with _new(kept) as part:
+                commit = _cloned(address, part)
+                with suppress(OSError):  # somebody else was as quick
+                    part.rename(kept / commit)
+        finally:
+            with suppress(OSError):  # it holds other commits
+                kept.rmdir()
     if folder is None:
         trees = cache / "trees"
         name = re.sub(r"[^\w.-]", "", PurePosixPath(address.url).name.removesuffix(".git")) or "project"
