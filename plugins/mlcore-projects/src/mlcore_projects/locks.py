@@ -13,7 +13,7 @@ import attrs
 
 from mlcore.errors import MlcoreError
 
-__all__ = ["EnvironmentFailed", "Lock", "Pinned", "normalized", "parse_lock"]
+__all__ = ["EnvironmentFailed", "Lock", "Pinned", "lock_of_packages", "normalized", "parse_lock", "read_lock"]
 
 
 class EnvironmentFailed(MlcoreError):
@@ -30,7 +30,8 @@ class Pinned:
     """Pin one distribution: `hashes` are ``sha256:...`` of the files that may be installed, one of them.
 
     `url` is where it comes from if not from an index, without credentials: an archive, or a repository at a commit.
-    `wheel` is the file that a local package was built to, and `source` where that lies, seen from the project.
+    `wheel` is the file that a local package was built to, `source` where that lies, seen from the project, and `digest`
+    what it was then, if it is to be looked at again.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Pinned:
     url: str = ""
     wheel: str = ""
     source: str = ""
+    digest: str = ""
 
     @property
     def line(self) -> str:
@@ -95,7 +97,7 @@ class Lock:
 
 def _bare(pins: tuple[Pinned, ...]) -> tuple[Pinned, ...]:
     """Leave out where a local package lies: it is its wheel that counts."""
-    return tuple(attrs.evolve(each, source="") for each in pins)
+    return tuple(attrs.evolve(each, source="", digest="") for each in pins)
 
 
 def parse_lock(told: Mapping[str, Any]) -> Lock:
@@ -105,3 +107,61 @@ def parse_lock(told: Mapping[str, Any]) -> Lock:
         return tuple(Pinned(**{**each, "hashes": tuple(each["hashes"])}) for each in told[key])
 
     return Lock(told["python"], told["platform"], pins("requirements"), tuple(told["indexes"]), pins("build"))
+
+
+def read_lock(text: str) -> Lock:
+    """Return the lock whose `Lock.text` this is. Raises `EnvironmentFailed` if it is none."""
+    head = dict[str, list[str]]()
+    for name, value in re.findall(r"(?m)^# (python|platform|index) (.+)$", text):
+        head.setdefault(name, []).append(value)
+    if not {"python", "platform"} <= head.keys():
+        raise EnvironmentFailed("this is no lock: it does not say for which Python and platform it is")
+    parts = {"build": list[Pinned](), "requirements": list[Pinned]()}
+    part = "requirements"
+    for entry in re.findall(r"(?m)^[^\s#].*(?:\n[ \t]+.*)*|^# (?:build|requirements):$", text):
+        if entry.startswith("#"):
+            part = entry.strip("# :")
+            continue
+        parts[part].append(_read_pin(entry))
+    return Lock(
+        head["python"][0], head["platform"][0], parts["requirements"], tuple(head.get("index", ())), parts["build"]
+    )
+
+
+def _read_pin(entry: str) -> Pinned:
+    hashes = tuple(re.findall(r"--hash=(\S+)", entry))
+    line = entry.partition(" \\\n")[0].partition("\n")[0].strip()
+    if built := re.search(r"\n\s+# (\S+) (\S+) from (.+)$", entry):
+        return Pinned(built[1], built[2], hashes, wheel=line.removeprefix("./wheels/"), source=built[3])
+    if direct := re.fullmatch(r"(\S+)(?: (\S+))? @ (\S+)", line):
+        return Pinned(direct[1], "", hashes, direct[3])
+    if exact := re.fullmatch(r"(\S+)==(\S+)", line):
+        return Pinned(exact[1], exact[2], hashes)
+    raise EnvironmentFailed(f"{line!r} in a lock names no single version")
+
+
+def lock_of_packages(
+    packages: Mapping[str, Mapping[str, Any] | str], folder: Path, *, python: str, platform: str = "",
+    local: Mapping[str, Path] | None = None,
+) -> Lock:  # fmt: skip
+    """Return a lock of the packages that a run recorded, to be built in another place.
+
+    A package that was installed from a folder is built from there, by its ``path`` from `folder`, where the run's code
+    is; `local` says where others are, by name. Raises `EnvironmentFailed` naming all that lie nowhere.
+    """
+    pins, lost = list[Pinned](), list[str]()
+    places = {normalized(name): path for name, path in (local or {}).items()}
+    for name, told in packages.items():
+        about = {"version": told} if isinstance(told, str) else told
+        version, url, commit = (str(about.get(key) or "") for key in ("version", "url", "commit"))
+        hashes = (str(about["hash"]),) if about.get("hash") and not commit else ()
+        place = places.get(normalized(name)) or (folder / str(about["path"]) if about.get("path") else None)
+        if place is not None and place.exists():
+            pins.append(Pinned(normalized(name), version, source=str(place.resolve())))
+        elif place is not None or (not url and (about.get("editable") or hashes)):
+            lost.append(f"{name} {version}" + (f" (at {place})" if place else ""))
+        else:
+            pins.append(Pinned(normalized(name), version, hashes, f"git+{url}@{commit}" if commit else url))
+    if lost:
+        raise EnvironmentFailed(f"installed from folders or files that are not here: {', '.join(sorted(lost))}")
+    return Lock(python, platform, pins)
