@@ -117,13 +117,14 @@ class _Asked:
         found = entry_point(project, self.entry)
         paths = {each.name for each in found.parameters if each.type == "path"}
         kept = {name: value for name, value in self.kept.items() if name not in self.parameters}
-        if masked := [name for name, value in kept.items() if value == MASK]:
+        if unsaid := [name for name, value in kept.items() if _is_masked(value)]:
             raise ParameterError(
-                f"the run does not say what {', '.join(masked)} was, as it looked secret: give it again"
+                f"the run does not say what {', '.join(unsaid)} was: give it again, with -P NAME=VALUE"
             )
         for name in paths & kept.keys():
             if not is_remote(str(kept[name])):
                 kept[name] = str(project.folder / str(kept[name]))
+        trust = trust or project.form == "command"  # whoever types it is who would trust it
         return bind(project, self.entry, {**kept, **self.parameters}, storage=storage, trust=trust)
 
 
@@ -333,7 +334,7 @@ def _store_for(runner: Runner, client: Client) -> str:
         raise RunnerError(
             f"runner {runner.name} does not see the folder {uri}: use a server or a database as the store"
         )
-    return os.path.abspath(os.path.expanduser(uri))
+    return str(Path(uri).expanduser().absolute())
 
 
 def _environment(runner: Runner, project: Project, chosen: str | Ready | None, tell: Said | None) -> Ready | None:
