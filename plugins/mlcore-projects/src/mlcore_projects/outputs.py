@@ -95,7 +95,8 @@ def follow(folder: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
     """Yield what is kept of an output as it comes, until `ended` says so."""
     at, last = 0, False
     while True:
-        for at, data in _read(folder, at):
+        for after, data in _read(folder, at):
+            at = after
             yield data
         if last:
             return

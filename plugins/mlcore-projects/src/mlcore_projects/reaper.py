@@ -65,7 +65,7 @@ def start_ticks(pid: int) -> str:
 def _prctl() -> Callable[[int, int], object]:
     """Return Linux's prctl, or what does nothing: there a daemon of a job gets away."""
     if not sys.platform.startswith("linux"):
-        return lambda option, value: None
+        return lambda *_: None
     import ctypes  # before the fork, as memory is shared then
 
     return ctypes.CDLL(None, use_errno=True).prctl
@@ -95,7 +95,7 @@ def _become(
     for target, source in enumerate(stdio):
         os.dup2(source, target)
     os.chdir(folder)
-    os.execvpe(argv[0], argv, variables)
+    os.execvpe(argv[0], [*argv], variables)  # noqa: S606 - an argument list, which no shell sees
 
 
 class _Reaper:

@@ -39,9 +39,7 @@ def begin(record: Record, run_id: str) -> Run:
 
 
 def complete(run: Run, *, own_python: bool) -> None:
-    """Record of a job that did not join its run what it would have: its command, and the Python that was ours as well."""
-    if not run.params and run.context == {}:  # off
-        return
+    """Record of a job that did not join its run what it would have: its command, and a Python that was ours as well."""
     taken = run.context.get("captured", ())
     left = [name for name in _captured() if name in _OF_THE_JOB and name not in taken]
     if "command" in left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import time
@@ -100,12 +101,13 @@ def command(
     about: dict[str, Any] = {"version": revision, "runner": runner, "environment": environment, "trust": trust}
     about |= {"store": uri, "resume": resume}
     if dry_run:
-        return _show(running.preview(given, entry, params, **about), as_json)
+        _show(running.preview(given, entry, params, **about), as_json)
+        ctx.exit()
     tell = None if quiet else _tell
     about |= {"name": name, "experiment": experiment, "tags": tags, "detach": detach, "key": key, "grace": grace}
     began = time.monotonic()
     try:
-        with _sigterm():
+        with _sigterm(), _to_stderr(as_json):
             submitted = running.run(given, entry, params, tell=tell, **about)
     except KeyboardInterrupt:
         ctx.exit(_INTERRUPTED)
@@ -113,7 +115,7 @@ def command(
         ctx.exit(_TERMINATED)
     if detach:
         terminal.show(terminal.as_json({"run": submitted.run_id}) if as_json else [submitted.run_id])
-        return None
+        ctx.exit()
     ended = submitted.status()
     if tell:
         tell(f"{ended.state} after {time.monotonic() - began:.1f} s" + (f": {ended.reason}" if ended.reason else ""))
@@ -146,6 +148,21 @@ def _sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _to_stderr(needed: bool) -> Iterator[None]:
+    """Let what a job prints go to stderr."""
+    if not needed:
+        yield
+        return
+    before = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
 
 
 def _show(found: running.Preview, as_json: bool) -> None:

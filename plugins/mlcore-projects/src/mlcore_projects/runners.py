@@ -72,8 +72,9 @@ class Job:
     """Say what to run: an argument list, in `folder`, with `variables` set beside those that the runner brings.
 
     `environment` was made on this machine, for a runner that takes those; another one makes what is `wanted`, or takes
-    the image that ``wanted.container`` names. An ``argv[0]`` of ``python`` is the environment's. `grace` is how many seconds a job has between being asked to end and being killed. `options` are the
-    runner's own, such as a namespace or a partition.
+    the image that ``wanted.container`` names. An ``argv[0]`` of ``python`` is the environment's. `grace` is how many
+    seconds a job has between being asked to end and being killed. `options` are the runner's own, such as a namespace
+    or a partition.
     """
 
     run_id: str

@@ -12,7 +12,7 @@ import attrs
 
 from mlcore import Client, active_run, config
 from mlcore.errors import NotFound, RunStateError, StoreNotFound
-from mlcore_local.code.secrets import MASK, mask_arguments
+from mlcore_local.context import masked
 from mlcore_projects.binding import bind, entry_point
 from mlcore_projects.downloading import is_remote
 from mlcore_projects.environments import Ready, ready
@@ -31,6 +31,7 @@ __all__ = ["Preview", "Submitted", "preview", "run"]
 _Source = str | os.PathLike[str] | Sequence[str] | Project
 Said = Callable[[str], None]
 LOCK = ".mlcore/project/lock.txt"
+_MASKS = ("***", "…")  # what stands for a secret, and for the rest of what is too long to be recorded
 
 
 @attrs.frozen
@@ -71,7 +72,25 @@ class Preview:
     project: Project
     bound: Bound
     runner: str
-    environment: str | None
+    environment: str
+
+    def told(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        source = self.project.source
+        told = {
+            "project": self.project.name,
+            "source": _uri(self.project),
+            "version": source.revision,
+            "commit": source.commit,
+            "folder": str(self.project.folder),
+            "entry point": self.bound.entry,
+            "parameters": _params(self.bound),
+            "command": masked(self.bound.argv),
+            "shell": self.bound.shell,
+            "environment": self.environment,
+            "runner": self.runner,
+        }
+        return {name: value for name, value in told.items() if value not in ("", False, {})}
 
 
 @attrs.frozen
@@ -99,13 +118,14 @@ class _Asked:
         found = entry_point(project, self.entry)
         paths = {each.name for each in found.parameters if each.type == "path"}
         kept = {name: value for name, value in self.kept.items() if name not in self.parameters}
-        if masked := [name for name, value in kept.items() if value == MASK]:
+        if unsaid := [name for name, value in kept.items() if _is_masked(value)]:
             raise ParameterError(
-                f"the run does not say what {', '.join(masked)} was, as it looked secret: give it again"
+                f"the run does not say what {', '.join(unsaid)} was: give it again, with -P NAME=VALUE"
             )
         for name in paths & kept.keys():
             if not is_remote(str(kept[name])):
                 kept[name] = str(project.folder / str(kept[name]))
+        trust = trust or project.form == "command"  # whoever types it is who would trust it
         return bind(project, self.entry, {**kept, **self.parameters}, storage=storage, trust=trust)
 
 
@@ -183,7 +203,8 @@ def preview(
     chosen = runner_named(runner or asked.runner or "local")
     project = asked.project()
     bound = asked.bound(project, storage=None, trust=trust)
-    return Preview(project, bound, chosen.name, environment or asked.environment)
+    kind = environment or asked.environment or project.environment.kind
+    return Preview(project, bound, chosen.name, kind)
 
 
 # What is asked, and what is known of a run that goes on
@@ -225,8 +246,8 @@ def _asked(
     if told.get("project.kind") != "command":
         return kept
     command = tuple(told["project.command"])
-    if any(MASK in each for each in command):
-        raise ParameterError("the run does not say its whole command, as it looked secret: give it again, after --")
+    if any(map(_is_masked, command)):
+        raise ParameterError(f"run {before.id} does not say its whole command: give it again, after --")
     return attrs.evolve(kept, source=command, version=None, folder=Path(told["project.folder"]))
 
 
@@ -266,7 +287,7 @@ def _context(project: Project, bound: Bound, made: Ready | None, runner: Runner)
         "place": place_of(project.folder),
         "entry_point": bound.entry,
         "parameters": _params(bound),
-        "command": mask_arguments(bound.argv),
+        "command": masked(bound.argv),
         "environment": made.kind if made else "",
         "lock": made.key if made else "",
         "runner": runner.name,
@@ -285,8 +306,12 @@ def _shown_source(project: Project) -> str:
 
 
 def _masked(name: str, value: Any) -> Any:
-    masked = mask_arguments([f"--{name}={value}"])[0].partition("=")[2]
-    return value if masked == f"{value}" else masked
+    shown = masked([f"--{name}={value}"])[0].partition("=")[2]
+    return value if shown == f"{value}" else shown
+
+
+def _is_masked(value: Any) -> bool:
+    return isinstance(value, str) and any(mask in value for mask in _MASKS)
 
 
 def _files(made: Ready | None) -> dict[str, str]:
@@ -304,14 +329,14 @@ def _variables(record: Record, run_id: str) -> dict[str, str]:
 
 def _store_for(runner: Runner, client: Client) -> str:
     """Return the store as the job's process finds it. Raises `RunnerError` where it cannot."""
-    uri = client.setting.value
+    uri: str = client.setting.value
     if "://" in uri or uri == config.OFF:
         return uri
     if not runner.abilities.folders:
         raise RunnerError(
             f"runner {runner.name} does not see the folder {uri}: use a server or a database as the store"
         )
-    return os.path.abspath(os.path.expanduser(uri))
+    return str(Path(uri).expanduser().absolute())
 
 
 def _environment(runner: Runner, project: Project, chosen: str | Ready | None, tell: Said | None) -> Ready | None:
