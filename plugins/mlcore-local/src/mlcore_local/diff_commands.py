@@ -72,16 +72,22 @@ def _content(found: Differences) -> dict[str, Any]:
     } | {"unknown": list(found.unknown)}  # fmt: skip
 
 
-def _lines(found: Differences) -> Iterator[str]:
+def lines(found: Differences) -> Iterator[str]:
+    """Yield what differs as lines to print, part by part."""
     for part in PARTS:
-        changes: tuple[Change, ...] = getattr(found, part)
-        if changes:
+        if getattr(found, part):
             yield terminal.styled(part, bold=True)
-        width = max((terminal.width(terminal.printable(each.name)) for each in changes), default=0)
-        for each in changes:
-            name = terminal.printable(each.name)
-            yield f"  {name}{' ' * (width - terminal.width(name))}  {_told(part, each)}".rstrip()
-            yield from (terminal.styled(f"    {_line(line)}", fg=_COLOURS.get(line[:1])) for line in each.lines)
+            yield from shown(found, part)
+
+
+def shown(found: Differences, part: str) -> Iterator[str]:
+    """Yield what differs in one part."""
+    changes: tuple[Change, ...] = getattr(found, part)
+    width = max((terminal.width(terminal.printable(each.name)) for each in changes), default=0)
+    for each in changes:
+        name = terminal.printable(each.name)
+        yield f"  {name}{' ' * (width - terminal.width(name))}  {_told(part, each)}".rstrip()
+        yield from (terminal.styled(f"    {_line(line)}", fg=_COLOURS.get(line[:1])) for line in each.lines)
 
 
 def _line(text: str) -> str:

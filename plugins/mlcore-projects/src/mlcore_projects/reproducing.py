@@ -89,8 +89,8 @@ def reproduce(
     """Make a run again, as a new run of its experiment, and compare the two.
 
     `folder` is a new one, or one that `prepare` made; without it a temporary one is used, and kept only if the two runs
-    differ. `environment` is a kind of environments, such as ``"venv"``, and ``"system"`` the Python that runs; by default
-    that of the run is made. `parameters` replace those of the run. `check` are what metrics must be, such as
+    differ. `environment` is a kind of environments, such as ``"venv"``, and ``"system"`` the Python that runs; by
+    default that of the run is made. `parameters` replace those of the run. `check` are what metrics must be, such as
     ``"accuracy +- 0.001"``. Raises `NotReproducible` if the run does not say enough, and what making its tree, its
     environment or the new run raises; then nothing half-made is left.
     """
