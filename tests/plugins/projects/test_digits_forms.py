@@ -120,7 +120,8 @@ def test_mlflow_runs_the_same_project(place: Place, runs: dict[str, Run], mlflow
     (project / "python_env.yaml").write_text(wanted)
     settings = environment(
         place.home, MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ALLOW_FILE_STORE="true",
-        MLFLOW_ENV_ROOT=str(place.home / "environments"), MLFLOW_TRACKING_URI=(place.home / "mlruns").as_uri(), MLCORE_STORE=str(place.home / "other"),
+        MLFLOW_ENV_ROOT=str(place.home / "environments"),
+        MLFLOW_TRACKING_URI=(place.home / "mlruns").as_uri(), MLCORE_STORE=str(place.home / "other"),
         PATH=path_with_tools(), **CALM,
     )  # fmt: skip
     typed = [text for name, value in ASKED.items() for text in ("-P", f"{name}={value}")]
