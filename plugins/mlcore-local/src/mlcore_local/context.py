@@ -14,13 +14,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlcore import journal
+from mlcore import config, journal, plugins
 
 if TYPE_CHECKING:
     from mlcore import Run
 
-__all__ = ["code_root", "command", "host", "masked", "python", "scheduler", "seeds", "started_as"]
+__all__ = [
+    "OWN",
+    "allowed",
+    "code_root",
+    "command",
+    "graphics",
+    "host",
+    "masked",
+    "python",
+    "scheduler",
+    "seeds",
+    "started_as",
+]
 
+OWN = ("command", "python", "packages", "seeds")  # what another process cannot tell of the one that trains
 _MOST, _LONGEST = 500, 4_096  # arguments, and characters of one of them
 _HINTS = (
     "pass",
@@ -51,6 +64,15 @@ _NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _SEEDS = {"python_hash": "PYTHONHASHSEED", "lightning": "PL_GLOBAL_SEED"}
 
 
+def allowed(*without: str) -> list[str]:
+    """Return the names of what settings let a run record, without some: for who opens it and leaves these to others.
+
+    A process that only starts the one that trains leaves it `OWN`.
+    """
+    said = {name.strip() for name in next(config.settings("capture")).value.split(",")}
+    return [name for name in plugins.provided("context") if name not in without and said & {"all", name}]
+
+
 def host(_: Run) -> dict[str, Any]:
     """Tell of the machine and the user: memory in bytes, and as many cores as this process may use."""
     about = platform.uname()
@@ -62,7 +84,7 @@ def host(_: Run) -> dict[str, Any]:
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": _memory(),
-        **_graphics(Path("/")),
+        **graphics(Path("/")),
     }
     return {key: value for key, value in found.items() if value}
 
@@ -107,7 +129,7 @@ def command(_: Run) -> dict[str, Any]:
             else {}
         )
     kind, entry = started_as()
-    options, arguments = _split(sys.orig_argv)
+    options, arguments = _split(sys.orig_argv)[1:]
     root, here = code_root(), os.path.realpath(os.getcwd())
     if kind == "script" and options and os.path.isabs(options[-1]) and entry.startswith(f"{root}/"):
         options[-1] = os.path.relpath(entry, here)  # so that it is the same from another place
@@ -135,7 +157,7 @@ def started_as() -> tuple[str, str]:
         return "module", spec.name.removesuffix(".__main__")
     if file and shell is None and not hasattr(sys, "ps1"):
         return "script", os.path.realpath(file)
-    return ("command" if "-c" in sys.orig_argv[1:2] + sys.orig_argv[2:3] else "interactive"), ""
+    return ("command" if _split(sys.orig_argv)[0] == "c" else "interactive"), ""
 
 
 def code_root() -> str:
@@ -169,16 +191,16 @@ def _below(path: str, root: str) -> str:
     return os.path.basename(path)
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line of Python: with the script, module or code that it runs, and what is for that."""
+def _split(argv: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """Split a command line of Python: ``c`` or ``m`` if it has that, what is for Python, what for the program."""
     at = 1
     while at < len(argv) and argv[at].startswith("-") and argv[at] not in ("-", "--"):
         word = argv[at]
         letter = next((each for each in word[1:] if each in "cmWX"), "-") if word[1] != "-" else ""
         at += 1 + (word == "--check-hash-based-pycs" or word.find(letter, 1) == len(word) - 1)
         if letter and letter in "cm":
-            return list(argv[1:at]), list(argv[at:])
-    return list(argv[1 : at + 1]), list(argv[at + 1 :])
+            return letter, list(argv[1:at]), list(argv[at:])
+    return "", list(argv[1 : at + 1]), list(argv[at + 1 :])
 
 
 def masked(argv: Sequence[str]) -> list[str]:
@@ -216,7 +238,7 @@ def _memory() -> int:
     return 0
 
 
-def _graphics(root: Path) -> dict[str, Any]:
+def graphics(root: Path) -> dict[str, Any]:
     """Tell of NVIDIA's and AMD's GPUs what their drivers show as files."""
     found: list[str] = []
     driver = root / "proc/driver/nvidia"

@@ -18,7 +18,7 @@ import click
 from mlcore import Client, Dataset, Run
 from mlcore.cli import Group
 from mlcore.errors import InvalidValue, RunStateError, StoreError
-from mlcore_local import columns as c, completing, terminal
+from mlcore_local import columns as c, completing, context, terminal
 from mlcore_local.arguments import JSON, LIMIT, METRIC, RUN, STORE
 
 if TYPE_CHECKING:
@@ -200,8 +200,8 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
             lines += _titled(family, _pairs(found))
     if found := run.datasets:
         lines += _titled("datasets", _datasets(found))
-    if context := {key: _short(value) for key, value in run.context.items() if key != "captured"}:
-        lines += _titled("context", _pairs(context))
+    if known := {key: _short(value) for key, value in run.context.items() if key != "captured"}:
+        lines += _titled("context", _pairs(known))
     if run.models:
         lines += _titled("models", [f"  {text(each.uri)}  {text(each.flavor)}" for each in run.models])
     if files := run.artifacts.list():
@@ -381,7 +381,8 @@ def start(
     parent = None if inside is None else c.find_run(client, inside)
     given, said = dict(map(_param, params)), dict(map(c.pair, tags))
     with _for_process(process or os.getppid()):
-        run = client.start_run(name=name, experiment=experiment, tags=said, parent=parent, key=key)
+        capture = context.allowed("python", "packages", "seeds")  # those are of whatever logs into it
+        run = client.start_run(name=name, experiment=experiment, tags=said, parent=parent, key=key, capture=capture)
         run.log_params(given)
         run.leave()
     _tell(client, [run], as_json, [run.id])

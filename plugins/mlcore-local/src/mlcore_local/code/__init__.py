@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlcore_local.code.places import code_folder
+    from mlcore_local.code.places import code_folder, use_folder
     from mlcore_local.code.restoring import NotRestored, Restored, restore
     from mlcore_local.code.state import Limits, State, state_of
 
-__all__ = ["Limits", "NotRestored", "Restored", "State", "code_folder", "restore", "state_of"]
-_HOMES = {"code_folder": "places", "Limits": "state", "State": "state", "state_of": "state"}
+__all__ = ["Limits", "NotRestored", "Restored", "State", "code_folder", "restore", "state_of", "use_folder"]
+_HOMES = {"code_folder": "places", "use_folder": "places", "Limits": "state", "State": "state", "state_of": "state"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,23 +8,37 @@ import site
 import stat
 import sys
 import sysconfig
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
 
-__all__ = ["Checkout", "code_folder", "entry_file", "find", "head", "is_home", "read_config", "read_small"]
+__all__ = [
+    "Checkout",
+    "code_folder",
+    "entry_file",
+    "find",
+    "head",
+    "is_home",
+    "read_config",
+    "read_small",
+    "use_folder",
+]
 
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SMALL = 10 << 20
+_said: Path | None = None
 _SECTION = re.compile(r'^\s*\[\s*([\w.\-]+)(?:\s+"((?:[^"\\]|\\.)*)")?\s*\]\s*(.*)$')
 _SETTING = re.compile(r"^\s*([A-Za-z][\w\-]*)\s*(?:=\s*(.*?))?\s*$")
 
 
 @attrs.frozen
 class Checkout:
-    """Name the folders of a repository: the `root` of its working tree, its `git` directory, and what that has in
-    `common` with other working trees: objects, refs and settings."""
+    """Name the folders of a repository: the `root` of its working tree, and its `git` directory.
+
+    `common` is where that has what other working trees share: objects, refs and settings.
+    """
 
     root: Path
     git: Path
@@ -48,11 +62,25 @@ def _notebook() -> str | None:
     return name if name.endswith(".ipynb") and "ipykernel" in sys.modules else None
 
 
+@contextmanager
+def use_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Let runs record the code in this folder, for who runs something else than itself; keep it until the run ends."""
+    global _said  # noqa: PLW0603 - what there is once in a process
+    before, _said = _said, Path(folder).resolve()
+    try:
+        yield
+    finally:
+        _said = before
+
+
 def code_folder() -> Path:
     """Return the folder that the code which runs belongs to: the top of its repository, else the folder of the script.
 
     A program that was installed, such as a test runner, says nothing about the code: then the current folder counts.
     """
+    if _said is not None:
+        found = find(_said)
+        return found.root if found else _said
     entry, here = entry_file(), Path.cwd()
     start = here if entry is None or _installed(entry) else entry.parent
     found = find(start) or (find(here) if start != here else None)

@@ -115,10 +115,58 @@ _PLACEHOLDER = re.compile(
 )
 _CODE = {
     *(
-        ".py .pyi .pyx .ipynb .js .jsx .mjs .ts .tsx .java .kt .scala .c .h .cc .cpp .cxx .hpp .cu .cuh .go .rs .rb".split()
+        [
+            ".py",
+            ".pyi",
+            ".pyx",
+            ".ipynb",
+            ".js",
+            ".jsx",
+            ".mjs",
+            ".ts",
+            ".tsx",
+            ".java",
+            ".kt",
+            ".scala",
+            ".c",
+            ".h",
+            ".cc",
+            ".cpp",
+            ".cxx",
+            ".hpp",
+            ".cu",
+            ".cuh",
+            ".go",
+            ".rs",
+            ".rb",
+        ]
     ),
-    *(".jl .r .m .swift .cs .php .lua .pl .hs .ml .md .rst .tex .html .css .sql .svelte .vue .patch .diff".split()),
+    *(
+        [
+            ".jl",
+            ".r",
+            ".m",
+            ".swift",
+            ".cs",
+            ".php",
+            ".lua",
+            ".pl",
+            ".hs",
+            ".ml",
+            ".md",
+            ".rst",
+            ".tex",
+            ".html",
+            ".css",
+            ".sql",
+            ".svelte",
+            ".vue",
+            ".patch",
+            ".diff",
+        ]
+    ),
 }
+_SHELL = {".sh", ".bash", ".zsh", ".fish", ".ps1", ".bat"}
 _OPTION = re.compile(rf"^--?(?P<name>{_NAME})(?P<rest>=.*)?$", re.IGNORECASE | re.DOTALL)
 _OVERRIDE = re.compile(rf"^(?P<name>[+~]*{_NAME})(?P<rest>[=:].*)$", re.IGNORECASE | re.DOTALL)
 
@@ -131,9 +179,14 @@ class Masked:
     lines: tuple[int, ...]
 
 
-def looks_secret(name: str) -> bool:
-    """Tell whether the path of a file, with slashes, says that it holds secrets: ``.env``, ``id_rsa``, ``*.pem``, ..."""
+def looks_secret(name: str, *, committed: bool = False) -> bool:
+    """Tell whether the path of a file, with slashes, says that it holds secrets: ``.env``, ``id_rsa``, ``*.pem``, ...
+
+    Source code that is `committed`, such as ``secrets.py``, is no secret by its name: it is a part of the program.
+    """
     path = PurePosixPath(name.casefold())
+    if committed and path.suffix in _CODE | _SHELL and not path.name.startswith(".env"):
+        return False
     return any(fnmatchcase(path.name, each) for each in _NAMES) or bool(_FOLDERS.intersection(path.parts[:-1]))
 
 
@@ -223,7 +276,7 @@ def _is_secret(name: str, value: str) -> bool:
 def _quoted(found: re.Match[str]) -> str:
     groups = found.groupdict()
     name, value = groups["name"] or groups["flag"], groups["value"]
-    if not _is_secret(name, value) or _a_sentence(value):
+    if not _is_secret(name, value) or _a_sentence(value) or (groups.get("flag") and value.startswith("-")):
         return found[0]
     start, end = found.start("value") - found.start(), found.end("value") - found.start()
     return found[0][:start] + MASK + found[0][end:]
@@ -236,7 +289,7 @@ def _a_sentence(value: str) -> bool:
 
 def _bare(found: re.Match[str]) -> str:
     name, value = found["name"] or found["flag"], found["value"]
-    if not _is_secret(name, value):
+    if not _is_secret(name, value) or (found["flag"] and value.startswith("-")):
         return found[0]
     return found[0][: found.start("value") - found.start()] + MASK
 
