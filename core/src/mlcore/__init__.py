@@ -15,12 +15,7 @@ if TYPE_CHECKING:
     from mlcore.models._signature import Signature as Signature, infer_signature as infer_signature
     from mlcore.models._trust import distrust as distrust, trust as trust, trusted as trusted
     from mlcore.tracking._active import active_run as active_run, last_run as last_run
-    from mlcore.tracking._artifacts import (
-        Artifact as Artifact,
-        Artifacts as Artifacts,
-        Dataset as Dataset,
-        LoggedModel as LoggedModel,
-    )
+    from mlcore.tracking._artifacts import *
     from mlcore.tracking._client import Client as Client, Experiment as Experiment
     from mlcore.tracking._module import *
     from mlcore.tracking._run import Run as Run

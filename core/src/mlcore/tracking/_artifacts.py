@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlcore.models import Model, ModelInfo, Signature
     from mlcore.tracking._run import Run
 
+__all__ = ["Artifact", "Artifacts", "Dataset", "LoggedModel"]  # for mlcore, which is an index
+
 _Path = str | os.PathLike[str]
 _ELSEWHERE = re.compile(r"(https?|s3a?|gc?s|az|abfss?|adl|oci|oss|hf)://((?!::).)*", re.DOTALL)  # not on this machine
 
@@ -282,7 +284,8 @@ class Keeping(Thing):
         found = attrs.evolve(found, name=journal.check_key(name or found.name), context=context)
         if found.keep is not None:
             found.keep(self, f"datasets/{found.name}")
-        profile = (AttributesSet("dataset", found.digest, "profile", part) for part in portions(found.profile))
+        parts = enumerate(portions(found.profile))  # a value each: in order, and little for an index to keep
+        profile = (AttributesSet("dataset", found.digest, "profile", {str(at): part}) for at, part in parts)
         key = f"{found.name}/{context}/{found.digest[:16]}"  # other data that had the name before were used as well
         kept = attrs.asdict(found, filter=attrs.filters.exclude("profile", "keep"))
         uses = AttributesSet("run", self.id, "datasets", {key: kept})
@@ -294,7 +297,8 @@ class Keeping(Thing):
         """The data that were logged, by name, with their profiles."""
         kept = [each for _, each in sorted(self._now().attributes.get("datasets", {}).items())]
         known = (self._backend.get("dataset", each["digest"]) for each in kept)
-        profiles = (entity.attributes.get("profile", {}) if entity else {} for entity in known)
+        parts = (entity.attributes.get("profile", {}) if entity else {} for entity in known)
+        profiles = ({key: each for at in sorted(of, key=int) for key, each in of[at].items()} for of in parts)
         return Listing(Dataset(**each, profile=profile) for each, profile in zip(kept, profiles, strict=True))
 
     @property

@@ -198,8 +198,8 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
     for family in ("params", "tags"):
         if found := getattr(run, family):
             lines += _titled(family, _pairs(found))
-    if found := run.datasets:
-        lines += _titled("datasets", _datasets(found))
+    if data := run.datasets:
+        lines += _titled("datasets", _datasets(data))
     if known := {key: _short(value) for key, value in run.context.items() if key != "captured"}:
         lines += _titled("context", _pairs(known))
     if run.models:

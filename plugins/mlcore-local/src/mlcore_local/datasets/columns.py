@@ -304,7 +304,7 @@ def _arrow_column(name: str, values: Any) -> Column:
             return _arrow_column(name, part(start, stop).dictionary_decode()).block(0, stop - start)
 
         return make(f"category of {title}", block=decoded)
-    if types.is_string(kind) or types.is_large_string(kind) or getattr(types, "is_string_view", types.is_null)(kind):
+    if str(kind) in ("string", "large_string", "string_view", "null"):
         return make("text", block=lambda start, stop: texts(part(start, stop)))
     if types.is_boolean(kind):
         return make("bool", block=lambda start, stop: _masked(part(start, stop).cast(pa.uint8()), np.dtype("bool")))

@@ -19,7 +19,7 @@ __all__ = ["Digested", "block_rows", "digested"]
 _FORMAT = "mlcore table 1"
 _BLOCKS, _LEAVES, _LEAST = 256, 65_536, 16  # of a table, of all its columns, and rows of a block
 _ALONE = 1 << 22  # values that one thread hashes before others are started
-_KEPT = 2_000_000  # values that are looked at for a profile, of all columns
+_KEPT = 500_000  # values that are looked at for a profile, of all columns
 _KEPT_ROWS = 100_000
 _THREADS = min(4, os.cpu_count() or 1)
 
