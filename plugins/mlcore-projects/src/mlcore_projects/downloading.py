@@ -14,7 +14,7 @@ from mlcore_projects.errors import ProjectError
 
 __all__ = ["download", "is_remote", "local_path", "without_credentials"]
 
-_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(runs|models):/|[\w.+-]+::")
+_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|runs:/|[\w.+-]+::")
 _USER = re.compile(r"(?<=://)[^/@?#\s]*@")
 _SECRET = re.compile(r"([?&][^=&#]*(?:token|secret|passw|key|sig|cred|auth)[^=&#]*=)[^&#]+", re.IGNORECASE)
 _CHUNK = 1 << 20
