@@ -33,6 +33,8 @@ class Capture(threading.Thread):
         said = chosen if chosen is None or isinstance(chosen, str) else ",".join(chosen) or config.OFF
         names = {name.strip() for name in next(config.settings("capture", said)).value.split(",")}
         there = {} if run._backend.uri == config.OFF else plugins.provided(FAMILY)
+        for name in names - {*there, "all", config.OFF, ""} if there else ():
+            _log.warning("nothing installed captures %r: there is %s", name, ", ".join(there))
         self._names = [name for name in there if ("all" in names or name in names) and name not in self._taken]
 
     def claim(self) -> list[Event]:

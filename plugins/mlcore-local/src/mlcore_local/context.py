@@ -14,13 +14,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlcore import config, journal
+from mlcore import config, journal, plugins
 
 if TYPE_CHECKING:
     from mlcore import Run
 
-__all__ = ["code_root", "command", "host", "masked", "python", "scheduler", "seeds", "started_as"]
+__all__ = [
+    "OWN",
+    "allowed",
+    "code_root",
+    "command",
+    "graphics",
+    "host",
+    "masked",
+    "python",
+    "scheduler",
+    "seeds",
+    "started_as",
+]
 
+OWN = ("command", "python", "packages", "seeds")  # what another process cannot tell of the one that trains
 _MOST, _LONGEST = 500, 4_096  # arguments, and characters of one of them
 _HINTS = (
     "pass",
@@ -51,6 +64,15 @@ _NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _SEEDS = {"python_hash": "PYTHONHASHSEED", "lightning": "PL_GLOBAL_SEED"}
 
 
+def allowed(*without: str) -> list[str]:
+    """Return the names of what settings let a run record, without some: for who opens it and leaves these to others.
+
+    A process that only starts the one that trains leaves it `OWN`.
+    """
+    said = {name.strip() for name in next(config.settings("capture")).value.split(",")}
+    return [name for name in plugins.provided("context") if name not in without and said & {"all", name}]
+
+
 def host(_: Run) -> dict[str, Any]:
     """Tell of the machine and the user: memory in bytes, and as many cores as this process may use."""
     about = platform.uname()
@@ -62,7 +84,7 @@ def host(_: Run) -> dict[str, Any]:
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": _memory(),
-        **_graphics(Path("/")),
+        **graphics(Path("/")),
     }
     return {key: value for key, value in found.items() if value}
 
@@ -102,17 +124,19 @@ def command(_: Run) -> dict[str, Any]:
     if pid not in ("", str(os.getpid())):  # a shell's script, say, which logs by commands
         argv = [os.fsdecode(each) for each in _bytes(f"/proc/{pid}/cmdline", 1 << 16).split(b"\0")[:-1]]
         return (
-            {"kind": "command", "argv": masked(argv), "folder": _below(os.getcwd(), str(code_root()))} if argv else {}
+            {"kind": "command", "argv": masked(argv), "folder": _below(os.path.realpath(os.getcwd()), code_root())}
+            if argv
+            else {}
         )
     kind, entry = started_as()
-    options, arguments = _split(sys.orig_argv)
-    root = str(code_root())
+    options, arguments = _split(sys.orig_argv)[1:]
+    root, here = code_root(), os.path.realpath(os.getcwd())
     if kind == "script" and options and os.path.isabs(options[-1]) and entry.startswith(f"{root}/"):
-        options[-1] = os.path.relpath(entry)  # so that it is the same from another place
+        options[-1] = os.path.relpath(entry, here)  # so that it is the same from another place
     return {
         "kind": kind,
         "entry": _below(entry, root) if os.path.isabs(entry) else entry,
-        "folder": _below(os.getcwd(), root),
+        "folder": _below(here, root),
         "argv": masked([os.path.basename(sys.orig_argv[0]), *options, *arguments] if sys.orig_argv else []),
         "arguments": masked(arguments),
     }
@@ -127,48 +151,56 @@ def started_as() -> tuple[str, str]:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if hasattr(shell, "kernel"):
         named = getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME", "")
-        return "notebook", os.path.abspath(named) if named else ""
+        return "notebook", os.path.realpath(named) if named else ""
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is not None and spec.name != "__main__":  # which is that of a folder or an archive
         return "module", spec.name.removesuffix(".__main__")
     if file and shell is None and not hasattr(sys, "ps1"):
-        return "script", os.path.abspath(file)
-    return ("command" if "-c" in sys.orig_argv[1:2] + sys.orig_argv[2:3] else "interactive"), ""
+        return "script", os.path.realpath(file)
+    return ("command" if _split(sys.orig_argv)[0] == "c" else "interactive"), ""
 
 
-def code_root() -> Path:
-    """Return the folder from which paths of the code count: that of the repository or project that was started."""
-    kind, entry = started_as()
-    here = os.getcwd()
-    start = os.path.dirname(entry) if kind in ("script", "notebook") and os.path.isabs(entry) else here
+def code_root() -> str:
+    """Return the folder from which paths of the code count: the top of its repository, else that of the script.
+
+    A program that was installed, such as a test runner, says nothing about the code: then the current folder counts.
+    It is what `mlcore_local.code.code_folder` returns, and costs the start of a run less.
+    """
+    (kind, entry), here = started_as(), os.path.realpath(os.getcwd())
+    known = kind in ("script", "notebook") and os.path.isabs(entry) and not _installed(entry)
+    start = os.path.dirname(entry) if known else here
     for folder in dict.fromkeys((start, here)):
         above = folder
-        while not os.path.lexists(os.path.join(above, ".git")):
+        while not (os.path.isfile(f"{above}/.git/HEAD") or os.path.isfile(f"{above}/.git")):
             if above == (above := os.path.dirname(above)):
                 break
         else:
-            return Path(above)
-    return config.project_root(Path(start))[0]
+            return above
+    return start
+
+
+def _installed(file: str) -> bool:
+    folders = (os.path.dirname(sys.executable), sys.prefix, sys.base_prefix, "/usr/bin", "/usr/lib")
+    return file.startswith(tuple(f"{os.path.realpath(folder)}{os.sep}" for folder in folders))
 
 
 def _below(path: str, root: str) -> str:
     """Return a path as it counts from `root`, else its last name: where somebody's folders lie is nobody's business."""
-    for one, other in ((path, root), (os.path.realpath(path), os.path.realpath(root))):
-        if f"{one}/".startswith(f"{other.rstrip('/')}/"):
-            return "" if one == other else os.path.relpath(one, other).replace(os.sep, "/")
+    if f"{path}{os.sep}".startswith(f"{root.rstrip(os.sep)}{os.sep}"):
+        return "" if path == root else os.path.relpath(path, root).replace(os.sep, "/")
     return os.path.basename(path)
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line of Python: with the script, module or code that it runs, and what is for that."""
+def _split(argv: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """Split a command line of Python: ``c`` or ``m`` if it has that, what is for Python, what for the program."""
     at = 1
     while at < len(argv) and argv[at].startswith("-") and argv[at] not in ("-", "--"):
         word = argv[at]
         letter = next((each for each in word[1:] if each in "cmWX"), "-") if word[1] != "-" else ""
         at += 1 + (word == "--check-hash-based-pycs" or word.find(letter, 1) == len(word) - 1)
         if letter and letter in "cm":
-            return list(argv[1:at]), list(argv[at:])
-    return list(argv[1 : at + 1]), list(argv[at + 1 :])
+            return letter, list(argv[1:at]), list(argv[at:])
+    return "", list(argv[1 : at + 1]), list(argv[at + 1 :])
 
 
 def masked(argv: Sequence[str]) -> list[str]:
@@ -206,7 +238,7 @@ def _memory() -> int:
     return 0
 
 
-def _graphics(root: Path) -> dict[str, Any]:
+def graphics(root: Path) -> dict[str, Any]:
     """Tell of NVIDIA's and AMD's GPUs what their drivers show as files."""
     found: list[str] = []
     driver = root / "proc/driver/nvidia"

@@ -69,7 +69,7 @@ def _joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Package]:
 def _remembered() -> dict[str, Any]:
     """Return the environment as it is written: from the user's cache, if no folder of packages changed since."""
     about = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}".lower()}
-    about |= {"root": str(code_root()), "format": "1"}
+    about |= {"root": code_root(), "format": "1"}
     kept = config.user_cache() / "installed" / f"{crc32(os.fsencode(sys.prefix)):08x}-{about['python']}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         known: dict[str, Any] = json.loads(kept.read_bytes())
