@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,8 @@ from mlcore_projects.reasons import reason
 from mlcore_projects.requirement_lines import Asked, Local, check, read_lines, without_credentials
 from mlcore_projects.specs import Wanted
 
-__all__ = ["EnvironmentFailed", "Environments", "Making", "Origin", "Progress", "Ready", "kind_of", "ready"]
+__all__ = ["EnvironmentFailed", "Environments", "Making", "Origin", "Progress", "Ready", "kind_of", "lock_of"]
+__all__ += ["ready"]
 
 Progress = Callable[[str], None]
 _STOP_SECONDS = 5
@@ -30,7 +32,7 @@ _MISLEADING = (
     *("CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
     *("PIP_DRY_RUN", "PIP_PREFIX", "PIP_PYTHON", "PIP_REPORT", "PIP_REQUIREMENT", "PIP_REQUIRE_VIRTUALENV", "PIP_ROOT"),
     *("PIP_TARGET", "PIP_USER", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON"),
-    *("UV_WORKING_DIRECTORY", "UV_WORKING_DIR", "UV_OFFLINE_TESTS"),
+    *("UV_WORKING_DIRECTORY", "UV_WORKING_DIR"),
 )
 _CALM = {
     "GIT_TERMINAL_PROMPT": "0", "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1",
@@ -75,9 +77,13 @@ class Making:
 
     def lines(self) -> list[str]:
         """Return what is to be resolved as lines of requirements, local packages as addresses of their wheels."""
+        hashed = any(
+            "--hash" in line or "--require-hashes" in line for line in (*self.asked.lines, *self.asked.options)
+        )
         local = [
             f"{pin.name}{f'[{each.extras}]' if each.extras else ''} @ {self._address(pin)}"
             + (f" ; {each.marker}" if each.marker else "")
+            + (f" --hash={pin.hashes[0]}" if hashed else "")
             for each, pin in zip(self.asked.local, self.local, strict=True)
         ]
         return [*self.asked.options, *self.asked.lines, *local]
@@ -205,7 +211,9 @@ def kind_of(wanted: Wanted | Lock, kind: str | None = None) -> str:
         return kind or (wanted.kind if isinstance(wanted, Wanted) else "")
     if isinstance(wanted, Wanted) and wanted.container:
         raise EnvironmentFailed("the project wants a container: choose another kind by --env, such as venv or system")
-    if isinstance(wanted, Wanted) and not any((wanted.python, wanted.requirements, wanted.build, wanted.lock)):
+    if isinstance(wanted, Wanted) and not any(
+        (wanted.python, wanted.requirements, wanted.build, wanted.lock, wanted.conda)
+    ):
         return "system"
     from mlcore_projects.uv import program
 
@@ -221,22 +229,49 @@ def ready(
     and ``system``, the interpreter that runs, if nothing is wanted at all. A `Lock` is built as it is. `refresh`
     resolves again. Raises `EnvironmentFailed`, or `NotInstalled` for a kind that nobody provides.
     """
-    kind = kind_of(wanted, kind)
-    maker: Environments = plugins.load("environments", kind)()
+    maker, making, given = _begun(wanted, kind, progress)
+    with _told_plainly(making):
+        if not maker.kept:
+            return _finished(maker, maker.resolve(making), making.wanted, Path(), reused=True)
+        return _kept(maker, making, given, refresh=refresh)
+
+
+def lock_of(wanted: Wanted, kind: str | None = None, *, progress: Progress | None = None) -> Lock:
+    """Return what `ready` would install, and install nothing; it is remembered, so that `ready` installs just that."""
+    maker, making, _ = _begun(wanted, kind, progress)
+    with _told_plainly(making):
+        if not maker.kept:
+            return maker.resolve(making)
+        name = _memo(maker.name, making, None)
+        lock = shelf.noted(name)
+        if lock is None or _stale(lock, making.wanted):
+            with shelf.scratch() as (folder, handle):
+                making = attrs.evolve(making, scratch=folder, wheels=folder / "wheels", locks=(handle,))
+                lock = _resolved(maker, making, None)
+                shelf.note(name, lock.key(maker.name), lock)
+        return lock
+
+
+def _begun(
+    wanted: Wanted | Lock, kind: str | None, progress: Progress | None
+) -> tuple[Environments, Making, Lock | None]:
+    maker: Environments = plugins.load("environments", kind_of(wanted, kind))()
     given = wanted if isinstance(wanted, Lock) else None
     asked_for = wanted if isinstance(wanted, Wanted) else Wanted(Path.cwd(), python=wanted.python)
-    progress = progress or _silent
-    origin = maker.origin(asked_for)
     asked, build = (read_lines(each, asked_for.folder) for each in (asked_for.requirements, asked_for.build))
     if build.local:
         raise EnvironmentFailed(f"{build.local[0].said} cannot be built before what builds: name it as a requirement")
-    making = Making(asked_for, asked, build, origin, progress)
+    return maker, Making(asked_for, asked, build, maker.origin(asked_for), progress or _silent), given
+
+
+@contextmanager
+def _told_plainly(making: Making) -> Iterator[None]:
     try:
-        if not maker.kept:
-            return _finished(maker, given or maker.resolve(making), asked_for, Path(), reused=True)
-        return _kept(maker, making, given, refresh=refresh)
+        yield
     except OSError as error:
         raise EnvironmentFailed(reason(str(error))) from error
+    finally:
+        making.progress("")
 
 
 def _silent(text: str) -> None:
@@ -272,7 +307,10 @@ def _resolved(maker: Environments, making: Making, given: Lock | None) -> Lock:
 
     def wheel(local: Local) -> Pinned:
         making.progress(f"building {local.said}")
-        return build_wheel(local, making.wheels, making.wanted.folder, build)
+        try:
+            return build_wheel(local, making.wheels, making.wanted.folder, build)
+        except EnvironmentFailed as error:
+            raise EnvironmentFailed(f"{local.said} cannot be built: {error}") from error
 
     check(making.asked)
     check(making.build)
@@ -312,9 +350,9 @@ def _found(maker: Environments, lock: Lock, wanted: Wanted) -> Ready | None:
     """Return an environment that is complete, kept for this process; None if it is to be built."""
     key = lock.key(maker.name)
     folder = shelf.root() / key / "env"
-    if any(each.digest and _changed(wanted.folder / each.source, each.digest) for each in lock.requirements):
+    if _stale(lock, wanted) or shelf.told(key) is None:
         return None
-    shelf.hold(key)
+    shelf.hold(key)  # it may have been removed meanwhile
     if shelf.told(key) is None or not maker.python(folder).exists():  # the interpreter it was made from may be gone
         shelf.let_go(key)
         return None
@@ -322,17 +360,28 @@ def _found(maker: Environments, lock: Lock, wanted: Wanted) -> Ready | None:
     return _finished(maker, lock, wanted, folder, reused=True)
 
 
-def _changed(path: Path, before: str) -> bool:
-    return not path.exists() or digest(path) != before
+def _stale(lock: Lock, wanted: Wanted) -> bool:
+    """Tell whether a local package that is named by a lock, and by nothing else, is another than it was."""
+    named = {wanted.folder / each.source: each.digest for each in lock.requirements if each.digest}
+    return any(not path.exists() or digest(path) != before for path, before in named.items())
 
 
 def _finished(maker: Environments, lock: Lock, wanted: Wanted, folder: Path, *, reused: bool) -> Ready:
     variables = dict(maker.variables(folder))
     if "PATH" in variables:
         variables["PATH"] = os.pathsep.join(filter(None, [variables["PATH"], os.environ.get("PATH", "")]))
-    notes = (*_not_by_pip(wanted), *maker.notes(wanted, lock))
+    left = (f"not installed: {', '.join(wanted.left_out)}",) if wanted.left_out else ()
     place = folder.parent if maker.kept else None
-    return Ready(lock.key(maker.name), maker.name, maker.python(folder), variables, lock, reused, place, notes)
+    return Ready(
+        lock.key(maker.name),
+        maker.name,
+        maker.python(folder),
+        variables,
+        lock,
+        reused,
+        place,
+        (*left, *maker.notes(wanted, lock)),
+    )
 
 
 def _build(maker: Environments, lock: Lock, making: Making) -> Ready:
@@ -355,21 +404,3 @@ def _build(maker: Environments, lock: Lock, making: Making) -> Ready:
     if found is None:
         raise EnvironmentFailed(f"environment {key} was made, and is gone again or has no interpreter")
     return attrs.evolve(found, reused=False)
-
-
-def _not_by_pip(wanted: Wanted) -> tuple[str, ...]:
-    """Name the packages of a conda environment that no index of Python packages has."""
-    if wanted.conda is None:
-        return ()
-    import re
-
-    import yaml
-
-    try:
-        with wanted.conda.open(encoding="utf-8") as file:
-            listed = (yaml.safe_load(file) or {}).get("dependencies") or ()
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise EnvironmentFailed(f"{wanted.conda} cannot be read: {error}") from error
-    names = [re.split(r"[\s=<>!~]", each.rpartition("::")[2].strip())[0] for each in listed if isinstance(each, str)]
-    left = ", ".join(sorted({name for name in names if name} - {"pip", "python"}))
-    return (f"not installed, since conda would: {left}",) if left else ()

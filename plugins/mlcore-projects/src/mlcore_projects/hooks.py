@@ -10,6 +10,7 @@ from mlcore.hookspecs import Provider
 def mlcore_commands() -> Iterable[Provider]:
     """Provide the commands around projects."""
     return [
+        Provider("envs", "mlcore_projects.environment_commands:envs", "List, show and remove environments."),
         Provider("projects", "mlcore_projects.project_commands:projects", "Look at projects, and check them."),
         Provider("run", "mlcore_projects.run_commands:command", "Run a project, or any command, as a run."),
         Provider("runs reconcile", "mlcore_projects.run_commands:reconcile_command", "Ask how jobs ended meanwhile."),
@@ -21,9 +22,7 @@ def mlcore_environments() -> Iterable[Provider]:
     return [
         Provider("system", "mlcore_projects.system:SystemEnvironments", "the Python that runs mlcore, as it is"),
         Provider("uv", "mlcore_projects.uv:UvEnvironments", "virtual environments made by uv"),
-        Provider(
-            "venv", "mlcore_projects.venv:VenvEnvironments", "virtual environments of the standard library, and pip"
-        ),
+        Provider("venv", "mlcore_projects.venv:VenvEnvironments", "virtual environments made by venv and pip"),
     ]
 
 

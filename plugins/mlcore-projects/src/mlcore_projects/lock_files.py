@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,12 @@ from mlcore_projects.locks import Lock, Pinned, normalized
 from mlcore_projects.requirement_lines import read_lines, without_credentials
 from mlcore_projects.specs import Wanted
 
-__all__ = ["before", "indexes_of", "options", "read", "read_pylock"]
+__all__ = ["indexes_of", "options", "read", "read_pylock", "resolved"]
 
 
 def indexes_of(wanted: Wanted) -> tuple[str, ...]:
     """Return where packages come from by what a project says."""
     return read_lines((*wanted.build, *wanted.requirements), wanted.folder).indexes
-
-
-def before(build: Iterable[Pinned], pins: Iterable[Pinned]) -> tuple[Pinned, ...]:
-    """Return what is installed first: of what builds and what is required, the latter counts."""
-    names = {normalized(each.name) for each in pins}
-    return tuple(each for each in build if normalized(each.name) not in names)
 
 
 def options(making: Making, lock: Lock) -> list[str]:
@@ -35,21 +29,44 @@ def options(making: Making, lock: Lock) -> list[str]:
     return list(dict.fromkeys(lines)) + [f"--extra-index-url={each}" for each in more]
 
 
-def read(making: Making) -> Lock | None:
-    """Return the lock of a project that brings one, for this interpreter; None if it brings none."""
-    file, origin = making.wanted.lock, making.origin
+def resolved(making: Making, resolve: Callable[[str, list[str], list[str]], list[Pinned]]) -> Lock:
+    """Return the lock of what is wanted: what the project's own lock says, and what `resolve` finds for the rest.
+
+    `resolve` is called with a name for files, lines of requirements, and lines that constrain what is chosen.
+    """
+    origin, pins = making.origin, read(making)
+    names = {each.name for each in pins}
+    lines = [line for line in making.lines() if line.startswith("-") or _name(line) not in names]
+    limits = [*making.asked.constraints, *(f"{each.name}=={each.version}" for each in pins if each.version)]
+    if number := sum(not line.startswith("-") for line in lines):
+        making.progress(f"resolving {number} requirement{'s' * (number > 1)}")
+        pins += [each for each in resolve("requirements", lines, limits) if each.name not in names]
+    names = {each.name for each in pins}
+    first = making.build
+    build = resolve("build", [*first.options, *first.lines], [*first.constraints]) if first.lines else []
+    return Lock(
+        origin.python, origin.platform, pins, origin.indexes, [each for each in build if each.name not in names]
+    )
+
+
+def _name(line: str) -> str:
+    match = re.match(r"[\w.-]+", line)
+    return normalized(match[0]) if match else ""
+
+
+def read(making: Making) -> list[Pinned]:
+    """Return what a project's own lock says, for this interpreter; nothing if it brings none."""
+    file = making.wanted.lock
     if file is None:
-        return None
+        return []
     if not file.is_file():
         raise EnvironmentFailed(f"there is no lock {file}")
     making.progress(f"reading {file.name}")
     if re.fullmatch(r"pylock(\.[^.]+)?\.toml", file.name):
-        pins = read_pylock(file, making)
-    elif file.suffix == ".lock" and b"[[package]]" in file.read_bytes():
-        pins = _exported(file, making)
-    else:
-        pins = _hashed(file, making)
-    return Lock(origin.python, origin.platform, pins, origin.indexes)
+        return read_pylock(file, making)
+    if file.suffix == ".lock" and b"[[package]]" in file.read_bytes():
+        return _exported(file, making)
+    return _hashed(file, making)
 
 
 def _exported(file: Path, making: Making) -> list[Pinned]:

@@ -156,7 +156,7 @@ def _option(name: str, value: str, where: Path) -> str:
     if name in ("--index-url", "--extra-index-url") and not re.match(r"(https?|file)://\S+$", value):
         raise EnvironmentFailed(f"{name} {_shown(value)} is no address of an index")
     if name == "--find-links" and "://" not in value:
-        value = str((where / value).resolve())
+        value = (where / value).resolve().as_uri()
     return f"{name}={value}" if value else name
 
 

@@ -26,7 +26,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -285,8 +285,11 @@ def _size(folder: Path) -> int:
     return total
 
 
-def prune(keys: Iterator[str] | list[str]) -> tuple[list[Kept], list[Kept]]:
-    """Remove environments, but none that somebody uses; return those that are gone, and those that stay."""
+def prune(keys: Iterable[str], *, tools: bool = False) -> tuple[list[Kept], list[Kept]]:
+    """Remove environments, but none that somebody uses; return those that are gone, and those that stay.
+
+    With `tools` what fills environments goes, too.
+    """
     wanted, gone, stay = set(keys), list[Kept](), list[Kept]()
     for each in kept():
         if each.key not in wanted:
@@ -301,5 +304,9 @@ def prune(keys: Iterator[str] | list[str]) -> tuple[list[Kept], list[Kept]]:
             _lock_file(each.key).unlink(missing_ok=True)
             gone.append(each)
     _forget({each.key for each in gone})
+    for folder in root().glob("pip-*/") if tools else ():
+        with suppress(BlockingIOError), _alone(folder.with_suffix(".lock")):
+            remove(folder)
+            folder.with_suffix(".lock").unlink()
     sweep()
     return gone, stay

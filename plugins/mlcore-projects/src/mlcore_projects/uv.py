@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from mlcore_projects import interpreters, lock_files
@@ -20,6 +21,7 @@ __all__ = ["UvEnvironments", "program"]
 
 # whichever index has the file that is meant: its hash tells
 _CHECKED = ["--require-hashes", "--index-strategy", "unsafe-best-match"]
+_UNKNOWN = ("--pre", "--prefer-binary", "--require-hashes", "--trusted-host")  # lines that only pip knows
 
 
 def program() -> Path | None:
@@ -55,13 +57,7 @@ class UvEnvironments(Environments):
 
     def resolve(self, making: Making) -> Lock:
         """Ask uv for versions, with the hashes of every file that an index has of them."""
-        if (lock := lock_files.read(making)) is not None:
-            return lock
-        origin = making.origin
-        making.progress(f"resolving {len(making.lines())} requirements with uv")
-        build = _compile(making, "build", [*making.build.options, *making.build.lines], making.build.constraints)
-        pins = _compile(making, "requirements", making.lines(), making.asked.constraints)
-        return Lock(origin.python, origin.platform, pins, origin.indexes, lock_files.before(build, pins))
+        return lock_files.resolved(making, partial(_compile, making))
 
     def wheel(self, source: Path, folder: Path, making: Making) -> None:
         """Build a wheel apart from everything that is installed."""
@@ -86,7 +82,7 @@ class UvEnvironments(Environments):
         for pins in (lock.build, lock.requirements):
             for lines, how in zip(making.pinned(pins), (_CHECKED, ["--no-verify-hashes"]), strict=True):
                 if lines:
-                    file = making.write("pinned.txt", [*lock_files.options(making, lock), *lines])
+                    file = making.write("pinned.txt", [*_known(lock_files.options(making, lock)), *lines])
                     target: list[str | Path] = ["--python", self.python(folder), "--no-deps"]
                     making.run([_uv(), "pip", "install", *target, *how, "-r", file])
 
@@ -105,6 +101,10 @@ def _uv() -> Path:
     return found
 
 
+def _known(lines: Iterable[str]) -> list[str]:
+    return [line for line in lines if not line.startswith(_UNKNOWN)]
+
+
 def _variables(options: Iterable[str]) -> dict[str, str]:
     """Return options of requirements as variables, since what lets in would be seen among arguments."""
     told = [each.partition("=") for each in options]
@@ -117,14 +117,14 @@ def _python(making: Making) -> Path:
     return making.origin.interpreter
 
 
-def _compile(making: Making, name: str, lines: Iterable[str], constraints: Iterable[str]) -> list[Pinned]:
-    if not [line for line in lines if not line.startswith("-")]:
-        return []
-    found, limits = making.scratch / f"pylock.{name}.toml", list(constraints)
+def _compile(making: Making, name: str, lines: list[str], limits: list[str]) -> list[Pinned]:
+    loose = ["--prerelease", "allow"] if "--pre" in lines else []
+    lines = _known(lines)
+    found = making.scratch / f"pylock.{name}.toml"
     asked: list[str | Path] = [making.write(f"{name}.in", lines)]
     asked += ["-c", making.write("limits.txt", limits)] if limits else []
     how: list[str | Path] = ["--format", "pylock.toml", "--no-header", "--python", _python(making), "-o", found]
-    making.run([_uv(), "pip", "compile", *how, *asked])
+    making.run([_uv(), "pip", "compile", *how, *loose, *asked])
     with suppress(OSError):
         return lock_files.read_pylock(found, making)
     raise EnvironmentFailed("uv told nothing of what it would install")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from mlcore_projects import interpreters, lock_files, shelf
 from mlcore_projects.environments import EnvironmentFailed, Environments, Making, Origin
@@ -16,6 +19,8 @@ from mlcore_projects.requirement_lines import without_credentials
 from mlcore_projects.specs import Wanted
 
 __all__ = ["VenvEnvironments", "programs", "virtual_variables"]
+
+_APART = ("-I", "-u", "-m")  # where this runs is the project's folder, which may have a json.py of its own
 
 
 def programs(folder: Path) -> Path:
@@ -41,13 +46,7 @@ class VenvEnvironments(Environments):
 
     def resolve(self, making: Making) -> Lock:
         """Ask pip what it would install into an environment that has nothing."""
-        if (lock := lock_files.read(making)) is not None:
-            return lock
-        origin = making.origin
-        making.progress(f"resolving {len(making.lines())} requirements with pip")
-        build = _report(making, "build", [*making.build.options, *making.build.lines], making.build.constraints)
-        pins = _report(making, "requirements", making.lines(), making.asked.constraints)
-        return Lock(origin.python, origin.platform, pins, origin.indexes, lock_files.before(build, pins))
+        return lock_files.resolved(making, partial(_report, making))
 
     def wheel(self, source: Path, folder: Path, making: Making) -> None:
         """Build a wheel as pip does, apart from everything that is installed."""
@@ -57,7 +56,7 @@ class VenvEnvironments(Environments):
     def build(self, lock: Lock, folder: Path, making: Making) -> None:
         """Install the lock's distributions and nothing else, each checked by its hash where one is known."""
         making.progress(f"making an environment of Python {lock.python}")
-        making.run([_interpreter(making), "-m", "venv", folder])
+        making.run([_interpreter(making), *_APART, "venv", folder])
         making.progress(f"installing {len(lock.packages)} packages with pip")
         for pins in (lock.build, lock.requirements):
             for lines, how in zip(making.pinned(pins), (["--require-hashes"], []), strict=True):
@@ -84,25 +83,23 @@ def _pip(making: Making) -> list[str | Path]:
     """Return the pip that comes with the interpreter, in an environment of its own that is made once."""
     folder = shelf.tools(making.origin.platform, making.origin.python)
     python = programs(folder) / "python"
-    with shelf.locked(folder.with_suffix(".lock")):
+    with shelf.locked(folder.with_suffix(".lock")) as handle:
         if not (folder / "ok").exists() or not python.exists():
             making.progress(f"making an environment for pip of Python {making.origin.python}")
             shelf.remove(folder)
+            alone = attrs.evolve(making, locks=(*making.locks, handle))
             try:
-                making.run([_interpreter(making), "-m", "venv", folder])
+                alone.run([_interpreter(making), *_APART, "venv", folder])
                 (folder / "ok").touch()
             except BaseException:
                 shelf.remove(folder)
                 raise
-    return [python, "-m", "pip"]
+    return [python, *_APART, "pip"]
 
 
-def _report(making: Making, name: str, lines: Iterable[str], constraints: Iterable[str]) -> list[Pinned]:
+def _report(making: Making, name: str, lines: list[str], limits: list[str]) -> list[Pinned]:
     """Return what pip would install, as it reports (PEP 610 for where from)."""
-    if not [line for line in lines if not line.startswith("-")]:
-        return []
     report = making.scratch / f"{name}.json"
-    limits = list(constraints)
     asked: list[str | Path] = ["-r", making.write(f"{name}.txt", lines)]
     asked += ["-c", making.write("limits.txt", limits)] if limits else []
     try:
