@@ -14,7 +14,7 @@ from mlcore_projects.errors import ProjectError
 
 __all__ = ["download", "is_remote", "local_path", "without_credentials"]
 
-_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(runs|models):/")
+_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|runs:/|[\w.+-]+::")
 _USER = re.compile(r"(?<=://)[^/@?#\s]*@")
 _SECRET = re.compile(r"([?&][^=&#]*(?:token|secret|passw|key|sig|cred|auth)[^=&#]*=)[^&#]+", re.IGNORECASE)
 _CHUNK = 1 << 20
@@ -90,7 +90,7 @@ def _plainly(uri: str, target: Path) -> None:
     from urllib.request import Request, urlopen
 
     parts = urlsplit(uri)
-    request = Request(without_credentials(uri))  # noqa: S310 - http and https are what leads here
+    request = Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())  # noqa: S310 - http and https are what leads here
     if "@" in parts.netloc:
         user = unquote(parts.netloc.rpartition("@")[0])
         request.add_unredirected_header("Authorization", "Basic " + b64encode(user.encode()).decode())

@@ -33,7 +33,7 @@ _SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCP = re.compile(r"([\w.-]+@)?([\w.-]+|\[[0-9A-Fa-f:.]+\]):(?!//)[^:\s]+")  # git@host:owner/name.git
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SHORT = re.compile(r"[0-9a-f]{4,63}")
-_NOT_OFFERED = ("not our ref", "unadvertised object", "couldn't find remote ref", "no such remote ref")
+_NOT_OFFERED = ("not our ref", "unadvertised object", "couldn't find remote ref", "no such remote ref", "dumb http")
 _PART, _DAY = ".part-", 86_400
 # What git itself refuses in names (git-check-ref-format), and what would be read as an option or an expression.
 _NO_NAME = re.compile(r"^[-/.]|[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|\.lock(/|$)|/\.|[/.]$|^@$")
