@@ -130,6 +130,25 @@ def mlcore_uploaders() -> Iterable[Provider]:
     """
 
 
+def mlcore_context() -> Iterable[Provider]:
+    """Provide what a run records about itself, keyed by a name that the setting ``capture`` can leave out.
+
+    The implementation is called with the `Run`, in a thread beside the training, and returns a dict: its values stand
+    in the run's family of attributes ``context`` as ``NAME.KEY``. It may write more about the run, and it never
+    returns what may be secret. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def ask_license_server(run):
+        return {"server": "licenses.example.org", "seats": 4}
+
+    def mlcore_context():
+        return [Provider("license", ask_license_server, "which license the run used")]
+    ```
+    """
+
+
 def mlcore_commands() -> Iterable[Provider]:
     """Provide commands of the ``mlcore`` program, keyed by their word.
 
@@ -161,6 +180,35 @@ def mlcore_routes() -> Iterable[Provider]:
 
     def mlcore_routes():
         return [Provider("hello", make_routes, "says hello")]
+    ```
+    """
+
+
+def mlcore_environments() -> Iterable[Provider]:
+    """Provide kinds of environments that projects run in, keyed by the name that ``--env`` takes.
+
+    The implementation is called with nothing and returns a `mlcore_projects.environments.Environments`. A whole
+    plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_environments():
+        return [Provider("guix", "my_package.guix:GuixEnvironments", "profiles of GNU Guix")]
+    ```
+    """
+
+
+def mlcore_runners() -> Iterable[Provider]:
+    """Provide places where ``mlcore run`` runs a project, keyed by the name that ``--runner`` takes.
+
+    The implementation is called with nothing and returns a `mlcore_projects.runners.Runner`. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_runners():
+        return [Provider("fridge", "my_package.fridge:FridgeRunner", "jobs on the lab's fridge")]
     ```
     """
 

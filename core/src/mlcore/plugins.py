@@ -28,7 +28,10 @@ FIRST_PARTY = {
     | dict.fromkeys(("sqlite", "mysql", "mariadb", "postgresql", "postgres"), "sql"),
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
+    "environments": dict.fromkeys(("system", "uv", "venv"), "projects") | {"conda": "conda"},
+    "runners": {"local": "projects", "docker": "docker", "kubernetes": "kubernetes", "ray": "ray"},
     "commands": {"db": "sql", "login": "remote", "logout": "remote", "server": "server"}
+    | dict.fromkeys(("envs", "projects", "reproduce", "run"), "projects")
     | dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
     | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "sync", "trust", "where"), "local"),
 }

@@ -354,7 +354,7 @@ class Loading:
         return folder
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Refused:
     error: Exception
 

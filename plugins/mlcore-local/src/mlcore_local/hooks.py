@@ -26,6 +26,18 @@ def mlcore_uploaders() -> Iterable[Provider]:
     return [Provider("journals", "mlcore_local.uploading:open_uploader", "ships journals from a spool")]
 
 
+def mlcore_context() -> Iterable[Provider]:
+    """Provide what every run records about itself; what takes longest comes last."""
+    return [
+        Provider("command", "mlcore_local.context:command", "what was called: script, module or notebook, arguments"),
+        Provider("python", "mlcore_local.context:python", "which Python it is"),
+        Provider("host", "mlcore_local.context:host", "the machine: its name, system, processors, memory, GPUs"),
+        Provider("scheduler", "mlcore_local.context:scheduler", "ids of Slurm, Kubernetes, Ray and others"),
+        Provider("seeds", "mlcore_local.context:seeds", "seeds that frameworks show"),
+        Provider("packages", "mlcore_local.packages:packages", "which distributions are installed"),
+    ]
+
+
 def mlcore_commands() -> Iterable[Provider]:
     """Provide the commands that look after a folder store, and after the files of runs."""
     return [
