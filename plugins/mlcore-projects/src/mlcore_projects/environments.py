@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,8 @@ from mlcore_projects.reasons import reason
 from mlcore_projects.requirement_lines import Asked, Local, check, read_lines, without_credentials
 from mlcore_projects.specs import Wanted
 
-__all__ = ["EnvironmentFailed", "Environments", "Making", "Origin", "Progress", "Ready", "kind_of", "ready"]
+__all__ = ["EnvironmentFailed", "Environments", "Making", "Origin", "Progress", "Ready", "kind_of", "lock_of"]
+__all__ += ["ready"]
 
 Progress = Callable[[str], None]
 _STOP_SECONDS = 5
@@ -227,24 +229,49 @@ def ready(
     and ``system``, the interpreter that runs, if nothing is wanted at all. A `Lock` is built as it is. `refresh`
     resolves again. Raises `EnvironmentFailed`, or `NotInstalled` for a kind that nobody provides.
     """
-    kind = kind_of(wanted, kind)
-    maker: Environments = plugins.load("environments", kind)()
+    maker, making, given = _begun(wanted, kind, progress)
+    with _told_plainly(making):
+        if not maker.kept:
+            return _finished(maker, maker.resolve(making), making.wanted, Path(), reused=True)
+        return _kept(maker, making, given, refresh=refresh)
+
+
+def lock_of(wanted: Wanted, kind: str | None = None, *, progress: Progress | None = None) -> Lock:
+    """Return what `ready` would install, and install nothing; it is remembered, so that `ready` installs just that."""
+    maker, making, _ = _begun(wanted, kind, progress)
+    with _told_plainly(making):
+        if not maker.kept:
+            return maker.resolve(making)
+        name = _memo(maker.name, making, None)
+        lock = shelf.noted(name)
+        if lock is None or _stale(lock, making.wanted):
+            with shelf.scratch() as (folder, handle):
+                making = attrs.evolve(making, scratch=folder, wheels=folder / "wheels", locks=(handle,))
+                lock = _resolved(maker, making, None)
+                shelf.note(name, lock.key(maker.name), lock)
+        return lock
+
+
+def _begun(
+    wanted: Wanted | Lock, kind: str | None, progress: Progress | None
+) -> tuple[Environments, Making, Lock | None]:
+    maker: Environments = plugins.load("environments", kind_of(wanted, kind))()
     given = wanted if isinstance(wanted, Lock) else None
     asked_for = wanted if isinstance(wanted, Wanted) else Wanted(Path.cwd(), python=wanted.python)
-    progress = progress or _silent
-    origin = maker.origin(asked_for)
     asked, build = (read_lines(each, asked_for.folder) for each in (asked_for.requirements, asked_for.build))
     if build.local:
         raise EnvironmentFailed(f"{build.local[0].said} cannot be built before what builds: name it as a requirement")
-    making = Making(asked_for, asked, build, origin, progress)
+    return maker, Making(asked_for, asked, build, maker.origin(asked_for), progress or _silent), given
+
+
+@contextmanager
+def _told_plainly(making: Making) -> Iterator[None]:
     try:
-        if not maker.kept:
-            return _finished(maker, maker.resolve(making), asked_for, Path(), reused=True)
-        return _kept(maker, making, given, refresh=refresh)
+        yield
     except OSError as error:
         raise EnvironmentFailed(reason(str(error))) from error
     finally:
-        progress("")
+        making.progress("")
 
 
 def _silent(text: str) -> None:
@@ -280,7 +307,10 @@ def _resolved(maker: Environments, making: Making, given: Lock | None) -> Lock:
 
     def wheel(local: Local) -> Pinned:
         making.progress(f"building {local.said}")
-        return build_wheel(local, making.wheels, making.wanted.folder, build)
+        try:
+            return build_wheel(local, making.wheels, making.wanted.folder, build)
+        except EnvironmentFailed as error:
+            raise EnvironmentFailed(f"{local.said} cannot be built: {error}") from error
 
     check(making.asked)
     check(making.build)
@@ -320,9 +350,7 @@ def _found(maker: Environments, lock: Lock, wanted: Wanted) -> Ready | None:
     """Return an environment that is complete, kept for this process; None if it is to be built."""
     key = lock.key(maker.name)
     folder = shelf.root() / key / "env"
-    if any(each.digest and _changed(wanted.folder / each.source, each.digest) for each in lock.requirements):
-        return None
-    if shelf.told(key) is None:
+    if _stale(lock, wanted) or shelf.told(key) is None:
         return None
     shelf.hold(key)  # it may have been removed meanwhile
     if shelf.told(key) is None or not maker.python(folder).exists():  # the interpreter it was made from may be gone
@@ -332,8 +360,10 @@ def _found(maker: Environments, lock: Lock, wanted: Wanted) -> Ready | None:
     return _finished(maker, lock, wanted, folder, reused=True)
 
 
-def _changed(path: Path, before: str) -> bool:
-    return not path.exists() or digest(path) != before
+def _stale(lock: Lock, wanted: Wanted) -> bool:
+    """Tell whether a local package that is named by a lock, and by nothing else, is another than it was."""
+    named = {wanted.folder / each.source: each.digest for each in lock.requirements if each.digest}
+    return any(not path.exists() or digest(path) != before for path, before in named.items())
 
 
 def _finished(maker: Environments, lock: Lock, wanted: Wanted, folder: Path, *, reused: bool) -> Ready:

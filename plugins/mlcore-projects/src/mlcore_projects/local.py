@@ -80,17 +80,18 @@ class LocalRunner(Runner):
 
     def _start(self, job: Job, folder: Path, attached: bool, passed: list[int]) -> _Process:
         quiet = None if attached else os.open(folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        held = [job.environment.hold()] if job.environment is not None and job.environment.folder else []
+        if job.environment is not None and (held := job.environment.hold()) is not None:
+            passed = [*passed, held]  # as long as the supervisor lives, nobody removes the environment
         try:
             return _Process(
                 [sys.executable, "-P", "-m", "mlcore_projects.supervisor", str(folder)],
                 stdin=None if attached and not os.isatty(0) else subprocess.DEVNULL,
-                stdout=quiet, stderr=quiet, cwd=job.folder, start_new_session=True, pass_fds=[*passed, *held],
+                stdout=quiet, stderr=quiet, cwd=job.folder, start_new_session=True, pass_fds=passed,
                 env={name: each for name, each in os.environ.items() if name != "MLCORE_PROCESS"},
             )  # fmt: skip
         finally:
-            for fd in [*held, *([] if quiet is None else [quiet])]:
-                os.close(fd)
+            if quiet is not None:
+                os.close(quiet)
 
     def status(self, handle: Handle) -> Status:
         """See `Runner.status`."""
@@ -137,8 +138,8 @@ def _content(job: Job, attached: bool, answer: int, submitter: int | None) -> di
         "run_id": job.run_id,
         "argv": _argv(job),
         "folder": str(job.folder),
-        "variables": _variables(job),
-        "unset": [name for name in _OF_THIS_PYTHON if own and name not in job.variables],
+        "variables": (variables := _variables(job)),
+        "unset": [name for name in _OF_THIS_PYTHON if own and name not in variables],
         "record": attrs.asdict(job.record),
         "own_python": not own,
         "grace": job.grace,
@@ -158,12 +159,8 @@ def _argv(job: Job) -> list[str]:
 def _variables(job: Job) -> dict[str, str]:
     """Return what the job's process has beside what this one has."""
     own = {} if job.environment is None else dict(job.environment.variables)
-    if "PATH" in own:
-        own["PATH"] = os.pathsep.join(filter(None, [own["PATH"], os.environ.get("PATH")]))
-    shown = (
-        {} if "PYTHONUNBUFFERED" in os.environ else {"PYTHONUNBUFFERED": "1"}
-    )  # so that output comes as it is printed
-    return {**shown, **own, **job.variables}
+    live = {} if "PYTHONUNBUFFERED" in os.environ else {"PYTHONUNBUFFERED": "1"}  # output comes as it is printed
+    return {**live, **own, **job.variables}
 
 
 def _answer(reading: int, process: subprocess.Popen[bytes], patience: float) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def build_wheel(local: Local, wheels: Path, folder: Path, build: Callable[[Path,
         shutil.copyfile(local.path, made)
         return read_wheel(made, _seen(local.path, folder))
     if local.path.is_dir() and not any((local.path / name).is_file() for name in ("pyproject.toml", "setup.py")):
-        raise EnvironmentFailed(f"{local.said} is no package: it has neither pyproject.toml nor setup.py")
+        raise EnvironmentFailed("it has neither pyproject.toml nor setup.py")
     inside = wheels.with_name(f"building-{len(list(wheels.iterdir()))}")
     inside.mkdir()
     try:
@@ -72,7 +72,7 @@ def build_wheel(local: Local, wheels: Path, folder: Path, build: Callable[[Path,
         build(source, inside / "made")
         found = sorted((inside / "made").glob("*.whl"))
         if len(found) != 1:
-            raise EnvironmentFailed(f"building {local.said} made {len(found)} wheels instead of one")
+            raise EnvironmentFailed(f"{len(found)} wheels were made instead of one")
         return read_wheel(found[0].rename(wheels / found[0].name), _seen(local.path, folder))
     finally:
         shutil.rmtree(inside, ignore_errors=True)
