@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from mlcore.config import project_root
+from mlcore_local.code.places import find
 from mlcore_local.code.secrets import MASK
 from mlcore_projects.binding import entry_point
 from mlcore_projects.downloading import is_remote
@@ -95,8 +95,12 @@ def recipe_of(run: Run) -> Recipe:
             " and nobody knows which cells ran: put the code into a script, or run the notebook by a command"
         )
     argv = _whole(run, told["command.argv"])
-    python = os.path.basename(argv[0]).startswith("python")
-    return Recipe(told.get("command.folder", ""), argv=("python", *argv[1:]) if python else argv)
+    if os.path.basename(argv[0]).startswith("python"):
+        argv = ("python", *argv[1:])
+    place, entry = told.get("command.folder", ""), told.get("command.entry", "")
+    if "git.tree" not in told and kind == "script":  # then the script's own folder is all that was kept
+        place, argv = "", tuple(entry if os.path.basename(each) == entry else each for each in argv)
+    return Recipe(place, argv=argv)
 
 
 def _whole(run: Run, argv: Sequence[str]) -> tuple[str, ...]:
@@ -120,9 +124,6 @@ def with_parameters(argv: Sequence[str], parameters: Mapping[str, Any]) -> tuple
 
 
 def place_of(folder: Path) -> str:
-    """Return a folder as it is seen from the root of the code that it belongs to."""
-    here = folder.resolve()
-    above = next((each for each in (here, *here.parents) if os.path.lexists(each / ".git")), None)
-    root = above or project_root(here)[0].resolve()
-    found = here.relative_to(root).as_posix() if here.is_relative_to(root) else ""
-    return "" if found == "." else found
+    """Return a folder as it is seen from the top of the repository that it is in, empty without one."""
+    found, here = find(folder), folder.resolve()
+    return "" if found is None or here == found.root else here.relative_to(found.root).as_posix()
