@@ -45,24 +45,28 @@ class Recipe:
     argv: tuple[str, ...] = ()
     kind: str = ""
 
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Raise `NotReproducible` if something was not recorded as it looked secret, and is not given now."""
+        if MASK in "".join(argv := with_parameters(self.argv, parameters) if self.argv else ()):
+            raise NotReproducible(
+                f"the run does not say all of its command, as it looked secret: {' '.join(argv)}; give what is missing"
+                f" by -P NAME=VALUE, for --NAME {MASK}"
+            )
+        if masked := [name for name, value in self.parameters.items() if value == MASK and name not in parameters]:
+            raise NotReproducible(
+                f"the run does not say what {', '.join(masked)} was, as it looked secret: give it by -P"
+            )
+
     def project(self, tree: Path, parameters: Mapping[str, Any]) -> tuple[Project, dict[str, Any]]:
         """Return the project in a tree, and what to bind to its entry point. Raises `ProjectError`."""
         folder = tree / self.place
         if not folder.is_dir():
             raise NotReproducible(f"the run was started in {self.place!r}, a folder that its code does not have")
         if self.argv:
-            argv = with_parameters(self.argv, parameters)
-            if MASK in "".join(argv):
-                raise NotReproducible(
-                    f"the run does not say all of its command, as it looked secret: {' '.join(argv)}; give what is"
-                    f" missing by -P NAME=VALUE, for --NAME {MASK}"
-                )
-            return read_command(argv, folder), {}
+            return read_command(with_parameters(self.argv, parameters), folder), {}
         project = read_project(folder / self.file if self.file else folder)
         paths = {each.name for each in entry_point(project, self.entry).parameters if each.type == "path"}
         kept = {name: value for name, value in self.parameters.items() if name not in parameters}
-        if masked := [name for name, value in kept.items() if value == MASK]:
-            raise NotReproducible(f"the run does not say what {', '.join(masked)} was, as it looked secret: use -P")
         for name in paths & kept.keys():
             if not is_remote(str(kept[name])):
                 kept[name] = str(folder / str(kept[name]))

@@ -45,6 +45,13 @@ def _checks(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
         raise click.BadParameter(str(error).removeprefix("--check "), ctx, param) from error
 
 
+def _versions(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    found = {name.strip(): version.strip() for name, _, version in (each.partition("==") for each in given)}
+    if not all(name and version for name, version in found.items()):
+        raise click.BadParameter("a package is given as NAME==VERSION", ctx, param)
+    return found
+
+
 @click.command(epilog='Example: mlcore reproduce @last --check "accuracy +- 0.001" --check "loss +- 5%"')
 @RUN
 @click.option(
@@ -57,6 +64,10 @@ def _checks(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
     "--param", "-P", "params", multiple=True, metavar="NAME=VALUE", callback=pairs,
     help="A parameter with another value; can be repeated.",
 )  # fmt: skip
+@click.option(
+    "--with", "versions", multiple=True, metavar="NAME==VERSION", callback=_versions,
+    help="A package in another version; can be repeated.",
+)  # fmt: skip
 @click.option("--runner", metavar="RUNNER", help="Where it runs; by default local, on this machine.")
 @click.option("--prepare", "only_prepare", is_flag=True, help="Make the folder and the environment, and run nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="Do not tell what is being made.")
@@ -65,7 +76,8 @@ def _checks(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
 @click.pass_context
 def command(
     ctx: click.Context, *, run: str, checks: tuple[Check, ...], folder: Path | None, environment: str | None,
-    params: dict[str, str], runner: str | None, only_prepare: bool, quiet: bool, uri: str | None, as_json: bool,
+    params: dict[str, str], versions: dict[str, str], runner: str | None, only_prepare: bool, quiet: bool,
+    uri: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a run again, in a new folder and environment, and print what differs.
 
@@ -76,7 +88,8 @@ def command(
     What the run prints goes to stderr.
     """
     tell = None if quiet else Steps()
-    about: dict[str, Any] = {"folder": folder, "environment": environment, "store": uri, "tell": tell}
+    about: dict[str, Any] = {"folder": folder, "environment": environment, "versions": versions}
+    about |= {"store": uri, "tell": tell}
     try:
         original = columns.find_run(Client(uri), run)
         with sigterm(), to_stderr(True):

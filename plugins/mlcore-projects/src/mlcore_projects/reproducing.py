@@ -8,19 +8,20 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from mlcore import Client
-from mlcore.errors import ArtifactNotFound
+from mlcore.errors import ArtifactNotFound, InvalidValue
 from mlcore_local.code import restore
 from mlcore_local.comparing import PARTS, Change, Differences, compare
 from mlcore_local.packages import packages_of
 from mlcore_projects.checks import Check, CheckResult, parse_check
 from mlcore_projects.environments import Progress, Ready, ready
-from mlcore_projects.locks import Lock, lock_of_packages, read_lock
+from mlcore_projects.locks import Lock, Pinned, lock_of_packages, normalized, read_lock
 from mlcore_projects.recipes import NotReproducible, Recipe, recipe_of
 from mlcore_projects.running import LOCK, run as run_project
 from mlcore_projects.specs import Wanted
@@ -81,6 +82,7 @@ def reproduce(
     folder: str | os.PathLike[str] | None = None,
     check: Sequence[str | Check] = (),
     environment: str | None = None,
+    versions: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None,
     runner: str | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -90,17 +92,23 @@ def reproduce(
 
     `folder` is a new one, or one that `prepare` made; without it a temporary one is used, and kept only if the two runs
     differ. `environment` is a kind of environments, such as ``"venv"``, and ``"system"`` the Python that runs; by
-    default that of the run is made. `parameters` replace those of the run. `check` are what metrics must be, such as
-    ``"accuracy +- 0.001"``. Raises `NotReproducible` if the run does not say enough, and what making its tree, its
-    environment or the new run raises; then nothing half-made is left.
+    default that of the run is made. `versions` of packages, by name, and `parameters` replace those of the run. `check`
+    are what metrics must be, such as ``"accuracy +- 0.001"``. Raises `NotReproducible` if the run does not say enough,
+    and what making its tree, its environment or the new run raises; then nothing half-made is left.
     """
     client = Client(store)
     original = client.get_run(run) if isinstance(run, str) else run
     checks = [parse_check(each) if isinstance(each, str) else each for each in check]
     for each in checks:
         each.of(original.metrics, original.metrics)  # so that a misspelt one is told before anything is made
-    made = prepare(original, folder, environment=environment, store=store, tell=tell)
-    again = _run(made, client, parameters or {}, runner, tell)
+    recipe_of(original).check(parameters or {})
+    made = prepare(original, folder, environment=environment, versions=versions, store=store, tell=tell)
+    try:
+        again = _run(made, client, parameters or {}, runner, tell)
+    except BaseException:
+        if folder is None:
+            shutil.rmtree(made.folder, ignore_errors=True)
+        raise
     found = Reproduced(
         original, again, made.folder, compare(original, again, client=client),
         tuple(each.of(original.metrics, again.metrics) for each in checks), made.notes,
@@ -115,6 +123,7 @@ def prepare(
     folder: str | os.PathLike[str] | None = None,
     *,
     environment: str | None = None,
+    versions: Mapping[str, str] | None = None,
     store: str | os.PathLike[str] | None = None,
     tell: Progress | None = None,
 ) -> Prepared:
@@ -133,7 +142,7 @@ def prepare(
             tell(f"restoring the code of {original.name} ({original.id[-8:]}) in {place}")
             restored = restore(original, place)
             note = {"run": original.id, "tree": restored.tree, "notes": list(restored.notes)}
-        made, remarks = _environment(client, original, recipe, place, environment, tell)
+        made, remarks = _environment(client, original, recipe, place, environment, versions or {}, tell)
         _note(place).write_text(json.dumps(note))
     except BaseException:
         if _noted(place, original) is None:  # what was prepared before stays
@@ -181,11 +190,14 @@ def _remove(place: Path, *, itself: bool) -> None:
 
 
 def _environment(
-    client: Client, original: Run, recipe: Recipe, tree: Path, kind: str | None, tell: Progress
-) -> tuple[Ready, tuple[str, ...]]:
+    client: Client, original: Run, recipe: Recipe, tree: Path, kind: str | None, versions: Mapping[str, str],
+    tell: Progress,
+) -> tuple[Ready, tuple[str, ...]]:  # fmt: skip
     """Make the environment of a run, of its lock or of the packages that it saw; return remarks on it, too."""
     folder = tree / recipe.place
     if kind == "system":
+        if versions:
+            raise InvalidValue("the Python that runs is taken as it is: no version of a package can be chosen for it")
         return ready(Wanted(folder), "system", progress=tell), ()
     kind = kind or (recipe.kind if recipe.kind != "system" else "") or None
     remarks: tuple[str, ...] = ()
@@ -193,7 +205,21 @@ def _environment(
         lock = _found_again(read_lock(original.artifacts.get(LOCK).read_text()), original, folder)
     except ArtifactNotFound:
         lock, remarks = _lock_of_packages(client, original, tree)
-    return ready(lock, kind, progress=tell), remarks
+    return ready(_with_versions(lock, versions), kind, progress=tell), remarks
+
+
+def _with_versions(lock: Lock, versions: Mapping[str, str]) -> Lock:
+    """Return a lock in which some packages have other versions; all else stays, whatever they require."""
+    wanted = {normalized(name): version for name, version in versions.items()}
+    if unknown := sorted(wanted.keys() - {normalized(each.name) for each in lock.requirements}):
+        near = get_close_matches(unknown[0], lock.packages, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InvalidValue(f"the environment of the run has no package {unknown[0]!r}{hint}")
+    pins = (
+        Pinned(each.name, wanted[normalized(each.name)]) if normalized(each.name) in wanted else each
+        for each in lock.requirements
+    )
+    return attrs.evolve(lock, requirements=pins)
 
 
 def _found_again(lock: Lock, original: Run, folder: Path) -> Lock:
