@@ -28,15 +28,16 @@ from shared.shift import SHIFT
 parser = argparse.ArgumentParser()
 parser.add_argument("--lr", type=float, default=0.1)
 parser.add_argument("--steps", type=int, default=20)
+parser.add_argument("--data", required=True)
 asked = parser.parse_args()
 
-with open("data/points.csv") as file:
+with open(asked.data) as file:
     rows = list(csv.DictReader(file))
 points = [(float(row["x"]), float(row["y"])) for row in rows]
 
 with mlcore.start_run():
     mlcore.log_params(vars(asked))
-    mlcore.log_dataset("data/points.csv", name="points", context="train")
+    mlcore.log_dataset(asked.data, name="points", context="train")
     slope = start
     for step in range(asked.steps):
         errors = [((slope * x + SHIFT * wobble.FACTOR - y), x) for x, y in points]
@@ -49,11 +50,12 @@ PROJECT = """[tool.mlcore.environment]
 requirements = {requirements}
 
 [tool.mlcore.entry_points.main]
-command = ["python", "train.py", "--lr", "{{lr}}", "--steps", "{{steps}}"]
+command = ["python", "train.py", "--lr", "{{lr}}", "--steps", "{{steps}}", "--data", "{{data}}"]
 
 [tool.mlcore.entry_points.main.parameters]
 lr = {{ type = "float", default = 0.1 }}
 steps = {{ type = "int", default = 20 }}
+data = {{ type = "path" }}
 """
 
 
@@ -91,16 +93,14 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def checkout(folder: Path, requirements: list[str]) -> Path:
-    """Make two repositories, one the submodule of the other, at a place to clone from, and return a dirty clone.
+    """Make two repositories, one the submodule of the other, and data beside them, and return a dirty clone.
 
     Of the clone a file is changed, one is deleted, one is added and not known to git, and the submodule is changed.
     """
     shared, origin = folder / "shared", folder / "origin"
+    write(folder, {"points.csv": POINTS})
     write(shared, {"shift.py": "SHIFT = 0.5\n", "__init__.py": ""})
-    write(
-        origin,
-        {"train.py": TRAIN, "data/points.csv": POINTS, "notes.txt": "To be deleted.\n", "extra.py": "start = 9\n"},
-    )
+    write(origin, {"train.py": TRAIN, "notes.txt": "To be deleted.\n", "extra.py": "start = 9\n"})
     write(origin, {"pyproject.toml": PROJECT.format(requirements=requirements), ".gitignore": "*.log\n__pycache__\n"})
     for each in (shared, origin):
         git(each, "init", "-q")

@@ -25,6 +25,7 @@ from mlcore_projects.run_commands import INTERRUPTED, TERMINATED, Terminated, pa
 __all__ = ["command"]
 
 _DIFFERS, _NOT_MADE = 1, 3
+_SINGULAR = ("code", "command", "environment")
 
 
 class _NotMade(click.ClickException):
@@ -159,7 +160,8 @@ def _report(found: Reproduced) -> Iterator[str]:
         differs, counts = getattr(found.differences, part), part in found.differing
         if differs:
             remark = "" if counts else ", not checked" if part in RESULTS and found.checks else ", which does not count"
-            yield f"{terminal.styled(part, bold=True)} {_verdict('differs', good=not counts)}{remark}"
+            word = "differs" if part in _SINGULAR else "differ"
+            yield f"{terminal.styled(part, bold=True)} {_verdict(word, good=not counts)}{remark}"
             yield from shown(found.differences, part)
     for each in found.checks:
         yield f"{each.check}  {_verdict('passed' if each.passed else 'failed', good=each.passed)}: {_values(each)}"
