@@ -66,7 +66,9 @@ def _keep(run: Run, data: bytes) -> None:
     """Keep an output, or at least some of it where there is little room."""
     for most in (len(data), _LITTLE):
         try:
-            return run.log_bytes(shortened(data, most), _free(LOG, {each.path for each in run.artifacts.list(".mlcore")}))
+            return run.log_bytes(
+                shortened(data, most), _free(LOG, {each.path for each in run.artifacts.list(".mlcore")})
+            )
         except (MlcoreError, OSError) as error:
             log = _log.warning if most == _LITTLE else _log.debug
             log("run %s: its output could not be kept: %s", run.id, error)
