@@ -32,6 +32,7 @@ _DELETED = Term("fields", "deleted")
 _ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
 _SAMPLED = 200  # entities
 _LOOK, _SORT, _REMEMBER = 7.5, 17, 2.2  # measured in steps of an index, of which SQLite does 5 a us
+_REMEMBERED = 3  # as many in the order of their numbers cost what it is to look up one
 _BINDS = 30_000  # of 32,766 that SQLite takes
 _Row = Sequence[Any]  # number, revision, a value for each sort, start and id
 
@@ -177,9 +178,8 @@ class Answer:
             group = self._group(first, here, size - len(rows))
             if not group:
                 return rows + self._select(by, position, size - len(rows), [*within, bound], driven=True)
-            same = f"{first.column} = {self._binds.add(group)} AND {first.alias}.term = {self._binds.add(first.number)}"
-            has = f"EXISTS (SELECT 1 FROM {first.table} WHERE {first.alias}.entity = {ENTITY} AND {same})"
             inner = position[1:] if position is not None and group == start else None
+            has = self._has(first, group, size - len(rows), once=not (by[1:] and by[1].driving))
             found = self._rows(by[1:], inner, size - len(rows), [*within, has])
             rows += [(*row[:2], group, *row[2:]) for row in found]
             bound, start, position = f"{first.column} {first.onward} {self._binds.add(group)}", None, None
@@ -191,12 +191,24 @@ class Answer:
         there = f"FROM {first.table} WHERE {first.alias}.term = {binds.add(first.number)} AND"
         order = f"ORDER BY {first.column} {first.direction} LIMIT 1"
         (value,) = next(iter(self._runner.rows(f"SELECT {first.column} {there} {where} {order}", binds)), (None,))
-        if value is None:
+        if value is None or not self._have(first, bytes(value), _crowd(size, self._most(), self._share)):
             return b""
-        many = _crowd(size, self._most(), self._share)
-        all_of_them = f"SELECT 1 {there} {first.column} = {binds.add(value)} LIMIT {many:d}"
-        ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({all_of_them}) q", binds)
-        return bytes(value) if count == many else b""
+        return bytes(value)
+
+    def _has(self, first: Sorted, group: bytes, size: int, once: bool) -> str:
+        """Return the condition of having a value; where it is asked `once`, those that do may be worth remembering."""
+        same = f"{first.column} = {self._binds.add(group)} AND {first.alias}.term = {self._binds.add(first.number)}"
+        few = math.isqrt(int(size * self._most() * _REMEMBERED / self._share)) + 1
+        if once and self._runner.dialect == "sqlite" and not self._have(first, group, few):
+            return f"+{ENTITY} IN (SELECT {first.alias}.entity FROM {first.table} WHERE {same})"
+        return f"EXISTS (SELECT 1 FROM {first.table} WHERE {first.alias}.entity = {ENTITY} AND {same})"
+
+    def _have(self, first: Sorted, group: bytes, many: int) -> bool:
+        """Tell whether at least so many have a value."""
+        binds = Binds(self._binds)
+        same = f"{first.column} = {binds.add(group)} AND {first.alias}.term = {binds.add(first.number)}"
+        sql = f"SELECT 1 FROM {first.table} WHERE {same} LIMIT 1 OFFSET {many - 1:d}"
+        return bool(list(self._runner.rows(sql, binds)))
 
     def _select(
         self,

@@ -145,8 +145,10 @@ def among(dialect: str, column: str, values: Sequence[bytes] | Sequence[int], bi
     return f"hex({column}) IN (SELECT value FROM json_each({binds.add(hexed)}))"
 
 
-def ends(column: str, length: int, bind: str) -> str:
+def ends(dialect: str, column: str, length: int, bind: str) -> str:
     """Return the condition that a column ends with some bytes, of which there are `length`."""
+    if dialect != "postgresql":
+        return f"substr({column}, -{length:d}) = {bind}"
     return f"substr({column}, length({column}) - {length - 1:d}) = {bind}"
 
 

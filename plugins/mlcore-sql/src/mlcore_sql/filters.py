@@ -22,6 +22,7 @@ COLUMNS = {
     **{f"{name}_ms": f"e.{name}" for name in ("created", "changed")},
 }
 ENTITY = "e.entity"  # of the entity that a condition is about
+WRITTEN = "COALESCE(v.text, v.value)"
 METRICS = {"last": "last", "min": "low", "max": "high", "count": "count", "step": "step", "time": "time"}
 _WHOLE = ("count", "step", "time", "created", "changed", "created_ms", "changed_ms")
 
@@ -103,8 +104,8 @@ class Filter:
         own = Keys("v.value", self.runner, distinct, "v.type", cut=cut or term.function == "any")
         if term.function != "text":
             return own
-        distinct = partial(self._distinct, "v.text", f"{table}.text IS NOT NULL", number)
-        return Texts(own, Keys("v.text", self.runner, distinct, cut=cut))
+        distinct = partial(self._distinct, WRITTEN, "attributes v WHERE v.term = :n", number)
+        return Texts(own, Keys(WRITTEN, self.runner, distinct, cut=cut))
 
     def _distinct(self, column: str, table: str, number: int, pieces: Sequence[bytes]) -> Iterable[bytes]:
         binds = Binds(n=number)
