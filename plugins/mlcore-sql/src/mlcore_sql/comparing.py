@@ -69,7 +69,7 @@ TRUE, FALSE = Condition("1 = 1", "1 = 1"), Condition("1 = 0", "1 = 0")
 UNSURE = Condition(TRUE.upper, FALSE.lower)
 _PIECES = 3  # of a pattern that are looked for before
 _PATTERN = 100  # characters: SQLite goes back at each % as often as it takes
-_BYTES, _MATCHED, _ASKED = 0.7, 2.2, 3.5  # what it costs to look at bytes, to match, to ask core: steps of an index
+_BYTES, _MATCHED, _ASKED = 0.5, 2.2, 3.5  # what it costs to look at bytes, to match, to ask core: steps of an index
 _LEAVES = 300  # more take PostgreSQL minutes to plan
 _DEPTH, _NESTING = 800, 12  # of 1,000 that SQLite takes, and a hundred words that it keeps in mind
 
