@@ -21,7 +21,7 @@ from mlcore.store import Compare, Entity, Not, Or, Page, Query, Term, find, hold
 from mlcore_sql import keys
 from mlcore_sql.comparing import UNSURE, Part
 from mlcore_sql.decoded import Decoded, Names
-from mlcore_sql.dialects import Binds, Runner, parts
+from mlcore_sql.dialects import REMEMBER, Binds, Runner, alone, among_all, parts
 from mlcore_sql.filters import ENTITY, Filter, terms_of
 from mlcore_sql.orders import Position, Sorted, after, order_by, position_of, sorts
 from mlcore_sql.terms import Name
@@ -127,7 +127,7 @@ class Answer:
             count, scan = counted.get(part, int(self._share * most)), most * part.scans
             if scan + costs.to_sort(count) < best:
                 best, self._way, self._set = scan + costs.to_sort(count), part, None
-            if self._runner.dialect == "sqlite" and scan + costs.to_remember(count) < best:
+            if self._runner.dialect in REMEMBER and scan + costs.to_remember(count) < best:
                 best, self._way, self._set = scan + costs.to_remember(count), None, part
 
     def _counted(self, part: Part, costs: _Costs) -> int:
@@ -199,8 +199,10 @@ class Answer:
         """Return the condition of having a value; where it is asked `once`, those that do may be worth remembering."""
         same = f"{first.column} = {self._binds.add(group)} AND {first.alias}.term = {self._binds.add(first.number)}"
         few = math.isqrt(int(size * self._most() * _REMEMBERED / self._share)) + 1
-        if once and self._runner.dialect == "sqlite" and not self._have(first, group, few):
-            return f"+{ENTITY} IN (SELECT {first.alias}.entity FROM {first.table} WHERE {same})"
+        if once and self._runner.dialect in REMEMBER and not self._have(first, group, few):
+            return among_all(
+                self._runner.dialect, ENTITY, f"SELECT {first.alias}.entity FROM {first.table} WHERE {same}"
+            )
         return f"EXISTS (SELECT 1 FROM {first.table} WHERE {first.alias}.entity = {ENTITY} AND {same})"
 
     def _have(self, first: Sorted, group: bytes, many: int) -> bool:
@@ -245,13 +247,13 @@ class Answer:
         elif self._way is not None:
             leader, entity = f"({self._way.once}) w CROSS JOIN ", "w.entity"
         where = [] if entity == ENTITY else [f"{ENTITY} = {entity}"]
-        if self._set is not None:  # the sign keeps it from going through these one by one
-            where.append(f"+{entity} IN ({self._set.all})")
+        if self._set is not None:
+            where.append(among_all(self._runner.dialect, entity, self._set.all))
         parts = [part.sql for part in self._parts if part not in (self._way, self._set)]
         return f"{leader}entities e", [
             *self._where,
             *where,
-            *(part.replace(ENTITY, entity) for part in (*within, *parts)),
+            *(alone(self._runner.dialect, part.replace(ENTITY, entity)) for part in (*within, *parts)),
         ]
 
 

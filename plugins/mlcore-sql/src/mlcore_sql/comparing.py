@@ -15,7 +15,7 @@ import attrs
 
 from mlcore.store import Compare, Entity, Term, holds
 from mlcore_sql import keys
-from mlcore_sql.dialects import Binds, Runner, among, contains, ends
+from mlcore_sql.dialects import Binds, Runner, among, contains, ends, is_like, matches, plain
 
 __all__ = ["FALSE", "TRUE", "UNSURE", "Condition", "Integers", "Keys", "Part", "Texts", "every", "inverted", "some"]
 
@@ -93,11 +93,6 @@ def _fitting(op: str, pattern: str) -> Callable[[bytes | None], bool]:
     return fits
 
 
-def _glob(pattern: str) -> str:
-    """Return the pattern as SQLite's GLOB writes it, which minds case."""
-    return "".join({"%": "*", "_": "?"}.get(char, f"[{char}]" if char in "*?[" else char) for char in pattern)
-
-
 def _pieces(op: str, pattern: str) -> list[bytes]:
     """Return what is in each text that is like a pattern: all between its signs, but for letters that have a case."""
     fixed = (
@@ -170,13 +165,13 @@ class Integers:
 class Keys:
     """A column of keys; `type` is the column of their types, or `only` the type that all have.
 
-    `distinct` returns the different keys of texts in it that have some bytes, `cut` says that there are some that were
-    cut.
+    `distinct` returns the different keys of texts in it that have some bytes, but for those of a condition; `cut` says
+    that there are some that were cut.
     """
 
     column: str
     runner: Runner
-    distinct: Callable[[Sequence[bytes]], Iterable[bytes]]
+    distinct: Callable[[Sequence[bytes], str], Iterable[bytes]]
     type: str = ""
     only: int = keys.TEXT
     cut: bool = True
@@ -256,24 +251,25 @@ class Keys:
         return Condition(f"(({sql}) OR {cut})", f"({sql}) AND NOT {cut}", scans=scans)
 
     def _looked_at(self, op: str, pattern: str, binds: Binds) -> Condition:
-        """Ask core about each text: in the database where that is in this process, else about each different one."""
-        fits, name, pieces = _fitting(op, pattern), f"fits_{len(binds)}", _pieces(op, pattern)
-        if self.runner.knows(name, fits):
-            there = [contains(self.runner.dialect, self.column, binds.add(piece)) for piece in pieces[:_PIECES]]
-            matched = self._matched(op, pattern, binds)
-            asked = f"CASE {matched} ELSE {name}({self.column}) END" if matched else f"{name}({self.column})"
-            scans = _BYTES if there else _MATCHED if matched else _ASKED
-            return self._unless_cut(" AND ".join([*there, asked]), binds, scans)
-        found = [key for key in self.distinct(pieces) if len(key) < keys.LIMIT and fits(key)]
-        return self._unless_cut(self._among(found, binds) if found else "1 = 0", binds)
-
-    def _matched(self, op: str, pattern: str, binds: Binds) -> str:
-        """Return what SQLite can tell alone: of a text of ASCII, whose cases are all it knows, without a NUL."""
-        if not pattern.isascii() or "\0" in pattern or len(pattern) > _PATTERN:
-            return ""
-        text = f"CAST(substr({self.column}, 2) AS TEXT)"
-        like = f"LIKE {binds.add(pattern)}" if op == "ilike" else f"GLOB {binds.add(_glob(pattern))}"
-        return f"WHEN length({text}) = length({self.column}) - 1 THEN {text} {like}"
+        """Let the database tell of plain texts, and ask core about others, from there or one of each different."""
+        dialect, pieces = self.runner.dialect, _pieces(op, pattern)
+        fits, name = _fitting(op, pattern), f"fits_{len(binds)}"
+        known = self.runner.knows(name, fits)
+        if op == "like" and "_" not in pattern and not known:
+            return self._unless_cut(is_like(self.column, keys.full(pattern), binds), binds)
+        text = plain(dialect, self.column) if pattern.isascii() and "\0" not in pattern else ""
+        text = text if len(pattern) <= _PATTERN else ""
+        is_plain = f"length({text}) = length({self.column}) - 1" if text else "1 = 0"
+        if known:
+            asked = f"{name}({self.column})"
+        else:
+            found = [key for key in self.distinct(pieces, is_plain) if len(key) < keys.LIMIT and fits(key)]
+            asked = self._among(found, binds) if found else "1 = 0"
+        if text:
+            asked = f"CASE WHEN {is_plain} THEN {matches(dialect, op, text, pattern, binds)} ELSE {asked} END"
+        there = [contains(dialect, self.column, binds.add(piece)) for piece in pieces[:_PIECES]]
+        scans = _BYTES if there else _MATCHED if text else _ASKED
+        return self._unless_cut(" AND ".join([*there, asked]), binds, scans)
 
 
 @attrs.frozen

@@ -97,7 +97,7 @@ class Filter:
             column = METRICS.get(term.function, "")
             if column in _WHOLE:
                 return Integers(f"v.{column}")
-            return Keys(f"v.{column}", self.runner, lambda _: (), only=keys.NUMBER) if column else None
+            return Keys(f"v.{column}", self.runner, lambda *_: (), only=keys.NUMBER) if column else None
         number, cut = self.numbers.get(name_of(self.kind, term), (0, False))
         table = f"{'members' if term.function == 'any' else 'attributes'} v WHERE v.term = :n AND v"
         distinct = partial(self._distinct, "v.value", f"{table}.value IS NOT NULL", number)
@@ -107,9 +107,10 @@ class Filter:
         distinct = partial(self._distinct, WRITTEN, "attributes v WHERE v.term = :n", number)
         return Texts(own, Keys(WRITTEN, self.runner, distinct, cut=cut))
 
-    def _distinct(self, column: str, table: str, number: int, pieces: Sequence[bytes]) -> Iterable[bytes]:
+    def _distinct(self, column: str, table: str, number: int, pieces: Sequence[bytes], but: str) -> Iterable[bytes]:
         binds = Binds(n=number)
         where = "".join(f" AND {contains(self.runner.dialect, column, binds.add(piece))}" for piece in pieces)
+        where += f" AND NOT ({but})"
         found = self.runner.rows(f"SELECT DISTINCT {column} FROM {table}{where}", binds)
         return [key for key in map(bytes, chain.from_iterable(found)) if keys.is_text(key)]
 
