@@ -269,7 +269,7 @@ class Adapter:
 
 def varied(number: int) -> tuple[dict[str, float], dict[str, int], dict[str, str]]:
     """Return metrics, params and tags of a run."""
-    metrics = {f"metric{index}": (number * 7919 + index) % 10_007 / 10_007 for index in range(5)}
+    metrics = {f"metric{index}": number * (7919 + index) % 10_007 / 10_007 for index in range(5)}
     return metrics, {f"param{index}": number % (index + 2) for index in range(5)}, {"team": "ab"[number % 2]}
 
 

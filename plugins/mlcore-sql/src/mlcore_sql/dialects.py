@@ -153,7 +153,7 @@ def among(dialect: str, column: str, values: Sequence[bytes] | Sequence[int], bi
 
 
 def alone(dialect: str, sql: str) -> str:
-    """Return a condition that is looked at row by row: PostgreSQL would make a join of it, by how few it guesses fit."""
+    """Return a condition that is looked at row by row: of how few fit PostgreSQL has no idea, and joins by it."""
     return f"({sql}) = TRUE" if dialect == "postgresql" else sql
 
 
