@@ -206,6 +206,35 @@ def mlcore_routes() -> Iterable[Provider]:
     """
 
 
+def mlcore_environments() -> Iterable[Provider]:
+    """Provide kinds of environments that projects run in, keyed by the name that ``--env`` takes.
+
+    The implementation is called with nothing and returns a `mlcore_projects.environments.Environments`. A whole
+    plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_environments():
+        return [Provider("guix", "my_package.guix:GuixEnvironments", "profiles of GNU Guix")]
+    ```
+    """
+
+
+def mlcore_runners() -> Iterable[Provider]:
+    """Provide places where ``mlcore run`` runs a project, keyed by the name that ``--runner`` takes.
+
+    The implementation is called with nothing and returns a `mlcore_projects.runners.Runner`. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_runners():
+        return [Provider("fridge", "my_package.fridge:FridgeRunner", "jobs on the lab's fridge")]
+    ```
+    """
+
+
 def mlcore_run_ended(run: Run) -> None:
     """Learn that a run was ended by this process, after its last record was written.
 

@@ -29,6 +29,8 @@ FIRST_PARTY = {
     | dict.fromkeys(("sqlite", "mysql", "mariadb", "postgresql", "postgres"), "sql"),
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
+    "environments": dict.fromkeys(("system", "uv", "venv"), "projects") | {"conda": "conda"},
+    "runners": {"local": "projects", "docker": "docker", "kubernetes": "kubernetes", "ray": "ray"},
     "datasets": dict.fromkeys(
         ("builtins", "numpy", "pandas", "pathlib", "polars", "pyarrow", "scipy", "sklearn"), "local"
     ),
