@@ -76,3 +76,17 @@ class Repository:
         assert before is None
         index.unlink()
         return done.stdout.strip()
+
+
+_SETTINGS = ("user.name=me", "user.email=me@example.com", "protocol.file.allow=always", "init.defaultBranch=main")
+
+
+def git_in(folder: Path, *arguments: str) -> str:
+    """Run git in a folder, made if need be, as somebody whose settings are nobody's; return what it prints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = [part for each in _SETTINGS for part in ("-c", each)]
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    command = ["git", *options, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()

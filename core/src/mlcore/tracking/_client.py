@@ -124,6 +124,10 @@ class Client(Loading):
         run._capture.begin()
         return run
 
+    def new_run_id(self, key: str | None = None, experiment: str | None = None) -> str:
+        """Return an id to start a run with, elsewhere or later; of a key the one that everyone derives from it."""
+        return new_run_id() if key is None else keyed_run_id(self._experiment_id(self._title(experiment)), key)
+
     def _arrive(
         self, id: str, resume: str, taking_over: bool, known: Entity | None, online: Callable[[], bool]
     ) -> tuple[Entity | None, list[Event] | None]:
