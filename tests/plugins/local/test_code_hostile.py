@@ -43,7 +43,8 @@ def bait(repository: Repository, marker: Path) -> None:
     script.chmod(0o755)
     settings = {
         "core.fsmonitor": script, "core.hooksPath": marker.parent / "hooks", "core.pager": script,
-        "core.editor": script, "core.sshCommand": script, "core.askPass": script, "credential.helper": script, "core.gitProxy": script,
+        "core.editor": script, "core.sshCommand": script, "core.askPass": script, "credential.helper": script,
+        "core.gitProxy": script,
         "diff.external": script, "diff.evil.command": script, "diff.evil.textconv": script, "merge.evil.driver": script,
         "filter.evil.clean": script, "filter.evil.smudge": script, "filter.evil.process": script,
         "filter.evil.required": "true", "gpg.program": script, "uploadpack.packObjectsHook": script,
