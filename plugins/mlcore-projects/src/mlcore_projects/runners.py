@@ -18,6 +18,7 @@ from mlcore.errors import MlcoreError
 
 if TYPE_CHECKING:
     from mlcore_projects.environments import Ready
+    from mlcore_projects.specs import Wanted
 
 __all__ = ["ENDED", "STATES", "Abilities", "Handle", "Job", "Record", "Resources", "Runner", "RunnerError", "Status"]
 __all__ += ["runner_named"]
@@ -51,7 +52,8 @@ class Resources:
 class Record:
     """Say what the run of a job tells of itself: `params` as raw, typed values, `context` as ``project.*`` keys.
 
-    `files` are texts that are kept with the run by name, `resumed` says that the run is there already.
+    `files` are texts that are kept with the run by name, `parent` is the run that this one is inside of, and `resumed`
+    says that it is there already.
     """
 
     store: str
@@ -61,6 +63,7 @@ class Record:
     params: Mapping[str, Any] = attrs.field(factory=dict)
     context: Mapping[str, Any] = attrs.field(factory=dict)
     files: Mapping[str, str] = attrs.field(factory=dict)
+    parent: str | None = None
     resumed: bool = False
 
 
@@ -68,9 +71,10 @@ class Record:
 class Job:
     """Say what to run: an argument list, in `folder`, with `variables` set beside those that the runner brings.
 
-    `environment` was made on this machine; a runner elsewhere makes one like it from ``environment.lock``, or takes
-    `image`. `grace` is how many seconds a job has between being asked to end and being killed. `options` are the
-    runner's own, such as a namespace or a partition.
+    `environment` was made on this machine, for a runner that takes those; another one makes what is `wanted`, or takes
+    the image that ``wanted.container`` names. An ``argv[0]`` of ``python`` is the environment's. `grace` is how many
+    seconds a job has between being asked to end and being killed. `options` are the runner's own, such as a namespace
+    or a partition.
     """
 
     run_id: str
@@ -79,7 +83,7 @@ class Job:
     record: Record
     variables: Mapping[str, str] = attrs.field(factory=dict)
     environment: Ready | None = None
-    image: str = ""
+    wanted: Wanted | None = None
     grace: float = 10.0
     resources: Resources = Resources()
     options: Mapping[str, Any] = attrs.field(factory=dict)
@@ -108,13 +112,13 @@ class Abilities:
     """Declare what a runner can do; what it cannot is an error before anything is submitted.
 
     `folders`: it sees the folders of this machine, so that a store in a folder can be logged to, and the project need
-    not be sent. `environments`: how it takes them: ``"ready"`` as made on this machine, ``"lock"``, ``"image"``.
+    not be sent. `environments`: how it takes them: ``"ready"`` as made on this machine, ``"wanted"``, ``"image"``.
     `resources`: the fields of `Resources` that it heeds. `attached`: it can show a job's output as it comes, and end
     the job with the process that submitted it. `detached`: jobs go on without that process.
     """
 
     folders: bool = False
-    environments: frozenset[str] = frozenset({"lock"})
+    environments: frozenset[str] = frozenset({"wanted"})
     resources: frozenset[str] = frozenset()
     attached: bool = False
     detached: bool = True

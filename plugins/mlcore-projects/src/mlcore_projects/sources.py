@@ -33,7 +33,7 @@ _SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCP = re.compile(r"([\w.-]+@)?([\w.-]+|\[[0-9A-Fa-f:.]+\]):(?!//)[^:\s]+")  # git@host:owner/name.git
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SHORT = re.compile(r"[0-9a-f]{4,63}")
-_NOT_OFFERED = ("not our ref", "unadvertised object", "couldn't find remote ref", "no such remote ref")
+_NOT_OFFERED = ("not our ref", "unadvertised object", "couldn't find remote ref", "no such remote ref", "dumb http")
 _PART, _DAY = ".part-", 86_400
 # What git itself refuses in names (git-check-ref-format), and what would be read as an option or an expression.
 _NO_NAME = re.compile(r"^[-/.]|[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|\.lock(/|$)|/\.|[/.]$|^@$")
@@ -93,7 +93,7 @@ def fetch(source: str, *, version: str | None = None, folder: Path | None = None
 
 def _cut(source: str) -> tuple[str, str]:
     """Return what stands before and after the ``#``, unless it is part of the name of what is here."""
-    if "://" not in source and Path(source).expanduser().exists():
+    if "://" not in source and Path(source).exists():
         return source, ""
     body, _, fragment = source.partition("#")
     return body, fragment.removeprefix("subdirectory=")
@@ -107,7 +107,7 @@ def _revised(body: str) -> tuple[str, str]:
         start = f"{scheme}://{host}{slash}"
         if scheme.lower() == "file" and Path(_path_of(body)).exists():
             return body, ""
-    elif Path(body).expanduser().exists():
+    elif Path(body).exists():
         return body, ""
     elif _SCP.fullmatch(body):
         host, colon, path = body.partition(":")
@@ -130,7 +130,7 @@ def _address(body: str, subfolder: str, revision: str, shown: str) -> _Address |
         raise SourceError(f"{shown} names a way to a repository that is not used: {', '.join(_SCHEMES)} are")
     if body.lower().endswith(".zip"):
         raise SourceError(f"{shown} is a zip: unpack it, and name the folder")
-    path = Path(_path_of(body)).expanduser()
+    path = Path(_path_of(body))
     if scheme in ("", "file", "git+file") and (scheme or path.exists() or not _SCP.fullmatch(body)):
         if scheme and urlsplit(body).netloc not in ("", "localhost"):
             raise SourceError(f"{shown} is on another machine: use ssh or https")
