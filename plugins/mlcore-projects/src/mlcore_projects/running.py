@@ -253,8 +253,9 @@ def _asked(
 def _experiment(client: Client, before: Run | None, experiment: str | None) -> str:
     """Return the name of the experiment: that of a run that goes on stays."""
     if before is not None:
-        return client.get_experiment(before.experiment_id).name
-    return config.experiment_setting(experiment).value
+        return str(client.get_experiment(before.experiment_id).name)
+    chosen: str = config.experiment_setting(experiment).value
+    return chosen
 
 
 def _parent(before: Run | None) -> str | None:
