@@ -10,7 +10,7 @@ import pytest
 from repositories import git_in
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep what is fetched and built out of the user's cache, and the user's git settings out of the tests."""
     folder = tmp_path_factory.mktemp("cache")

@@ -23,6 +23,7 @@ from mlcore_projects.sources import fetch
 from repositories import git_in
 
 Git = Callable[..., str]
+pytestmark = pytest.mark.usefixtures("cache")
 MLPROJECT = "name: demo\nentry_points: {main: {command: python train.py}}\n"
 
 

@@ -197,9 +197,9 @@ def _bool(text: str) -> bool:
 def _path(name: str, text: str, base: Path, folder: Path) -> _Taken:
     if is_remote(text):
         return _Taken(name, text, without_credentials(text), remote=True)
-    if not text:
+    if not (local := local_path(text)):
         raise ValueError("must be a path, and is empty")
-    path = Path(os.path.abspath(base / local_path(text)))
+    path = Path(os.path.abspath(base / local))
     if not path.exists():
         raise ValueError(f"must be a path, and there is no file or folder {path}")
     here = Path(os.path.abspath(folder))

@@ -6,17 +6,19 @@ import os
 import re
 import shutil
 import tempfile
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mlcore.errors import ArtifactError, MlcoreError, UnsafePath
 from mlcore_projects.errors import ProjectError
 
 __all__ = ["download", "is_remote", "local_path", "without_credentials"]
 
-_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|runs:/|[\w.+-]+::")
+_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|runs:/|[\w.+-]+::.*://")
 _USER = re.compile(r"(?<=://)[^/@?#\s]*@")
 _SECRET = re.compile(r"([?&][^=&#]*(?:token|secret|passw|key|sig|cred|auth)[^=&#]*=)[^&#]+", re.IGNORECASE)
+_SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a URL may hold; spaces and the like are quoted
 _CHUNK = 1 << 20
 
 
@@ -67,8 +69,8 @@ def download(uri: str, folder: Path) -> Path:
         part.rename(folder)
     except MlcoreError as error:
         raise ProjectError(f"cannot download {shown}: {str(error).replace(uri, shown)}") from error
-    except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or error
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ProjectError(f"cannot download {shown}: {str(reason).replace(uri, shown)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -90,7 +92,8 @@ def _plainly(uri: str, target: Path) -> None:
     from urllib.request import Request, urlopen
 
     parts = urlsplit(uri)
-    request = Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())  # noqa: S310 - http and https are what leads here
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+    request = Request(quote(bare, safe=_SAFE))  # noqa: S310 - http and https are what leads here
     if "@" in parts.netloc:
         user = unquote(parts.netloc.rpartition("@")[0])
         request.add_unredirected_header("Authorization", "Basic " + b64encode(user.encode()).decode())

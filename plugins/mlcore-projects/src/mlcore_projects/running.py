@@ -18,6 +18,7 @@ from mlcore_projects.downloading import is_remote
 from mlcore_projects.environments import Ready, ready
 from mlcore_projects.errors import ParameterError, ProjectError
 from mlcore_projects.reading import read_command
+from mlcore_projects.recipes import place_of
 from mlcore_projects.runners import Handle, Job, Record, Runner, RunnerError, Status, runner_named
 from mlcore_projects.sources import fetch
 from mlcore_projects.specs import Bound, Project
@@ -284,6 +285,7 @@ def _context(project: Project, bound: Bound, made: Ready | None, runner: Runner)
         "version": source.revision,
         "commit": source.commit,
         "folder": str(project.folder),
+        "place": place_of(project.folder),
         "entry_point": bound.entry,
         "parameters": _params(bound),
         "command": masked(bound.argv),

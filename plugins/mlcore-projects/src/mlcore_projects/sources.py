@@ -93,7 +93,7 @@ def fetch(source: str, *, version: str | None = None, folder: Path | None = None
 
 def _cut(source: str) -> tuple[str, str]:
     """Return what stands before and after the ``#``, unless it is part of the name of what is here."""
-    if "://" not in source and Path(source).expanduser().exists():
+    if "://" not in source and Path(source).exists():
         return source, ""
     body, _, fragment = source.partition("#")
     return body, fragment.removeprefix("subdirectory=")
@@ -107,7 +107,7 @@ def _revised(body: str) -> tuple[str, str]:
         start = f"{scheme}://{host}{slash}"
         if scheme.lower() == "file" and Path(_path_of(body)).exists():
             return body, ""
-    elif Path(body).expanduser().exists():
+    elif Path(body).exists():
         return body, ""
     elif _SCP.fullmatch(body):
         host, colon, path = body.partition(":")
@@ -130,7 +130,7 @@ def _address(body: str, subfolder: str, revision: str, shown: str) -> _Address |
         raise SourceError(f"{shown} names a way to a repository that is not used: {', '.join(_SCHEMES)} are")
     if body.lower().endswith(".zip"):
         raise SourceError(f"{shown} is a zip: unpack it, and name the folder")
-    path = Path(_path_of(body)).expanduser()
+    path = Path(_path_of(body))
     if scheme in ("", "file", "git+file") and (scheme or path.exists() or not _SCP.fullmatch(body)):
         if scheme and urlsplit(body).netloc not in ("", "localhost"):
             raise SourceError(f"{shown} is on another machine: use ssh or https")

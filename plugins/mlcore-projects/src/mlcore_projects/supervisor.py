@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> int:
     _, control, report = reaper.fork(
         job["argv"], variables, job["folder"], output=(out[1], err[1]), stdin=0, linger=min(_LINGER, job["grace"])
     )
-    return _Supervisor(folder, job, (out[0], err[0]), (control, report), (woken, asked)).run()
+    from mlcore_local.code import use_folder
+
+    with use_folder(job["folder"]):  # whose code it is, not where this module lies
+        return _Supervisor(folder, job, (out[0], err[0]), (control, report), (woken, asked)).run()
 
 
 def _listen_to_signals(asked: list[str]) -> int:
