@@ -38,7 +38,7 @@ class Provider:
 
 @attrs.frozen
 class FlavorProvider(Provider):
-    """Name a flavor and the `types` of models it saves, as dotted names; a subclass is saved as its nearest base is."""
+    """Name a flavor, or what describes data, and the `types` that it takes, as dotted names: nearest base first."""
 
     types: tuple[str, ...] = ()
 
@@ -107,6 +107,28 @@ def mlcore_flavors() -> Iterable[FlavorProvider]:
 
     def mlcore_flavors():
         return [FlavorProvider("prophet", "my_package.flavor:Prophet", "time series", types=("prophet.Prophet",))]
+    ```
+    """
+
+
+def mlcore_datasets() -> Iterable[FlavorProvider]:
+    """Provide what describes data for `Run.log_dataset`, keyed by a name.
+
+    The implementation is called with the data, ``source`` as the user gave it or None, and the options that they gave,
+    and returns a `mlcore.Dataset`. The types are compared with the classes of the data by name, so that nothing is
+    imported to find it. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import FlavorProvider
+
+    def describe(recording, source=None):
+        from hashlib import sha256
+        from mlcore import Dataset
+        about = {"kind": "recording", "rows": len(recording.samples), "columns": 1}
+        return Dataset(sha256(recording.samples.tobytes()).hexdigest(), about, source=source)
+
+    def mlcore_datasets():
+        return [FlavorProvider("recordings", describe, "sound", types=("lab.sound.Recording",))]
     ```
     """
 

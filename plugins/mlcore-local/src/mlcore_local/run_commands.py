@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlcore import Client, Run
+from mlcore import Client, Dataset, Run
 from mlcore.cli import Group
 from mlcore.errors import InvalidValue, RunStateError, StoreError
 from mlcore_local import columns as c, completing, context, terminal
@@ -150,6 +150,11 @@ def show(run: str, uri: str | None, as_json: bool) -> None:
             "context": found.context,
             "summaries": summaries,
             "models": [{"name": each.name, "flavor": each.flavor, "uri": each.uri} for each in found.models],
+            "datasets": [
+                {"name": each.name, "digest": each.digest, "context": each.context, "source": each.source}
+                | {"about": each.about, "profile": each.profile}
+                for each in found.datasets
+            ],
             "files": [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in found.artifacts.list()],
         }
         return terminal.show(terminal.as_json(content))
@@ -193,8 +198,10 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
     for family in ("params", "tags"):
         if found := getattr(run, family):
             lines += _titled(family, _pairs(found))
+    if data := run.datasets:
+        lines += _titled("datasets", _datasets(data))
     if known := {key: _short(value) for key, value in run.context.items() if key != "captured"}:
-        lines += _titled("context", _pairs(known))
+        lines += _titled("context", (terminal.cut(line, terminal.room() or 200) for line in _pairs(known)))
     if run.models:
         lines += _titled("models", [f"  {text(each.uri)}  {text(each.flavor)}" for each in run.models])
     if files := run.artifacts.list():
@@ -208,6 +215,15 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
             f"conflict: {text(conflict.family)}.{text(conflict.name)} was {text(repr(conflict.value))} elsewhere"
         )
     return lines
+
+
+def _datasets(found: Iterable[Dataset]) -> Iterator[str]:
+    """Yield a line for each data set: its name, digest, what it was used for, and how much it is."""
+    text = terminal.printable
+    for each in found:
+        sizes = (f"{each.about[key]:,} {key}" for key in ("rows", "columns", "files") if key in each.about)
+        told = (each.context, ", ".join(sizes), each.source)
+        yield "  ".join(["", text(each.name), each.digest[:12], *(text(it) for it in told if it)])
 
 
 def _short(value: Any) -> Any:

@@ -12,6 +12,7 @@ def mlcore_commands() -> Iterable[Provider]:
     return [
         Provider("envs", "mlcore_projects.environment_commands:envs", "List, show and remove environments."),
         Provider("projects", "mlcore_projects.project_commands:projects", "Look at projects, and check them."),
+        Provider("reproduce", "mlcore_projects.reproduce_commands:command", "Make a run again, and compare the two."),
         Provider("run", "mlcore_projects.run_commands:command", "Run a project, or any command, as a run."),
         Provider("runs reconcile", "mlcore_projects.run_commands:reconcile_command", "Ask how jobs ended meanwhile."),
     ]

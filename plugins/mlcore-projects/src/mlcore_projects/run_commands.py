@@ -18,12 +18,12 @@ from mlcore_projects import running
 from mlcore_projects.reconciling import reconcile
 from mlcore_projects.runners import Status
 
-__all__ = ["command", "reconcile_command"]
+__all__ = ["INTERRUPTED", "TERMINATED", "Terminated", "command", "pairs", "reconcile_command", "sigterm", "to_stderr"]
 
-_INTERRUPTED, _TERMINATED = 130, 143
+INTERRUPTED, TERMINATED = 130, 143
 
 
-class _Terminated(SystemExit):
+class Terminated(SystemExit):
     """Tell that this process was asked to end by SIGTERM."""
 
 
@@ -37,7 +37,8 @@ class _Run(click.Command):
         return super().parse_args(ctx, args[:at])
 
 
-def _pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+def pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Read options that are NAME=VALUE."""
     found: dict[str, str] = {}
     for each in given:
         name, equals, value = each.partition("=")
@@ -53,22 +54,14 @@ def _pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -
 @click.argument("source", required=False, metavar="[SOURCE | -- COMMAND ARGS...]")
 @click.option("--entry", "-e", metavar="ENTRY", help="The entry point; by default main, or the only one.")
 @click.option(
-    "--param",
-    "-P",
-    "params",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_pairs,
-    help="A parameter; can be repeated.",
+    "--param", "-P", "params", multiple=True, metavar="NAME=VALUE", callback=pairs, help="A parameter; can be repeated."
 )
 @click.option("--version", "revision", metavar="REV", help="A branch, tag or commit of a git repository.")
 @click.option("--env", "environment", metavar="KIND", help="venv, uv, system or another kind of environment.")
 @click.option("--runner", metavar="RUNNER", help="Where it runs; by default local, on this machine.")
 @click.option("--name", help="The name of the run to show; by default one to remember.")
 @click.option("--experiment", help="By default MLCORE_EXPERIMENT, or Default.", shell_complete=completing.experiment)
-@click.option(
-    "--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="A tag; can be repeated."
-)
+@click.option("--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", callback=pairs, help="A tag; can be repeated.")
 @click.option("--dry-run", is_flag=True, help="Print what would run; build, start and change nothing.")
 @click.option("--detach", is_flag=True, help="Print the run's id and return; see `mlcore runs reconcile`.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that has ended.", shell_complete=completing.run)
@@ -107,12 +100,12 @@ def command(
     about |= {"name": name, "experiment": experiment, "tags": tags, "detach": detach, "key": key, "grace": grace}
     began = time.monotonic()
     try:
-        with _sigterm(), _to_stderr(as_json):
+        with sigterm(), to_stderr(as_json):
             submitted = running.run(given, entry, params, tell=tell, **about)
     except KeyboardInterrupt:
-        ctx.exit(_INTERRUPTED)
-    except _Terminated:
-        ctx.exit(_TERMINATED)
+        ctx.exit(INTERRUPTED)
+    except Terminated:
+        ctx.exit(TERMINATED)
     if detach:
         terminal.show(terminal.as_json({"run": submitted.run_id}) if as_json else [submitted.run_id])
         ctx.exit()
@@ -125,23 +118,25 @@ def command(
 
 
 def _tell(text: str) -> None:
-    click.echo(f"mlcore: {terminal.printable(text)}", err=True)
+    """Print what happens, to standard error."""
+    if text:
+        click.echo(f"mlcore: {terminal.printable(text)}", err=True)
 
 
 def _exit_code(ended: Status) -> int:
     if ended.state == "finished":
         return 0
     if ended.state == "killed":
-        return _TERMINATED
+        return TERMINATED
     return 1 if not ended.exit_code else ended.exit_code if ended.exit_code > 0 else 128 - ended.exit_code
 
 
 @contextmanager
-def _sigterm() -> Iterator[None]:
+def sigterm() -> Iterator[None]:
     """Raise where SIGTERM comes, as Ctrl-C does: so that the job ends before this process."""
 
     def handler(*_: object) -> None:
-        raise _Terminated
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, handler)
     try:
@@ -151,7 +146,7 @@ def _sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _to_stderr(needed: bool) -> Iterator[None]:
+def to_stderr(needed: bool) -> Iterator[None]:
     """Let what a job prints go to stderr."""
     if not needed:
         yield

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ class Restored:
 def restore(run: Run, folder: str | os.PathLike[str], *, repository: str | None = None) -> Restored:
     """Make the code of a run in a new or empty folder, and check that it is what ran.
 
-    The commit comes from `repository`, a path or URL, if that is given, else from the remote that was recorded, from the
-    repository on this machine, or from what the run kept. Raises `NotRestored`, and leaves nothing.
+    The commit comes from `repository`, a path or URL, if that is given, else from the remote that was recorded, from
+    the repository on this machine, or from what the run kept. Raises `NotRestored`, and leaves nothing.
     """
     target = Path(folder).absolute()
     if os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or any(target.iterdir())):
@@ -139,10 +139,10 @@ class _Making:
         """Make one repository: its commit, then what was changed, and look whether that is the tree that ran."""
         tree, commit = str(facts["tree"]), facts.get("commit")
         base, onto = facts.get("base") or commit, facts.get("onto")
-        format = "sha256" if len(tree) == 64 else "sha1"
+        kind = "sha256" if len(tree) == 64 else "sha1"
         own = safe_environment(self.temporary, GIT_DIR=str(folder / ".git"), GIT_WORK_TREE=str(folder))
         git = Git(self.program, folder, own, self.temporary, self.until)
-        git("init", "-q", "--template=", f"--object-format={format}", "--initial-branch=restored")
+        git("init", "-q", "--template=", f"--object-format={kind}", "--initial-branch=restored")
         packed = f"{prefix}objects.pack" in self.names
         wanted = onto if packed else base
         if commit is None or not _is_id(base or ""):
@@ -200,30 +200,23 @@ class _Making:
     def _get(self, git: Git, commit: str, repository: str, facts: Mapping[str, Any], prefix: str) -> None:
         """Get a commit from the first place that has it."""
         url, root = str(facts.get("remote") or facts.get("url") or ""), facts.get("root")
-        places: list[tuple[str, Callable[[], None]]] = []
-        for place in dict.fromkeys(filter(None, [repository, url])):
-            local = find(Path(place)) if os.path.isabs(place) and (Path(place) / ".git").exists() else None
-            get = self._borrow if local else self._fetch
-            places.append((place, lambda get=get, place=place: get(git, place, commit)))
-        if root and not repository:
-            places.append((str(root), lambda: self._borrow(git, str(root), commit)))
+        asked = list(dict.fromkeys(filter(None, [repository, url, "" if repository else str(root or "")])))
         said = list[str]()
-        for place, get in places:
+        for place in asked:
             try:
-                get()
+                if os.path.isabs(place) and (Path(place) / ".git").exists():
+                    self._borrow(git, place, commit)
+                else:
+                    self._fetch(git, place, commit)
             except (GitFailed, NotRestored, OSError) as error:
                 said.append(f"{place}: {error}")
-            else:
-                if url and place == url:
-                    git("update-ref", "refs/remotes/origin/restored", commit)
-                    git("config", "remote.origin.url", url)
-                    git("config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
-                return
-        what = (
-            f"commit {commit}{f' of submodule {prefix.rstrip('/')}' if prefix else ''}"
-            if prefix
-            else f"commit {commit}"
-        )
+                continue
+            if place == url:  # for who goes on from there
+                git("update-ref", "refs/remotes/origin/restored", commit)
+                git("config", "remote.origin.url", url)
+                git("config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+            return
+        what = f"commit {commit} of submodule {prefix.rstrip('/')}" if prefix else f"commit {commit}"
         raise NotRestored(f"nobody has {what}: {'; '.join(said) or 'no remote was recorded'}")
 
     def _fetch(self, git: Git, url: str, commit: str) -> None:
@@ -255,8 +248,10 @@ class _Making:
         git("index-pack", "--stdin", given=pack(theirs, ids))
 
 
-_USERS = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")
-_USERS += ("GIT_CONFIG_NOSYSTEM", "GIT_PROXY_SSL_CAINFO", "GIT_HTTP_PROXY_AUTHMETHOD")
+_USERS = {
+    *("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"),
+    *("GIT_PROXY_SSL_CAINFO", "GIT_HTTP_PROXY_AUTHMETHOD"),
+}
 
 
 def _is_id(text: str) -> bool:

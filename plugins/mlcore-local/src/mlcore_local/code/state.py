@@ -26,7 +26,7 @@ _LISTED = 12_000  # characters that a list may have: what is recorded at once ha
 
 @attrs.define
 class State:
-    """Hold what becomes ``git.KEY`` of a run's context, and the `files` that are kept, by names below ``.mlcore/code``."""
+    """Hold what becomes ``git.KEY`` of a run's context, and the `files` that are kept, by names in ``.mlcore/code``."""
 
     facts: dict[str, Any]
     files: dict[str, bytes] = attrs.field(factory=dict)
@@ -67,8 +67,9 @@ class _Look:
             self._fill(state, git, name, prefix, depth)
         except (GitFailed, OSError, ValueError) as error:
             state.files.clear()
-            known = {key: state.facts[key] for key in ("commit", "branch", "root", "remote") if key in state.facts}
-            state.facts = {**known, "left_out": [f"what changed: {mask(str(error))}"]}
+            for key in state.facts.keys() - {"commit", "branch", "root", "remote"}:
+                del state.facts[key]
+            state.facts["left_out"] = [f"what changed: {mask(str(error))}"]
         return state
 
     def _fill(self, state: State, git: Git, remote: str, prefix: str, depth: int) -> None:
@@ -97,19 +98,20 @@ class _Look:
             for path, size in sorted(work.untracked.items())
         ]
         left = {each.path: f"{each.path}: {each.why}" for each in (*packed.left, *work.left)}
+        listed = _some(untracked, self.limits.listed)
+        if len(untracked) > len(listed):
+            left[""] = f"of {len(untracked):,} untracked files the first {len(listed):,} are listed"
         found = {
             "dirty": bool(changes or untracked or any(each["dirty"] for each in submodules)),
             "tree": tree,
             "base": packed.base if commit and packed.base != commit else None,
             "onto": packed.onto or None,
             "changes": _listed((changes[path] for path in sorted(changes)), self.limits.listed),
-            "untracked": _some(untracked, self.limits.listed),
+            "untracked": listed,
             "submodules": submodules,
             "left_out": _listed(left.values(), self.limits.listed),
             "masked": _listed(dict.fromkeys((*packed.masked, *work.masked)), self.limits.listed),
         }
-        if len(untracked) > len(found["untracked"]):
-            found["left_out"].append(f"of {len(untracked):,} untracked files these are the first")
         state.facts |= {key: value for key, value in found.items() if value is not None and value != []}
 
     def _submodules(self, state: State, work: WorkTree, prefix: str, depth: int) -> list[dict[str, Any]]:
