@@ -71,7 +71,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     place = Place(home, None, None)  # type: ignore[arg-type]
     typed = ["-P", "lr=0.05", "-P", "data=../points.csv"]
     said = subprocess.run(
-        [sys.executable, "-m", "mlcore", "run", ".", "--env", kinds()[0], "--json", *typed], cwd=clone, env=place.settings(home), capture_output=True, text=True, timeout=SECONDS, check=False,
+        [sys.executable, "-m", "mlcore", "run", ".", "--env", kinds()[0], "--json", *typed], cwd=clone,
+        env=place.settings(home), capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     original = Client(place.store).get_run(json.loads(said.stdout)["run"])
