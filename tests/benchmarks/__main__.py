@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import inside, outside, serving
+from tests.benchmarks import inside, large, outside, serving
 from tests.benchmarks.environments import cache
 from tests.benchmarks.results import Number, Ratios, table
 from tests.benchmarks.tools import PEERS, Bench, bench
@@ -39,12 +39,9 @@ LARGE = 100_000
 
 
 def large_benchmarks(tiny: bool) -> dict[str, Benchmark]:
-    """Return those of very many runs: without peers, of whom nobody makes so many in a day, they take half an hour."""
+    """Return those of very many runs."""
     runs, few = (60, 40) if tiny else (LARGE, 2_000)
-    return {
-        "pages": lambda each: inside.pages(each, runs, few),
-        "list_command": lambda each: outside.list_command(each, runs),
-    }
+    return {"pages": lambda each: large.pages(each, runs, few)}
 
 
 def main() -> int:

@@ -131,65 +131,22 @@ STORES = {"folder": "folder with index", "team": "team store on SQLite"}
 def find(bench: Bench, runs: int) -> Rows:
     """Filter and order many runs and read the first 1,000 with all they have; all tools have as many runs."""
     with bench.workers() as workers:
-        yield from _find(bench, workers, runs)
-
-
-def _find(bench: Bench, workers: Mapping[Tool, Worker], runs: int) -> Rows:
-    able = {tool: worker for tool, worker in workers.items() if worker.can("find")}
-    made = bench.once({tool: _asking(one, "make_varied", runs=runs) for tool, one in able.items()})
-    for tool, sizes in made.items():
-        for name in sizes.keys() - {"log", "sync"}:
-            where = "" if tool.name in PEERS else f", {STORES[name]}"
-            yield Number(f"bytes a run, {runs:,} runs{where}", tool.adapter.TITLE, sizes[name])
-        if "sync" in sizes:
-            yield Number(f"us a run to sync {runs:,} runs to SQLite", tool.adapter.TITLE, sizes["sync"] * 1e6)
-    for where, title in STORES.items():
-        asked = {tool: _asking(able[tool], "find", where=where) for tool in made}
-        found = bench.paired(asked, max(2, bench.rounds // 2))
-        for part, words in (("open", "fresh client"), ("again", "same client again")):
-            taken = {tool: [each[part] for each in values] for tool, values in found.items()}
-            what = f"filter, order, first 1,000 of {runs:,} runs, {title}, {words}"
-            peers = {"mlflow": Limit(least=30 if part == "again" else 5)}
-            yield from _compared(what, taken, "a JSON file a run", unit="us", peers=peers)
-
-
-HALF = "metrics.metric0 < 0.52"
-FILTERS = {
-    "5 % by a metric": "metrics.metric0 < 0.05",
-    "20 % by a metric": "metrics.metric0 < 0.2",
-    "half by a metric": HALF,
-    "20 % by a param": "params.param3 = 1",
-    "half by a tag": "tags.team = 'a'",
-    "10 % by the end of a name": "name like '%7'",
-    "10 % by status, metric and tag": "status = 'FINISHED' and metrics.metric0 < 0.2 and tags.team = 'a'",
-}
-ORDERS_OF_PAGES = ("metrics.metric1", "metrics.metric1 desc", "params.param4", "start_time desc")
-
-
-def pages(bench: Bench, runs: int, few: int) -> Rows:
-    """Read pages of very many runs, each in turn with the page of 1,000 of few runs that is in the same order."""
-    own = next(tool for tool in bench.tools if tool.name == "mlcore")
-    with bench.workers() as workers, bench.workers() as others:
-        yield from _find(bench, workers, runs)
-        others[own].ask("make_varied", runs=few)
-
-        def times(**asked: object) -> Callable[[], tuple[float, float]]:
-            many = _asking(workers[own], "page", **asked)
-            one = _asking(others[own], "page", **{**asked, "filter": HALF})
-            return lambda: (many(), one())
-
+        able = {tool: worker for tool, worker in workers.items() if worker.can("find")}
+        made = bench.once({tool: _asking(one, "make_varied", runs=runs) for tool, one in able.items()})
+        for tool, sizes in made.items():
+            for name in sizes.keys() - {"log", "sync"}:
+                where = "" if tool.name in PEERS else f", {STORES[name]}"
+                yield Number(f"bytes a run, {runs:,} runs{where}", tool.adapter.TITLE, sizes[name])
+            if "sync" in sizes:
+                yield Number(f"us a run to sync {runs:,} runs to SQLite", tool.adapter.TITLE, sizes["sync"] * 1e6)
         for where, title in STORES.items():
-            for words, text in FILTERS.items():
-                for order in ORDERS_OF_PAGES:
-                    found = bench.paired({own: times(where=where, filter=text, order=order)}, max(2, bench.rounds // 2))
-                    what = f"1,000 of {runs:,} runs, {words}, by {order}, {title}, CPU"
-                    label = f"{median(many for many, _ in found[own]) * 1e3:.3g} ms CPU"
-                    ratio = [many / one for many, one in found[own]]
-                    yield Ratios(what, f"1,000 of {few:,} runs", ratio, Limit(most=6), label)
-            rare = {"where": where, "filter": "metrics.metric0 < 0.001", "order": "metrics.metric1"}
-            (taken,) = bench.paired({own: _asking(workers[own], "page", **rare)}, 2).values()
-            what = f"the 0.1 % of {runs:,} runs that fit, {title}, CPU"
-            yield Ratios(what, "a second", taken, Limit(most=1), f"{median(taken) * 1e3:.3g} ms CPU")
+            asked = {tool: _asking(able[tool], "find", where=where) for tool in made}
+            found = bench.paired(asked, max(2, bench.rounds // 2))
+            for part, words in (("open", "fresh client"), ("again", "same client again")):
+                taken = {tool: [each[part] for each in values] for tool, values in found.items()}
+                what = f"filter, order, first 1,000 of {runs:,} runs, {title}, {words}"
+                peers = {"mlflow": Limit(least=30 if part == "again" else 5)}
+                yield from _compared(what, taken, "a JSON file a run", unit="us", peers=peers)
 
 
 def models(bench: Bench, count: int) -> Rows:

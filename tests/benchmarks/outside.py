@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -117,9 +117,13 @@ def list_command(bench: Bench, runs: int) -> Rows:
     with bench.workers() as workers:
         able = {tool: worker for tool, worker in workers.items() if hasattr(tool.adapter, "list_command")}
         made = bench.once({tool: lambda one=one: one.ask("make_runs", runs=runs) for tool, one in able.items()})
-        homes = {tool: able[tool].folder for tool in made}
-        commands = {tool: _command(tool, home, min(runs // 2, 1_000)) for tool, home in homes.items()}
-        found = bench.paired(commands, max(2, bench.rounds // 2))
+        yield from listed(bench, {tool: able[tool].folder for tool in made}, runs)
+
+
+def listed(bench: Bench, homes: Mapping[Tool, Path], runs: int, **more: str) -> Rows:
+    """List the newest half of the runs that are there in the tools' folders."""
+    commands = {tool: _command(tool, home, min(runs // 2, 1_000), more) for tool, home in homes.items()}
+    found = bench.paired(commands, max(2, bench.rounds // 2))
     own = next((tool for tool in found if tool.name == "mlcore"), None)
     for part in ("wall", "CPU") if own else ():
         times = {tool: [each[part] for each in values] for tool, values in found.items()}
@@ -131,10 +135,10 @@ def list_command(bench: Bench, runs: int) -> Rows:
             yield Ratios(what, tool.adapter.TITLE, ratios(values, [each[part] for each in found[own]]), limit, label)
 
 
-def _command(tool: Tool, home: Path, runs: int) -> Callable[[], dict[str, Any]]:
+def _command(tool: Tool, home: Path, runs: int, more: Mapping[str, str]) -> Callable[[], dict[str, Any]]:
     """Return what runs the command in turn with a bare Python, and fails if fewer runs are shown."""
-    arguments, more = tool.adapter.list_command(home, runs)
-    env = environment(home, **more)
+    arguments, variables = tool.adapter.list_command(home, runs, **more)
+    env = environment(home, **variables)
 
     def run() -> dict[str, Any]:
         bare = seconds([str(tool.python), "-c", "pass"], home, env)

@@ -74,6 +74,17 @@ class Bench:
                 for worker in started.values():
                     worker.close()
 
+    @contextmanager
+    def team(self, tool: Tool, count: int) -> Iterator[list[Worker]]:
+        """Start so many workers of one tool, all in one folder that was empty."""
+        with self.place("team") as folder:
+            started = [Worker(tool, folder / tool.name, f"output-{number}") for number in range(count)]
+            try:
+                yield started
+            finally:
+                for worker in started:
+                    worker.close()
+
     def once(self, does: Mapping[Tool, Callable[[], Any]]) -> dict[Tool, Any]:
         """Let every tool do its part; who fails is reported and left out."""
         found = {}
@@ -105,15 +116,15 @@ class ToolError(Exception):
 class Worker:
     """Talk to one process of a tool."""
 
-    def __init__(self, tool: Tool, folder: Path) -> None:
-        folder.mkdir()
+    def __init__(self, tool: Tool, folder: Path, output: str = "worker-output") -> None:
+        folder.mkdir(exist_ok=True)
         command = [tool.python, "-P", HERE / "worker.py", HERE / "adapters" / f"{tool.name}.py", folder]
-        with (folder / "output").open("wb") as output:
+        self.folder, self._tool, self._output = folder, tool, folder / output
+        with self._output.open("wb") as opened:
             self._process = subprocess.Popen(
                 command, cwd=folder, env=environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=output, text=True,
+                stderr=opened, text=True,
             )  # fmt: skip
-        self.folder, self._tool, self._output = folder, tool, folder / "output"
 
     def can(self, name: str) -> bool:
         """Tell whether the tool has an operation."""

@@ -86,7 +86,7 @@ class Adapter:
         """Write a small JSON file a run, with something to search by."""
         (self.folder / "varied").mkdir()
         for number in range(runs):
-            content = {f"name{index}": (number * 7919 + index) % 10_007 / 10_007 for index in range(12)}
+            content = {f"name{index}": number * (7919 + index) % 10_007 / 10_007 for index in range(12)}
             (self.folder / "varied" / f"{number}.json").write_text(json.dumps(content))
         return {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -19,9 +18,9 @@ SERVER = "mlcore"
 SPEAKS = "Native"
 
 
-def list_command(folder: Path, runs: int) -> tuple[list[str], dict[str, str]]:
-    """Return what lists so many of the runs that `make_runs` made, and its environment."""
-    return ["runs", "list", "--limit", str(runs)], {"MLCORE_STORE": str(folder / "many")}
+def list_command(folder: Path, runs: int, store: str = "many") -> tuple[list[str], dict[str, str]]:
+    """Return what lists so many of the runs that `make_runs` made, or another store has, and its environment."""
+    return ["runs", "list", "--limit", str(runs)], {"MLCORE_STORE": str(folder / store)}
 
 
 def server(port: int, level: str) -> dict[str, tuple[list[str], dict[str, str]]]:
@@ -149,25 +148,51 @@ class Adapter:
 
     def make_varied(self, runs: int) -> dict[str, float]:
         """Fill runs that a search tells apart, and bring them to a team store."""
-        import mlcore
-        from mlcore_local.sync import sync
+        taken = self.log_varied(runs)
+        self.settle_varied()
+        return {"log": taken / runs} | self.bring_varied(runs)
 
-        folder = mlcore.Client(self.root.with_name("varied"))
+    def log_varied(self, runs: int, first: int = 0, step: int = 1) -> float:
+        """Fill every so manieth of the runs that a search tells apart."""
+        client = self._client("folder")
         start = perf_counter()
-        for number, (metrics, params, tags) in enumerate(varied(runs)):
-            with folder.start_run(name=f"run {number}") as run:
+        for number in range(first, runs, step):
+            metrics, params, tags = varied(number)
+            with client.start_run(name=f"run {number}") as run:
                 run.log_params(params)
                 run.log_metrics(metrics, step=0)
                 run.set_tags(tags)
-        logged = perf_counter()
-        sync(folder.store, self._team.store)
-        end = perf_counter()
+        taken = perf_counter() - start
+        client.close()
+        return taken
+
+    def settle_varied(self) -> None:
+        """Let the runs be as two minutes after their end."""
         _settle(self.root.with_name("varied"))
-        bytes_ = sum(path.stat().st_size for path in self.root.with_name("varied").rglob("*") if path.is_file())
-        return {
-            "log": (logged - start) / runs, "sync": (end - logged) / runs,
-            "folder": bytes_ / runs, "team": self._team_size() / runs,
-        }  # fmt: skip
+
+    def bring_varied(self, runs: int) -> dict[str, float]:
+        """Bring the runs to a team store; return seconds a run, and what both stores have of bytes a run."""
+        from mlcore_local.sync import sync
+
+        folder, team = self._client("folder"), self._team
+        start = perf_counter()
+        sync(folder.store, team.store)
+        taken = perf_counter() - start
+        folder.close()
+        team.close()
+        paths = self.root.with_name("varied").rglob("*")
+        bytes_ = sum(path.stat().st_size for path in paths if path.is_file() and path.parent.name != "index")
+        return {"sync": taken / runs, "folder": bytes_ / runs, "team": self._team_size() / runs}
+
+    def index_varied(self) -> dict[str, float]:
+        """Make the index of the folder; return its seconds and bytes."""
+        start = perf_counter()
+        client = self._client("folder")
+        client.search_runs(limit=1)
+        taken = perf_counter() - start
+        client.close()
+        paths = self.root.with_name("varied").glob("index/*")
+        return {"seconds": taken, "bytes": sum(path.stat().st_size for path in paths)}
 
     def _client(self, where: str) -> Any:
         from mlcore import Client
@@ -242,11 +267,10 @@ class Adapter:
         return perf_counter() - start
 
 
-def varied(runs: int) -> Iterator[tuple[dict[str, float], dict[str, int], dict[str, str]]]:
-    """Yield metrics, params and tags of runs."""
-    for number in range(runs):
-        metrics = {f"metric{index}": (number * 7919 + index) % 10_007 / 10_007 for index in range(5)}
-        yield metrics, {f"param{index}": number % (index + 2) for index in range(5)}, {"team": "ab"[number % 2]}
+def varied(number: int) -> tuple[dict[str, float], dict[str, int], dict[str, str]]:
+    """Return metrics, params and tags of a run."""
+    metrics = {f"metric{index}": number * (7919 + index) % 10_007 / 10_007 for index in range(5)}
+    return metrics, {f"param{index}": number % (index + 2) for index in range(5)}, {"team": "ab"[number % 2]}
 
 
 def _settle(root: Path) -> None:

@@ -111,7 +111,7 @@ class Adapter:
         for number in range(runs):
             with mlflow.start_run(run_name=f"run {number}"):
                 mlflow.log_params({f"param{index}": number % (index + 2) for index in range(5)})
-                metrics = {f"metric{index}": (number * 7919 + index) % 10_007 / 10_007 for index in range(5)}
+                metrics = {f"metric{index}": number * (7919 + index) % 10_007 / 10_007 for index in range(5)}
                 mlflow.log_metrics(metrics, step=0)
                 mlflow.set_tags({"team": "ab"[number % 2]})
         return {"log": (perf_counter() - start) / runs, "stored": (_size() - before) / runs}

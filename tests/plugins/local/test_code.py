@@ -27,6 +27,12 @@ def repository(tmp_path: Path) -> Repository:
     return made
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember no packs of other tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 def dirty(repository: Repository) -> None:
     """Change, delete, add and stage files of every kind."""
     repository.write(train_py="print(2)\n", lib__new_py="n = 1\n")
@@ -87,7 +93,7 @@ def test_a_clean_commit_is_recorded_and_made_again(repository: Repository, tmp_p
 
 
 def test_a_dirty_tree_is_made_again_elsewhere(repository: Repository, tmp_path: Path) -> None:
-    """Guards what the package is for: changed, deleted, staged, untracked files, modes, links, names; not ignored ones."""
+    """Guards what the package is for: changed, deleted, staged, untracked files, modes, links; not ignored ones."""
     dirty(repository)
     status, before = repository.git("status", "--porcelain"), unchanged(repository.folder)
     run = record(repository.folder / "lib", tmp_path / "store")
@@ -136,3 +142,51 @@ def test_without_a_remote_the_code_comes_from_here_or_from_what_was_kept(
         made = restore(run, tmp_path / "again")
     assert made.tree == run.context["git.tree"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".mlcore-restore")]
+
+
+def test_submodules_come_back_with_what_was_changed_in_them(repository: Repository, tmp_path: Path) -> None:
+    """Guards nested submodules: one at another commit, one with changes, one that was never checked out."""
+    inner, outer = Repository(tmp_path / "inner"), Repository(tmp_path / "outer")
+    inner.write(deep_py="deep = 1\n")
+    inner.commit()
+    outer.write(sub_py="sub = 1\n")
+    outer.git("submodule", "add", "-q", f"file://{inner.folder}", "deep")
+    outer.commit()
+    for path in ("libs/outer", "libs/other", "libs/empty", "libs/gone"):
+        repository.git("submodule", "add", "-q", f"file://{outer.folder}", path)
+    repository.commit("submodules")
+    repository.git("push", "-q", "origin", "main")
+    repository.git("submodule", "-q", "update", "--init", "--recursive")
+    repository.git("submodule", "-q", "deinit", "libs/empty")
+    repository.git("rm", "-q", "libs/gone")
+    repository.put("libs/outer/deep/deep.py", "deep = 2\n")
+    repository.put("libs/outer/new.py", "new\n")
+    other = Repository.__new__(Repository)
+    other.folder = repository.folder / "libs/other"
+    other.write(sub_py="sub = 2\n")
+    other.commit("at no remote")
+    dirty(repository)
+
+    run = record(repository.folder, tmp_path / "store")
+    modules = {each["path"]: each for each in run.context["git.submodules"]}
+    assert [*modules] == ["libs/empty", "libs/other", "libs/other/deep", "libs/outer", "libs/outer/deep"]
+    assert [each["dirty"] for each in modules.values()] == [False, False, False, True, True]
+    assert modules["libs/other"]["commit"] == other.git("rev-parse", "HEAD")
+    assert modules["libs/other"]["onto"] == outer.git("rev-parse", "HEAD")
+    assert modules["libs/outer"]["url"] == f"file://{outer.folder}"
+    assert {each.path for each in run.artifacts.list()} == {
+        ".mlcore/code/changes.patch",
+        ".mlcore/code/libs/other/objects.pack",
+        ".mlcore/code/libs/outer/changes.patch",
+        ".mlcore/code/libs/outer/deep/changes.patch",
+    }
+    repository.folder.rename(tmp_path / "moved")
+    made = restore(run, tmp_path / "again")
+    expected = files(tmp_path / "moved")
+    del expected["data/ignored.csv"]
+    assert files(made.folder) == expected
+    again = state_of(made.folder)
+    assert again is not None
+    assert again.facts["tree"] == run.context["git.tree"]
+    for each in again.facts["submodules"]:
+        assert {**each, "url": ""} == {**modules[each["path"]], "url": ""}

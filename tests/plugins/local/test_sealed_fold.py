@@ -60,6 +60,12 @@ def made(root: Path, runs: int = 4) -> list[str]:
     return ids
 
 
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Give the place of a store."""
+    return tmp_path / "store"
+
+
 def unsealed(root: Path) -> FolderStore:
     """Open a copy of a store that has no seals."""
     target = root.with_name(f"{root.name}-{os.urandom(4).hex()}")
@@ -109,9 +115,8 @@ def mlcore_experiment(name: str) -> str:
 
 @pytest.mark.parametrize("home", ["the store", "another run"])
 @pytest.mark.parametrize("what", ELSEWHERE)
-def test_what_others_write_of_a_sealed_run_counts(what: str, home: str, tmp_path: Path) -> None:
+def test_what_others_write_of_a_sealed_run_counts(what: str, home: str, root: Path) -> None:
     """Guards runs left unfolded: handles that read the run before it, after it, and first of all for that run alone."""
-    root = tmp_path / "store"
     ids = made(root)
     early, asked = FolderStore(root), FolderStore(root)
     before = pages(early)
@@ -172,9 +177,8 @@ def test_queries_find_the_same_in_sealed_runs(
     assert len(page.items) > 0
 
 
-def test_listing_folds_no_sealed_run_and_decodes_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_folds_no_sealed_run_and_decodes_no_record(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the speed of a list: the records of a run are read when somebody else wrote of it, and then only its."""
-    root = tmp_path / "store"
     ids = made(root)
     written(FolderStore(root), STORE_HOME, Updated("run", ids[1], {"note": "read again"}))
     woken = list[str]()
@@ -188,9 +192,8 @@ def test_listing_folds_no_sealed_run_and_decodes_no_record(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("event", ["Unknown", "Erased"])
-def test_a_seal_shows_nothing_where_a_reader_may_know_better(event: str, tmp_path: Path) -> None:
+def test_a_seal_shows_nothing_where_a_reader_may_know_better(event: str, root: Path) -> None:
     """Guards runs with events of a later version, which may know what they mean when it reads the seal."""
-    root = tmp_path / "store"
     ids = made(root, 2)
     later = Unknown("run", ids[0], type="Later", raw=f'{{"type":"Later","kind":"run","id":"{ids[0]}"}}'.encode())
     home = Folder.open(root).run_folder(ids[0])
@@ -202,9 +205,8 @@ def test_a_seal_shows_nothing_where_a_reader_may_know_better(event: str, tmp_pat
     assert pages(FolderStore(root)) == pages(unsealed(root))
 
 
-def test_a_seal_of_an_earlier_version_is_left_aside(tmp_path: Path) -> None:
+def test_a_seal_of_an_earlier_version_is_left_aside(root: Path) -> None:
     """Guards an upgrade: the run is read from its journals, and `mlcore reindex` seals it anew."""
-    root = tmp_path / "store"
     (id,) = made(root, 1)
     home = Folder.open(root).run_folder(id)
     path, expected = home / NAME, pages(unsealed(root))

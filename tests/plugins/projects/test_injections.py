@@ -23,41 +23,10 @@ from mlcore_projects.errors import ProjectError, SourceError
 from mlcore_projects.reading import read_command, read_project
 from mlcore_projects.sources import fetch
 from mlcore_projects.specs import Bound, Project
+from payloads import PAYLOADS
 
 Git = Callable[..., str]
 pytestmark = pytest.mark.usefixtures("cache")
-
-# {m} is the path of the marker; E1 and E3 of the list of checks.
-PAYLOADS = [
-    ";touch {m}",
-    "; touch {m} #",
-    "$(touch {m})",
-    "`touch {m}`",
-    "x\ntouch {m}\n",
-    "| touch {m}",
-    "& touch {m} &",
-    "&& touch {m}",
-    "'; touch {m}; '",
-    '"; touch {m}; "',
-    "'\"'\"'; touch {m}; echo '",
-    "\\'; touch {m}; \\'",
-    "${{IFS}}touch${{IFS}}{m}",
-    "a[$(touch {m})]",
-    ">{m}",
-    "-oProxyCommand=touch {m}",
-    "--upload-pack=touch {m}",
-    "--index-url=http://127.0.0.1:9/",
-    "ext::sh -c touch% {m}",
-    "__import__('os').system('touch {m}')",
-    "{{{{7*7}}}}",
-    "${{7*7}}",
-    "{{% raw %}}",
-    "{{0.__class__}}",
-    "%(touch {m})s",
-    "~root",
-    "*",
-    "",
-]
 
 
 @pytest.fixture

@@ -135,6 +135,13 @@ def tables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         engine.dispose()
 
 
+@pytest.fixture
+def emptied(tables: Tables) -> Tables:
+    """Give tables in which nothing is."""
+    tables.empty()
+    return tables
+
+
 WAYS = {"cheapest": {}, "look up": {"_LOOK": 1e-9}, "sort": {"_SORT": 1e-9}, "remember": {"_REMEMBER": 1e-9}}
 
 
@@ -223,7 +230,7 @@ def test_many_values_and_many_parts_fit_into_a_statement(populated: tuple[Tables
     assert agree(tables, entities, Query(huge)).items
 
 
-def test_a_token_stays_right_while_entities_are_added(tables: Tables) -> None:
+def test_a_token_stays_right_while_entities_are_added(emptied: Tables) -> None:
     """Guards pages: what was there is shown once, and what came before the place is not shown again."""
 
     def run(id: int, score: float) -> Batch:
@@ -231,12 +238,11 @@ def test_a_token_stays_right_while_entities_are_added(tables: Tables) -> None:
             Created("run", f"{id:032x}"), AttributesSet("run", f"{id:032x}", "tags", {"s": score})
         )
 
-    tables.empty()
-    tables.take(*(run(number, number) for number in range(10)))
+    emptied.take(*(run(number, number) for number in range(10)))
     query = Query(order=(Sort(Term("tags", "s"), descending=True),), limit=4)
-    first = tables.reading.find("run", query)
-    tables.take(run(100, 99.0), run(101, 4.5), run(102, 5.5))
-    second = tables.reading.find("run", attrs.evolve(query, token=first.token))
+    first = emptied.reading.find("run", query)
+    emptied.take(run(100, 99.0), run(101, 4.5), run(102, 5.5))
+    second = emptied.reading.find("run", attrs.evolve(query, token=first.token))
     assert [each.attributes["tags"]["s"] for each in (*first.items, *second.items)] == [9, 8, 7, 6, 5.5, 5, 4.5, 4]
 
 
@@ -244,19 +250,17 @@ RANKS = [[], [1], [[0, 1]], [[0, "x"], [0, 1], [1, "a"]], [[7, 1], [0, 1], [1, "
 
 
 @pytest.mark.parametrize("token", ["", "x", *(base64.urlsafe_b64encode(to_json(ranks)).decode() for ranks in RANKS)])
-def test_a_wrong_token_is_refused(tables: Tables, token: str) -> None:
+def test_a_wrong_token_is_refused(emptied: Tables, token: str) -> None:
     """Guards against a page that begins anywhere."""
-    tables.empty()
-    tables.take(Writer("1").batch(Created("run", "1")))
+    emptied.take(Writer("1").batch(Created("run", "1")))
     with pytest.raises(Malformed):
-        tables.reading.find("run", Query(order=(Sort(Term("tags", "s")),), token=token))
+        emptied.reading.find("run", Query(order=(Sort(Term("tags", "s")),), token=token))
 
 
-def test_names_are_told_once_in_order_and_only_where_something_has_them(tables: Tables) -> None:
+def test_names_are_told_once_in_order_and_only_where_something_has_them(emptied: Tables) -> None:
     """Guards what a search box suggests."""
-    tables.empty()
     one, two = Writer("1"), Writer("2")
-    tables.take(
+    emptied.take(
         one.batch(AttributesSet("run", "1", "params", {"b": 1, "a": 2, "\U0001d4b5": 3, "\uffff": 4, "gone": 5})),
         two.batch(AttributesSet("run", "2", "params", {"b": 1, "ab": 2})),
         two.batch(AttributesSet("model", "2", "params", {"other": 1})),
@@ -264,7 +268,7 @@ def test_names_are_told_once_in_order_and_only_where_something_has_them(tables: 
         two.batch(RowsLogged("run", "2", "loss", {"step": [1], "time": [1], "value": [1.0]}, "eval")),
         one.batch(AttributesRemoved("run", "1", "params", ["gone"])),
     )
-    keys = tables.reading.keys
+    keys = emptied.reading.keys
     assert keys("run", "params") == ["a", "ab", "b", "\uffff", "\U0001d4b5"]
     assert keys("run", "params", "a") == ["a", "ab"]
     assert keys("run", "params", "", 2) == ["a", "ab"]
@@ -273,19 +277,18 @@ def test_names_are_told_once_in_order_and_only_where_something_has_them(tables: 
     assert keys("run", "no such") == keys("trace", "params") == []
 
 
-def test_what_a_transaction_rolled_back_is_not_answered(tables: Tables) -> None:
+def test_what_a_transaction_rolled_back_is_not_answered(emptied: Tables) -> None:
     """Guards entities kept for the next question."""
-    tables.empty()
-    tables.take(Writer("1").batch(Updated("run", "1", {"name": "a"})))
-    assert tables.reading.find("run", Query()).items[0].fields == {"name": "a"}
-    with tables.engine.connect() as connection:
+    emptied.take(Writer("1").batch(Updated("run", "1", {"name": "a"})))
+    assert emptied.reading.find("run", Query()).items[0].fields == {"name": "a"}
+    with emptied.engine.connect() as connection:
         projection = Projection(connection)
         projection.take("2" * 32, [Record(1, 2 * 10**18, (Updated("run", "1", {"name": "b"}),))])
         projection.flush()
         connection.rollback()
-    assert tables.reading.find("run", Query()).items[0].fields == {"name": "a"}
-    tables.take(Writer("1").batch(Updated("run", "1", {"name": "c"}), stamp=3 * 10**18))
-    assert tables.reading.find("run", Query()).items[0].fields == {"name": "c"}
+    assert emptied.reading.find("run", Query()).items[0].fields == {"name": "a"}
+    emptied.take(Writer("1").batch(Updated("run", "1", {"name": "c"}), stamp=3 * 10**18))
+    assert emptied.reading.find("run", Query()).items[0].fields == {"name": "c"}
 
 
 def test_terms_of_the_contract_are_all_asked() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +29,29 @@ def code_changes(first: Run, second: Run, unknown: list[str]) -> list[Change]:
         return []
     with tempfile.TemporaryDirectory(prefix="mlcore-") as place:
         folders = [_restored(run, Path(place, str(at)), unknown) for at, run in enumerate((first, second))]
-        if folders[0] is not None and folders[1] is not None:
-            return list(tree_changes(folders[0], folders[1]))
-    return list(_recorded(first, second))
+        if folders[0] is None or folders[1] is None:
+            return list(_recorded(first, second))
+        found = list(tree_changes(folders[0], folders[1]))
+    whole = ["git.tree" in run.context for run in (first, second)]
+    gone = {(True, False): "removed", (False, True): "added"}.get((whole[0], whole[1]))
+    return [each for each in found if each.kind != gone]  # without git not all files were kept
 
 
 def _identity(run: Run) -> Any:
     """Return what tells the code of a run from other code, nothing if nothing was recorded."""
     modules = {each["path"]: each.get("tree") for each in run.context.get("git.submodules") or ()}
-    scripts = {key: value for key, value in run.context.items() if key.startswith("script.")}
-    return [run.context["git.tree"], modules] if run.context.get("git.tree") else scripts
+    return [run.context["git.tree"], modules] if run.context.get("git.tree") else run.context.get("script.tree")
 
 
 def _restored(run: Run, folder: Path, unknown: list[str]) -> Path | None:
     from mlcore_local.code import restore
 
+    root = run.context.get("git.root")
+    near = root if root and Path(root, ".git").exists() else None  # which spares a fetch
     try:
-        found = restore(run, folder)
+        found = restore(run, folder, repository=near)
     except MlcoreError as error:
-        unknown.append(f"lines of code: run {run.id}: {error}")
+        unknown.append(f"lines of code: {error}")
         return None
     unknown += [f"code: run {run.id}: {each}" for each in found.notes]
     return found.folder
@@ -59,16 +63,13 @@ def _recorded(first: Run, second: Run) -> Iterator[Change]:
     if commits[0] != commits[1]:
         yield Change("commit", "changed", commits[0], commits[1])
         return
-    scripts = [
-        {key: value for key, value in run.context.items() if key.startswith("script.")} for run in (first, second)
-    ]
-    found = [_patched(run) | {each["path"]: each.get("size") for each in _untracked(run)} for run in (first, second)]
-    for each in changes(scripts[0] or found[0], scripts[1] or found[1]):
-        yield Change(each.name.removeprefix("script."), "changed", lines=("its lines cannot be shown",))
+    found = [run.context.get("script.files") or _patched(run) | _untracked(run) for run in (first, second)]
+    for each in changes(found[0], found[1]):
+        yield Change(each.name, "changed", lines=("its lines cannot be shown",))
 
 
-def _untracked(run: Run) -> list[Mapping[str, Any]]:
-    return run.context.get("git.untracked") or []
+def _untracked(run: Run) -> dict[str, Any]:
+    return {each["path"]: each.get("size") for each in run.context.get("git.untracked") or ()}
 
 
 def _patched(run: Run) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
     if data := run.datasets:
         lines += _titled("datasets", _datasets(data))
     if known := {key: _short(value) for key, value in run.context.items() if key != "captured"}:
-        lines += _titled("context", _pairs(known))
+        lines += _titled("context", (terminal.cut(line, terminal.room() or 200) for line in _pairs(known)))
     if run.models:
         lines += _titled("models", [f"  {text(each.uri)}  {text(each.flavor)}" for each in run.models])
     if files := run.artifacts.list():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import click
 from mlcore import Client
 from mlcore.errors import ConfigError, StoreError
 from mlcore_local import terminal
+from mlcore_local.pausing import pause
 from mlcore_local.shipping import SetAside, Shipper
 from mlcore_local.spools import Spool, spools
 from mlcore_local.sync import Progress
@@ -93,8 +93,7 @@ def _watch(uploader: Uploader) -> int:
                 if not failures:
                     click.echo(f"{uploader.spool.target} cannot be reached, trying again: {error}", err=True)
                 failures += 1
-            pause = min(_LONGEST_SECONDS, _WATCH_SECONDS * 2 ** min(failures, 8)) if failures else _WATCH_SECONDS
-            time.sleep(pause * random.uniform(0.8, 1.0))  # noqa: S311 - no secret
+            time.sleep(pause(failures + 1, _WATCH_SECONDS, _LONGEST_SECONDS))
     return 0
 
 

@@ -54,32 +54,33 @@ def command(
         raise click.UsageError("--watch is for what waits for the configured store, which here is a folder")
     source = source or str(config.project_root()[0] / config.STORE_FOLDER)
     target = _target(source, target)
-    with closing(Client(source)) as one, closing(Client(target)) as other:
-        if dry_run:
+    if dry_run:
+        with closing(Client(source)) as one, closing(Client(target)) as other:
             report, differences = missing(one.store, other.store), list[Difference]()
-        else:
-            started = time.time_ns()
-            memory = place_of(_absolute(source), _absolute(target))
-            if everything:
-                memory.unlink(missing_ok=True)
-            with _bar("syncing") as progress:
-                report = sync(one.store, other.store, memory=memory, progress=progress)
-            refused = {each.source for each in report.refused}
-            found = verify(one.store, other.store, since=started) if verifying else []
-            differences = [each for each in found if each.source not in refused]
+    else:
+        report, differences = _bring(source, target, everything=everything, verifying=verifying)
     if as_json:
         content = attrs.asdict(report, recurse=True) | {"runs_with_files": sorted(report.runs_with_files)}
-        content |= {
-            "from": config.shown(source),
-            "to": config.shown(target),
-            "dry_run": dry_run,
-            "verified": verifying and not differences,
-        }
+        content |= {"from": config.shown(source), "to": config.shown(target), "dry_run": dry_run}
+        content["verified"] = verifying and not differences
         content["differences"] = [attrs.asdict(each) for each in differences]
         terminal.show(terminal.as_json(content))
     else:
         terminal.show(_lines(report, differences, source, target, dry_run=dry_run, verifying=verifying))
     sys.exit(1 if report.refused or differences else 0)
+
+
+def _bring(source: str, target: str, *, everything: bool, verifying: bool) -> tuple[Report, list[Difference]]:
+    """Bring what is new, or all; return what was done, and in what both differ then, but for what was refused."""
+    started, memory = time.time_ns(), place_of(_absolute(source), _absolute(target))
+    with closing(Client(source)) as one, closing(Client(target)) as other:
+        if everything:
+            memory.unlink(missing_ok=True)
+        with _bar("syncing") as progress:
+            report = sync(one.store, other.store, memory=memory, progress=progress)
+        refused = {each.source for each in report.refused}
+        found = verify(one.store, other.store, since=started) if verifying else []
+    return report, [each for each in found if each.source not in refused]
 
 
 def _target(source: str, target: str | None) -> str:

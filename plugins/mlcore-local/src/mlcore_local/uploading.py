@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlcore import journal
 from mlcore.errors import MlcoreError, StoreError
+from mlcore_local.pausing import pause
 from mlcore_local.spools import Spool, bytes_of, seconds_of, spool_of
 
 if TYPE_CHECKING:
@@ -254,12 +255,7 @@ class Uploader:
                     self._turn.wait(self._pause(self._failures))
 
     def _pause(self, failures: int) -> float:
-        if not failures:
-            return POLL_SECONDS
-        import random
-
-        longest = min(LONGEST_SECONDS, 0.5 * 2.0 ** min(failures, 8))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        return pause(failures, POLL_SECONDS, LONGEST_SECONDS) if failures else POLL_SECONDS
 
     def _round(self, round_: int, *, scan: bool) -> bool:
         """Ship what is new; what the store or its library raises is for the next time."""

@@ -83,11 +83,11 @@ def _exported(file: Path, making: Making) -> list[Pinned]:
     found = making.scratch / "pylock.toml"
     python: list[str | Path] = ["--python", making.origin.interpreter] if making.origin.interpreter else []
     making.run([uv, "export", "--locked", "--format", "pylock.toml", "--no-header", *python, "-o", found, *of])
-    return read_pylock(found, making, file.parent)
+    return read_pylock(found, making)
 
 
-def read_pylock(file: Path, making: Making, folder: Path | None = None) -> list[Pinned]:
-    """Return what a ``pylock.toml`` names for this interpreter; its paths begin in its own folder, or the one given."""
+def read_pylock(file: Path, making: Making) -> list[Pinned]:
+    """Return what a ``pylock.toml`` names for this interpreter; its paths begin in its own folder."""
     import tomllib
 
     try:
@@ -95,7 +95,7 @@ def read_pylock(file: Path, making: Making, folder: Path | None = None) -> list[
         if not str(told.get("lock-version", "")).startswith("1."):
             raise EnvironmentFailed(f"{file} is no lock of version 1 (PEP 751)")
         listed = [each for each in told.get("packages", ()) if _applies(each.get("marker", ""), making)]
-        return [_pin(each, folder or file.parent, making) for each in listed]
+        return [_pin(each, file.parent, making) for each in listed]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EnvironmentFailed(f"{file} cannot be read: {error}") from error
 

@@ -6,9 +6,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 
-__all__ = ["HEAD", "PART", "Output", "follow", "whole"]
+__all__ = ["HEAD", "PART", "Output", "follow", "shortened", "whole"]
 
 HEAD = 4 << 20  # bytes of the beginning that are kept
 PART = 4 << 20  # bytes of one of the two last parts
@@ -72,12 +73,12 @@ def _parts(folder: Path) -> list[int]:
 def _read(folder: Path, at: int) -> Iterator[tuple[int, bytes]]:
     """Yield what is there from a place on, each piece with the place after it; a gap is told of."""
     parts = _parts(folder)
-    for start, end in zip(parts, [*parts[1:], at + 1], strict=False):
-        if end <= at:
+    for start, end in zip_longest(parts, parts[1:]):
+        if end is not None and end <= at:
             continue
         with suppress(FileNotFoundError), open(folder / f"{_PREFIX}{start}", "rb") as file:
             if start > at:
-                yield start, f"\n... {start - at:,} bytes left out ...\n".encode()
+                yield start, _gap(start - at)
                 at = start
             file.seek(at - start)
             while data := file.read(1 << 16):
@@ -89,6 +90,17 @@ def whole(folder: Path) -> Iterator[bytes]:
     """Yield what is kept of an output, with a line for what is not."""
     for _, data in _read(folder, 0):
         yield data
+
+
+def shortened(data: bytes, most: int) -> bytes:
+    """Return the beginning and the end of an output, `most` bytes of each."""
+    if len(data) <= 2 * most:
+        return data
+    return data[:most] + _gap(len(data) - 2 * most) + data[-most:]
+
+
+def _gap(size: int) -> bytes:
+    return f"\n... {size:,} bytes left out ...\n".encode()
 
 
 def follow(folder: Path, ended: Callable[[], bool]) -> Iterator[bytes]:

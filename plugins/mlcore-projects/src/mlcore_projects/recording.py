@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlcore import Client, config, plugins
 from mlcore.errors import MlcoreError
 from mlcore.store import AttributesSet
+from mlcore_projects.outputs import shortened
 
 if TYPE_CHECKING:
     from mlcore import Run
@@ -21,6 +22,7 @@ LOG = ".mlcore/output.log"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED", "lost": "FAILED"}
 # what the job's own process knows better: it takes these on when it joins the run
 _OF_THE_JOB = ("command", "packages", "python", "script", "seeds")
+_LITTLE = 32_768  # bytes of the beginning and of the end of an output, if there is no room for more
 _log = logging.getLogger("mlcore")
 
 
@@ -54,13 +56,23 @@ def finish(run: Run, ended: Status, output: Iterable[bytes], remark: str = "") -
     """Keep what a job printed and how it ended, and end its run likewise; what cannot be kept is warned of."""
     if remark:
         _log.warning("run %s: %s", run.id, remark)
-    try:
-        _tell(run, "project", {"exit_code": ended.exit_code, "ended": ended.reason or ended.state})
-        if data := b"".join(output):
-            run.log_bytes(data, _free(LOG, {each.path for each in run.artifacts.list(".mlcore")}))
-    except (MlcoreError, OSError) as error:
-        _log.warning("run %s: its output could not be kept: %s", run.id, error)
+    _tell(run, "project", {"exit_code": ended.exit_code, "ended": ended.reason or ended.state})
+    if data := b"".join(output):
+        _keep(run, data)
     run.end(STATUSES[ended.state])
+
+
+def _keep(run: Run, data: bytes) -> None:
+    """Keep an output, or at least some of it where there is little room."""
+    for most in (len(data), _LITTLE):
+        try:
+            return run.log_bytes(
+                shortened(data, most), _free(LOG, {each.path for each in run.artifacts.list(".mlcore")})
+            )
+        except (MlcoreError, OSError) as error:
+            log = _log.warning if most == _LITTLE else _log.debug
+            log("run %s: its output could not be kept: %s", run.id, error)
+    return None
 
 
 def _tell(run: Run, name: str, values: Any) -> None:

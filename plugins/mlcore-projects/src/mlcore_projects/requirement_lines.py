@@ -153,7 +153,8 @@ def _options(line: str) -> Iterator[tuple[str, str]]:
 
 def _option(name: str, value: str, where: Path) -> str:
     name = _VALUES.get(name) or name
-    if name in ("--index-url", "--extra-index-url") and not re.match(r"(https?|file)://\S+$", value):
+    addressed = "://" in value or name in ("--index-url", "--extra-index-url")
+    if name != "--trusted-host" and addressed and not re.match(r"(https?|file)://\S+$", value):
         raise EnvironmentFailed(f"{name} {_shown(value)} is no address of an index")
     if name == "--find-links" and "://" not in value:
         value = (where / value).resolve().as_uri()

@@ -127,7 +127,8 @@ def command(
 
 def _tell(text: str) -> None:
     """Print what happens, to standard error."""
-    click.echo(f"mlcore: {terminal.printable(text)}", err=True)
+    if text:
+        click.echo(f"mlcore: {terminal.printable(text)}", err=True)
 
 
 def _exit_code(ended: Status) -> int:

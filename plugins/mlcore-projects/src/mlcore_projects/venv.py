@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,17 @@ import attrs
 from mlcore_projects import interpreters, lock_files, shelf
 from mlcore_projects.environments import EnvironmentFailed, Environments, Making, Origin
 from mlcore_projects.indexes import pip_indexes
+from mlcore_projects.local_packages import read_wheel
 from mlcore_projects.locks import Lock, Pinned, normalized
 from mlcore_projects.requirement_lines import without_credentials
 from mlcore_projects.specs import Wanted
 
 __all__ = ["VenvEnvironments", "programs", "virtual_variables"]
 
+_BUNDLED = """
+import ensurepip, glob, os
+print(*glob.glob(os.path.join(os.path.dirname(ensurepip.__file__), "_bundled", "pip-*.whl")), sep="\\n")
+"""
 _APART = ("-I", "-u", "-m")  # where this runs is the project's folder, which may have a json.py of its own
 
 
@@ -56,14 +62,17 @@ class VenvEnvironments(Environments):
     def build(self, lock: Lock, folder: Path, making: Making) -> None:
         """Install the lock's distributions and nothing else, each checked by its hash where one is known."""
         making.progress(f"making an environment of Python {lock.python}")
-        making.run([_interpreter(making), *_APART, "venv", folder])
+        pip, own = _pip(making), _own_pip(making, lock)
+        making.run([_interpreter(making), *_APART, "venv", *(["--without-pip"] if own else []), folder])
         making.progress(f"installing {len(lock.packages)} packages with pip")
         for pins in (lock.build, lock.requirements):
-            for lines, how in zip(making.pinned(pins), (["--require-hashes"], []), strict=True):
+            known, unknown = making.pinned(pins)
+            known += own if pins is lock.requirements else []
+            for lines, how in ((known, ["--require-hashes"]), (unknown, [])):
                 if lines:
                     file = making.write("pinned.txt", [*lock_files.options(making, lock), *lines])
                     target: list[str | Path] = ["--python", self.python(folder)]
-                    making.run([*_pip(making), *target, "install", "--no-deps", *how, "-r", file])
+                    making.run([*pip, *target, "install", "--no-deps", *how, "-r", file])
 
     def python(self, folder: Path) -> Path:
         """Return the environment's own interpreter."""
@@ -90,11 +99,24 @@ def _pip(making: Making) -> list[str | Path]:
             alone = attrs.evolve(making, locks=(*making.locks, handle))
             try:
                 alone.run([_interpreter(making), *_APART, "venv", folder])
+                for wheel in alone.run([python, "-I", "-c", _BUNDLED]).splitlines():
+                    shutil.copy(wheel, folder)
                 (folder / "ok").touch()
             except BaseException:
                 shelf.remove(folder)
                 raise
     return [python, *_APART, "pip"]
+
+
+def _own_pip(making: Making, lock: Lock) -> list[str]:
+    """Return the line that installs the interpreter's own pip together with the rest, in half the time it takes alone.
+
+    It is empty if the lock has a pip, or if the interpreter keeps its own where only itself finds it.
+    """
+    wheels = sorted(shelf.tools(making.origin.platform, making.origin.python).glob("pip-*.whl"))
+    if "pip" in lock.packages or not wheels:
+        return []
+    return [f"pip @ {wheels[-1].as_uri()} --hash={read_wheel(wheels[-1], '').hashes[0]}"]
 
 
 def _report(making: Making, name: str, lines: list[str], limits: list[str]) -> list[Pinned]:

@@ -19,6 +19,7 @@ import attrs
 import mlcore
 from mlcore.errors import AccessDenied, MlcoreError, StoreError
 from mlcore.store import to_json
+from mlcore_local.pausing import pause
 from mlcore_remote.addresses import Address, address_of
 from mlcore_remote.credentials import tokens_for, withheld
 from mlcore_remote.explaining import explain_answer
@@ -35,6 +36,7 @@ ANSWER_BYTES = 1 << 30  # more than this is not taken into memory
 _COMPRESSED = 4_096  # bytes from which on a body is worth its compression
 _RETRIED = frozenset({429, 502, 503, 504})
 _AT_ONCE = 0.25  # seconds
+_SECONDS = 0.3  # to wait after the first attempt
 _LONGEST_PAUSE = 30.0  # seconds; a server that asks for more is answered by giving up
 _CHUNK = 1 << 16
 _TIMES = 10  # as long as for the next piece may be waited for all of an answer, which else could trickle for days
@@ -105,12 +107,12 @@ class Connection:
         left = attempts or self.attempts
         send = _Request(method, path, body, dict(headers or {}), (connect or self.connect, read or self.read))
         for attempt in range(1, left + 1):
-            answer, error, pause = self._attempt(send, stream, frozenset(expected), limit)
+            answer, error, asked = self._attempt(send, stream, frozenset(expected), limit)
             if answer is not None:
                 return answer
             assert error is not None
-            wait = _pause(attempt) if pause is None else pause * random.uniform(1, 1.2)  # noqa: S311 - no secret
-            if attempt == left or pause == _NEVER or wait > _LONGEST_PAUSE:
+            wait = pause(attempt, _SECONDS, _NEVER) if asked is None else asked * random.uniform(1, 1.2)  # noqa: S311
+            if attempt == left or asked == _NEVER or wait > _LONGEST_PAUSE:
                 raise error
             time.sleep(wait)
         raise AssertionError("a request is sent at least once")
@@ -244,11 +246,6 @@ class _Request:
 
 _NEVER = float("inf")
 _AGENT = f"mlcore/{mlcore.__version__}"
-
-
-def _pause(attempt: int) -> float:
-    """Return seconds that double with every attempt, and differ so that clients do not come back all at once."""
-    return 0.2 * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,13 +9,14 @@ from urllib.parse import urlencode
 
 from mlcore.errors import AccessDenied, PositionLost, Refused, StoreError
 from mlcore.store import START, Stored
+from mlcore_local.pausing import pause
 from mlcore_remote.protocol import API, document, stored_from_json
 from mlcore_remote.store import RemoteStore
 
 __all__ = ["follow"]
 
 _SILENT_SECONDS = 45.0  # three beats that did not come: the connection is gone
-_LONGEST_SECONDS = 30.0  # between two attempts
+_SECONDS, _LONGEST_SECONDS = 0.1, 30.0  # between two attempts
 
 
 def follow(
@@ -49,7 +49,7 @@ def follow(
         except StoreError:
             failed += 1
         # who was cut off is not to come back at once, nor all together
-        time.sleep(min(_LONGEST_SECONDS, 0.1 * 2 ** min(failed, 10)) * random.uniform(0.5, 1))  # noqa: S311 - no secret
+        time.sleep(pause(failed + 1, _SECONDS, _LONGEST_SECONDS))
 
 
 def _events(store: RemoteStore, query: dict[str, str]) -> Iterator[tuple[str, str | None, Any]]:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mlcore.errors import AccessDenied, ArtifactError, ArtifactNotFound, MlcoreError, NotSupported, Refused, StoreError
+from mlcore_local.pausing import pause
 from mlcore_remote.protocol import API
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SMALL = 8 << 20  # bytes that go in one request
 _CHUNK = 1 << 20
 _THREADS = 4
 _ROUNDS = 6  # in which nothing more arrives, before it is given up
-_SECONDS = 0.5  # to wait after the first of them, then twice as long each time
+_SECONDS, _LONGEST_SECONDS = 1.5, 60.0  # to wait after the first of them, and at most
 _ATTEMPTS = 7  # of a small file: some 13 s, in which a server starts anew
 _COMPLETING = 300.0  # seconds that an answer may take for which the server reads a file
 Tick = Callable[[int], object]
@@ -92,7 +92,7 @@ class _Sending:
             except MlcoreError as error:
                 if idle > _ROUNDS or not _passes(error):
                     raise
-                time.sleep(_SECONDS * 2**idle * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all come at once
+                time.sleep(pause(idle, _SECONDS, _LONGEST_SECONDS))
                 with contextlib.suppress(StoreError):  # else what was known is tried again
                     about = self._announce()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from mlcore.store import (
     Stored,
     digest,
 )
+from mlcore_local.pausing import pause
 from mlcore_remote.connection import Answer, Connection
 from mlcore_remote.explaining import explain_answer, who_answers
 from mlcore_remote.framing import frame, message
@@ -50,6 +50,7 @@ __all__ = ["PROTOCOL", "RemoteStore", "open_store"]
 PROTOCOL = 1
 _PART_BYTES = 4 << 20  # of a message; a proxy may take no more than some MB, and a longer one is longer to send again
 _PART_EVENTS = 20_000
+_SECONDS, _LONGEST_SECONDS = 0.3, 30.0  # until what was cut off is asked for again
 _Answer = TypeVar("_Answer")
 
 
@@ -145,7 +146,7 @@ class RemoteStore(SimpleStore):
                 last = asked["after"]
                 if cut >= self.connection.attempts:
                     raise StoreError(f"{self.connection.base}: {error}") from error
-                time.sleep(random.uniform(0.1, 0.3) * 2**cut)  # noqa: S311 - no secret
+                time.sleep(pause(cut + 1, _SECONDS, _LONGEST_SECONDS))
             finally:
                 stream.close()
 

@@ -21,7 +21,7 @@ from mlcore.store import Compare, Entity, Not, Or, Page, Query, Term, find, hold
 from mlcore_sql import keys
 from mlcore_sql.comparing import UNSURE, Part
 from mlcore_sql.decoded import Decoded, Names
-from mlcore_sql.dialects import Binds, Runner, parts
+from mlcore_sql.dialects import REMEMBER, Binds, Runner, alone, among_all, parts
 from mlcore_sql.filters import ENTITY, Filter, terms_of
 from mlcore_sql.orders import Position, Sorted, after, order_by, position_of, sorts
 from mlcore_sql.terms import Name
@@ -32,6 +32,7 @@ _DELETED = Term("fields", "deleted")
 _ALL = Or((Compare(_DELETED, "is null"), Not(Compare(_DELETED, "is null"))))  # deleted ones, too
 _SAMPLED = 200  # entities
 _LOOK, _SORT, _REMEMBER = 7.5, 17, 2.2  # measured in steps of an index, of which SQLite does 5 a us
+_REMEMBERED = 3  # as many in the order of their numbers cost what it is to look up one
 _BINDS = 30_000  # of 32,766 that SQLite takes
 _Row = Sequence[Any]  # number, revision, a value for each sort, start and id
 
@@ -126,7 +127,7 @@ class Answer:
             count, scan = counted.get(part, int(self._share * most)), most * part.scans
             if scan + costs.to_sort(count) < best:
                 best, self._way, self._set = scan + costs.to_sort(count), part, None
-            if self._runner.dialect == "sqlite" and scan + costs.to_remember(count) < best:
+            if self._runner.dialect in REMEMBER and scan + costs.to_remember(count) < best:
                 best, self._way, self._set = scan + costs.to_remember(count), None, part
 
     def _counted(self, part: Part, costs: _Costs) -> int:
@@ -177,9 +178,8 @@ class Answer:
             group = self._group(first, here, size - len(rows))
             if not group:
                 return rows + self._select(by, position, size - len(rows), [*within, bound], driven=True)
-            same = f"{first.column} = {self._binds.add(group)} AND {first.alias}.term = {self._binds.add(first.number)}"
-            has = f"EXISTS (SELECT 1 FROM {first.table} WHERE {first.alias}.entity = {ENTITY} AND {same})"
             inner = position[1:] if position is not None and group == start else None
+            has = self._has(first, group, size - len(rows), once=not (by[1:] and by[1].driving))
             found = self._rows(by[1:], inner, size - len(rows), [*within, has])
             rows += [(*row[:2], group, *row[2:]) for row in found]
             bound, start, position = f"{first.column} {first.onward} {self._binds.add(group)}", None, None
@@ -191,12 +191,26 @@ class Answer:
         there = f"FROM {first.table} WHERE {first.alias}.term = {binds.add(first.number)} AND"
         order = f"ORDER BY {first.column} {first.direction} LIMIT 1"
         (value,) = next(iter(self._runner.rows(f"SELECT {first.column} {there} {where} {order}", binds)), (None,))
-        if value is None:
+        if value is None or not self._have(first, bytes(value), _crowd(size, self._most(), self._share)):
             return b""
-        many = _crowd(size, self._most(), self._share)
-        all_of_them = f"SELECT 1 {there} {first.column} = {binds.add(value)} LIMIT {many:d}"
-        ((count,),) = self._runner.rows(f"SELECT count(*) FROM ({all_of_them}) q", binds)
-        return bytes(value) if count == many else b""
+        return bytes(value)
+
+    def _has(self, first: Sorted, group: bytes, size: int, once: bool) -> str:
+        """Return the condition of having a value; where it is asked `once`, those that do may be worth remembering."""
+        same = f"{first.column} = {self._binds.add(group)} AND {first.alias}.term = {self._binds.add(first.number)}"
+        few = math.isqrt(int(size * self._most() * _REMEMBERED / self._share)) + 1
+        if once and self._runner.dialect in REMEMBER and not self._have(first, group, few):
+            return among_all(
+                self._runner.dialect, ENTITY, f"SELECT {first.alias}.entity FROM {first.table} WHERE {same}"
+            )
+        return f"EXISTS (SELECT 1 FROM {first.table} WHERE {first.alias}.entity = {ENTITY} AND {same})"
+
+    def _have(self, first: Sorted, group: bytes, many: int) -> bool:
+        """Tell whether at least so many have a value."""
+        binds = Binds(self._binds)
+        same = f"{first.column} = {binds.add(group)} AND {first.alias}.term = {binds.add(first.number)}"
+        sql = f"SELECT 1 FROM {first.table} WHERE {same} LIMIT 1 OFFSET {many - 1:d}"
+        return bool(list(self._runner.rows(sql, binds)))
 
     def _select(
         self,
@@ -233,13 +247,13 @@ class Answer:
         elif self._way is not None:
             leader, entity = f"({self._way.once}) w CROSS JOIN ", "w.entity"
         where = [] if entity == ENTITY else [f"{ENTITY} = {entity}"]
-        if self._set is not None:  # the sign keeps it from going through these one by one
-            where.append(f"+{entity} IN ({self._set.all})")
+        if self._set is not None:
+            where.append(among_all(self._runner.dialect, entity, self._set.all))
         parts = [part.sql for part in self._parts if part not in (self._way, self._set)]
         return f"{leader}entities e", [
             *self._where,
             *where,
-            *(part.replace(ENTITY, entity) for part in (*within, *parts)),
+            *(alone(self._runner.dialect, part.replace(ENTITY, entity)) for part in (*within, *parts)),
         ]
 
 

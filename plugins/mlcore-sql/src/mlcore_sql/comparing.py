@@ -15,7 +15,7 @@ import attrs
 
 from mlcore.store import Compare, Entity, Term, holds
 from mlcore_sql import keys
-from mlcore_sql.dialects import Binds, Runner, among, contains, ends
+from mlcore_sql.dialects import Binds, Runner, among, contains, ends, is_like, matches, plain
 
 __all__ = ["FALSE", "TRUE", "UNSURE", "Condition", "Integers", "Keys", "Part", "Texts", "every", "inverted", "some"]
 
@@ -69,7 +69,7 @@ TRUE, FALSE = Condition("1 = 1", "1 = 1"), Condition("1 = 0", "1 = 0")
 UNSURE = Condition(TRUE.upper, FALSE.lower)
 _PIECES = 3  # of a pattern that are looked for before
 _PATTERN = 100  # characters: SQLite goes back at each % as often as it takes
-_BYTES, _ASKED = 0.9, 3.5  # what it costs to look at bytes, and to ask core; a step of an index is 1
+_BYTES, _MATCHED, _ASKED = 0.5, 2.2, 3.5  # what it costs to look at bytes, to match, to ask core: steps of an index
 _LEAVES = 300  # more take PostgreSQL minutes to plan
 _DEPTH, _NESTING = 800, 12  # of 1,000 that SQLite takes, and a hundred words that it keeps in mind
 
@@ -99,7 +99,8 @@ def _pieces(op: str, pattern: str) -> list[bytes]:
         "%" if char == "_" or (op == "ilike" and not (char.isascii() and char.lower() == char.upper())) else char
         for char in pattern
     )
-    return [piece.encode(errors="surrogatepass") for piece in "".join(fixed).split("%") if piece]
+    found = {piece.encode(errors="surrogatepass") for piece in "".join(fixed).split("%") if piece}
+    return sorted(found, key=lambda piece: (-len(piece), piece))  # the rarest first, most likely
 
 
 def every(parts: Sequence[Condition]) -> Condition:
@@ -164,13 +165,13 @@ class Integers:
 class Keys:
     """A column of keys; `type` is the column of their types, or `only` the type that all have.
 
-    `distinct` returns the different keys of texts in it that have some bytes, `cut` says that there are some that were
-    cut.
+    `distinct` returns the different keys of texts in it that have some bytes, but for those of a condition; `cut` says
+    that there are some that were cut.
     """
 
     column: str
     runner: Runner
-    distinct: Callable[[Sequence[bytes]], Iterable[bytes]]
+    distinct: Callable[[Sequence[bytes], str], Iterable[bytes]]
     type: str = ""
     only: int = keys.TEXT
     cut: bool = True
@@ -234,9 +235,9 @@ class Keys:
             if rest == [""]:
                 return _sure(begins)
             if len(rest) == 1:
-                whole = f"length({self.column}) >= {len(key) + len(tail):d}"
-                ending = ends(self.column, len(tail), binds.add(tail))
-                return self._unless_cut(f"{whole} AND {ending}" + (f" AND {begins}" if head else ""), binds)
+                ending = ends(self.runner.dialect, self.column, len(tail), binds.add(tail))
+                whole = f" AND {begins} AND length({self.column}) >= {len(key) + len(tail):d}" if head else ""
+                return self._unless_cut(ending + whole, binds)  # no tail begins as a key does
             if len(rest) == 2 and not head and not tail:
                 middle = binds.add(rest[0].encode(errors="surrogatepass"))
                 return self._unless_cut(contains(self.runner.dialect, self.column, middle), binds)
@@ -250,21 +251,25 @@ class Keys:
         return Condition(f"(({sql}) OR {cut})", f"({sql}) AND NOT {cut}", scans=scans)
 
     def _looked_at(self, op: str, pattern: str, binds: Binds) -> Condition:
-        """Ask core about each text: in the database where that is in this process, else about each different one."""
-        fits, name, pieces = _fitting(op, pattern), f"fits_{len(binds)}", _pieces(op, pattern)
-        if self.runner.knows(name, fits):
-            there = [contains(self.runner.dialect, self.column, binds.add(piece)) for piece in pieces[:_PIECES]]
-            asked = " AND ".join([*there, f"{self._perhaps(pattern, binds)}{name}({self.column})"])
-            return self._unless_cut(asked, binds, _BYTES if there else _ASKED)
-        found = [key for key in self.distinct(pieces) if len(key) < keys.LIMIT and fits(key)]
-        return self._unless_cut(self._among(found, binds) if found else "1 = 0", binds)
-
-    def _perhaps(self, pattern: str, binds: Binds) -> str:
-        """Return what SQLite can tell sooner: its own LIKE knows no cases but those of ASCII, and no NUL."""
-        if not pattern.isascii() or "\0" in pattern or len(pattern) > _PATTERN:
-            return ""
-        text = f"CAST(substr({self.column}, 2) AS TEXT)"
-        return f"(length({text}) < length({self.column}) - 1 OR {text} LIKE {binds.add(pattern)}) AND "
+        """Let the database tell of plain texts, and ask core about others, from there or one of each different."""
+        dialect, pieces = self.runner.dialect, _pieces(op, pattern)
+        fits, name = _fitting(op, pattern), f"fits_{len(binds)}"
+        known = self.runner.knows(name, fits)
+        if op == "like" and "_" not in pattern and not known:
+            return self._unless_cut(is_like(self.column, keys.full(pattern), binds), binds)
+        text = plain(dialect, self.column) if pattern.isascii() and "\0" not in pattern else ""
+        text = text if len(pattern) <= _PATTERN else ""
+        is_plain = f"length({text}) = length({self.column}) - 1" if text else "1 = 0"
+        if known:
+            asked = f"{name}({self.column})"
+        else:
+            found = [key for key in self.distinct(pieces, is_plain) if len(key) < keys.LIMIT and fits(key)]
+            asked = self._among(found, binds) if found else "1 = 0"
+        if text:
+            asked = f"CASE WHEN {is_plain} THEN {matches(dialect, op, text, pattern, binds)} ELSE {asked} END"
+        there = [contains(dialect, self.column, binds.add(piece)) for piece in pieces[:_PIECES]]
+        scans = _BYTES if there else _MATCHED if text else _ASKED
+        return self._unless_cut(" AND ".join([*there, asked]), binds, scans)
 
 
 @attrs.frozen
@@ -272,7 +277,7 @@ class Texts:
     """Values as `str` writes them: text has its key, all else the key of its text, in columns of their own."""
 
     own: Keys
-    written: Keys
+    written: Keys  # of each, of a text its own
 
     def compare(self, op: str, value: Any, binds: Binds) -> Condition:
         """Say that the text of a value that is there compares so."""
@@ -281,13 +286,10 @@ class Texts:
             return FALSE
         value = values if op == "in" else values[0]
         known = self._values(values) if op in ("=", "in") else None
-        own = self.own.compare(op, value, binds)
         if known is not None and all(map(keys.is_text, known)):
-            return attrs.evolve(own, hint="1 = 1")
-        written = every([_sure(f"{self.written.column} IS NOT NULL"), self.written.compare(op, value, binds)])
-        found = some([own, written])
+            return attrs.evolve(self.own.compare(op, value, binds), hint="1 = 1")
         hint = "" if known is None else among(self.own.runner.dialect, self.own.column, known, binds)
-        return attrs.evolve(found, hint=hint)
+        return attrs.evolve(self.written.compare(op, value, binds), hint=hint)
 
     def _values(self, texts: Sequence[str]) -> list[bytes] | None:
         """Return the keys that values with such texts must have, None if that cannot be told."""

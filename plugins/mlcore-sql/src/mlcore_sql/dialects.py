@@ -15,21 +15,28 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
 
 __all__ = [
+    "REMEMBER",
     "Binds",
     "Row",
     "Runner",
+    "alone",
     "among",
+    "among_all",
     "contains",
     "ends",
     "insert",
     "insert_missing",
+    "is_like",
+    "matches",
     "parts",
+    "plain",
     "runner",
     "upsert",
 ]
 
 Row = Sequence[Any]
 NO_BINDS: Mapping[str, Any] = {}
+REMEMBER = ("sqlite", "postgresql")  # databases that can be made to, see `among_all`
 _FEW = {"sqlite": 1_000}  # values that are bound one by one, and in other databases at most 100
 
 
@@ -145,8 +152,23 @@ def among(dialect: str, column: str, values: Sequence[bytes] | Sequence[int], bi
     return f"hex({column}) IN (SELECT value FROM json_each({binds.add(hexed)}))"
 
 
-def ends(column: str, length: int, bind: str) -> str:
+def alone(dialect: str, sql: str) -> str:
+    """Return a condition that is looked at row by row: of how few fit PostgreSQL has no idea, and joins by it."""
+    return f"({sql}) = TRUE" if dialect == "postgresql" else sql
+
+
+def among_all(dialect: str, column: str, select: str) -> str:
+    """Return the condition that a column is among what is selected: those are remembered, not gone through one by one.
+
+    Without the sign SQLite, and without the comparison PostgreSQL, would take it for a join.
+    """
+    return f"({column} IN ({select})) = TRUE" if dialect == "postgresql" else f"+{column} IN ({select})"
+
+
+def ends(dialect: str, column: str, length: int, bind: str) -> str:
     """Return the condition that a column ends with some bytes, of which there are `length`."""
+    if dialect != "postgresql":
+        return f"substr({column}, -{length:d}) = {bind}"
     return f"substr({column}, length({column}) - {length - 1:d}) = {bind}"
 
 
@@ -155,6 +177,31 @@ def contains(dialect: str, column: str, bind: str) -> str:
     if dialect == "postgresql":
         return f"position({bind} IN {column}) > 0"
     return f"instr({column}, {bind}) > 0"
+
+
+def plain(dialect: str, column: str) -> str:
+    """Return the text of a key, as the database reads it, that is no longer than the key says only if it is plain.
+
+    That is ASCII without NUL, on PostgreSQL without backslashes, too. Empty where the database can read none.
+    """
+    if dialect == "postgresql":
+        return f"encode(substring({column} from 2), 'escape')"
+    return f"CAST(substr({column}, 2) AS TEXT)" if dialect == "sqlite" else ""
+
+
+def matches(dialect: str, op: str, text: str, pattern: str, binds: Binds) -> str:
+    """Return the condition that a plain text is like a pattern of ASCII: no database knows all cases there are."""
+    if dialect == "postgresql":
+        return f"{text} COLLATE \"C\" {op.upper()} {binds.add(pattern)} ESCAPE ''"
+    if op == "ilike":
+        return f"{text} LIKE {binds.add(pattern)}"
+    signs = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
+    return f"{text} GLOB {binds.add(''.join(signs.get(char, char) for char in pattern))}"
+
+
+def is_like(column: str, pattern: bytes, binds: Binds) -> str:
+    """Return the condition that bytes are like a pattern without ``_``, where the database knows LIKE of bytes."""
+    return f"{column} LIKE {binds.add(pattern.replace(b'|', b'||'))} ESCAPE '|'"
 
 
 _Item = TypeVar("_Item")

@@ -33,7 +33,8 @@ _IDLE_SECONDS = 60  # a client that died within a transaction must not keep all 
 _LOCK_SECONDS = 30
 _START_SECONDS = 30  # that a server may take to be back
 _STARTING = re.compile("starting up|shutting down|recovery mode|Server shutdown in progress|database is locked")
-_WAL_BYTES = 8 << 20
+_COPIED_SECONDS = 1.0  # between two attempts
+_WAL_BYTES = 4 << 20  # of the write-ahead log that are copied back; at twice as many it starts from its beginning
 _KEEP_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _WRITES: dict[str, dict[str, Any]] = {"postgresql": {"isolation_level": "READ COMMITTED"}}
 _SETTINGS = {  # whether a commit survives the loss of power, and how long a statement may be
@@ -63,6 +64,7 @@ class Database:
         self._engine: Engine | None = None
         self._errors: type[Exception] = exc.DBAPIError
         self._turns = _Turns(self.path) if self.path is not None else None
+        self._kept = float("-inf")  # when a reader kept the write-ahead log from starting anew
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -103,11 +105,14 @@ class Database:
         """Yield a connection whose work is committed at the end of the block, and undone if it raises."""
         writers = self.engine.execution_options(mlcore_writes=True, **_WRITES.get(self.dialect, {}))
         turn = self._turns.taken() if self._turns is not None else contextlib.nullcontext()
-        with turn, self._apart(), self._told(), writers.connect() as connection:
-            with connection.begin():
-                yield connection
+        with self._apart(), self._told(), writers.connect() as connection:
+            with turn:
+                with connection.begin():
+                    yield connection
+                if self.path is not None and time.monotonic() - self._kept > _COPIED_SECONDS:
+                    self._kept = self._kept if _keep_short(connection, self.path) else time.monotonic()
             if self.path is not None:
-                _keep_short(connection, self.path)
+                _copy_back(connection, self.path)
 
     def _apart(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.path is None else apart()
@@ -232,6 +237,7 @@ def _sqlite_connected(power: bool) -> Any:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute(f"PRAGMA synchronous={'FULL' if power else 'NORMAL'}")
         cursor.execute("PRAGMA cache_size=-65536")
+        cursor.execute("PRAGMA wal_autocheckpoint=0")  # see `_keep_short`
         cursor.close()
 
     return connected
@@ -248,14 +254,29 @@ def _mysql_begun(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET TRANSACTION ISOLATION LEVEL {level}")
 
 
-def _keep_short(connection: Connection, path: Path) -> None:
-    """Start the write-ahead log from its beginning where it has grown, as long as no reader keeps it."""
+def _keep_short(connection: Connection, path: Path) -> bool:
+    """Start the write-ahead log from its beginning where it has grown; return False if a reader keeps it."""
     with contextlib.suppress(OSError, exc.OperationalError):
-        if os.stat(f"{path}-wal").st_size > _WAL_BYTES:
+        if os.stat(f"{path}-wal").st_size > 2 * _WAL_BYTES:
             cursor: Any = connection.connection.cursor()
             cursor.execute("PRAGMA busy_timeout=50")
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (kept, *_) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             cursor.execute(f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}")
+            cursor.close()
+            return not kept
+    return True
+
+
+def _copy_back(connection: Connection, path: Path) -> None:
+    """Copy what is in the write-ahead log into the file, where much is: while others write, for whom a disk is slow.
+
+    SQLite itself would do so in every transaction from its thousandth page on, for as long as anybody reads.
+    """
+    with contextlib.suppress(OSError, exc.OperationalError):
+        much = os.stat(f"{path}-wal").st_size > _WAL_BYTES
+        if much and time.time() - os.stat(path).st_mtime > _COPIED_SECONDS:
+            cursor: Any = connection.connection.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
             cursor.close()
 
 

@@ -22,6 +22,7 @@ COLUMNS = {
     **{f"{name}_ms": f"e.{name}" for name in ("created", "changed")},
 }
 ENTITY = "e.entity"  # of the entity that a condition is about
+WRITTEN = "COALESCE(v.text, v.value)"
 METRICS = {"last": "last", "min": "low", "max": "high", "count": "count", "step": "step", "time": "time"}
 _WHOLE = ("count", "step", "time", "created", "changed", "created_ms", "changed_ms")
 
@@ -96,19 +97,20 @@ class Filter:
             column = METRICS.get(term.function, "")
             if column in _WHOLE:
                 return Integers(f"v.{column}")
-            return Keys(f"v.{column}", self.runner, lambda _: (), only=keys.NUMBER) if column else None
+            return Keys(f"v.{column}", self.runner, lambda *_: (), only=keys.NUMBER) if column else None
         number, cut = self.numbers.get(name_of(self.kind, term), (0, False))
         table = f"{'members' if term.function == 'any' else 'attributes'} v WHERE v.term = :n AND v"
         distinct = partial(self._distinct, "v.value", f"{table}.value IS NOT NULL", number)
         own = Keys("v.value", self.runner, distinct, "v.type", cut=cut or term.function == "any")
         if term.function != "text":
             return own
-        distinct = partial(self._distinct, "v.text", f"{table}.text IS NOT NULL", number)
-        return Texts(own, Keys("v.text", self.runner, distinct, cut=cut))
+        distinct = partial(self._distinct, WRITTEN, "attributes v WHERE v.term = :n", number)
+        return Texts(own, Keys(WRITTEN, self.runner, distinct, cut=cut))
 
-    def _distinct(self, column: str, table: str, number: int, pieces: Sequence[bytes]) -> Iterable[bytes]:
+    def _distinct(self, column: str, table: str, number: int, pieces: Sequence[bytes], but: str) -> Iterable[bytes]:
         binds = Binds(n=number)
         where = "".join(f" AND {contains(self.runner.dialect, column, binds.add(piece))}" for piece in pieces)
+        where += f" AND NOT ({but})"
         found = self.runner.rows(f"SELECT DISTINCT {column} FROM {table}{where}", binds)
         return [key for key in map(bytes, chain.from_iterable(found)) if keys.is_text(key)]
 

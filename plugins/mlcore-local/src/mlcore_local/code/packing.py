@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
 
 import attrs
 
+from mlcore.config import user_cache
 from mlcore_local.code.git import Git
-from mlcore_local.code.secrets import looks_secret, mask
+from mlcore_local.code.secrets import RULES, looks_secret, mask
 from mlcore_local.code.worktree import LINK, SUBMODULE, Budget, Entry, Left, Limits, blobs, index_lines, masked_bytes
 
-__all__ = ["Packed", "at_remote", "keep", "pack"]
+__all__ = ["Packed", "at_remote", "keep", "listing", "pack"]
+
+_REMEMBERED = 50
 
 
 @attrs.frozen
@@ -25,13 +32,14 @@ class _Object:
 
 @attrs.define
 class Packed:
-    """Tell what was kept of a commit: `base` is it or what stands in for it, `onto` a commit at a remote that is needed."""
+    """Tell what was kept of a commit: `base` is it, or stands in for it, `onto` a commit at a remote that it needs."""
 
     base: str
     onto: str = ""
     pack: bytes = b""
     masked: list[str] = attrs.field(factory=list)
     left: list[Left] = attrs.field(factory=list)
+    size: int = 0
 
 
 def at_remote(git: Git, commit: str, name: str) -> bool:
@@ -40,11 +48,48 @@ def at_remote(git: Git, commit: str, name: str) -> bool:
 
 
 def keep(git: Git, commit: str, name: str, limits: Limits, budget: Budget) -> Packed:
-    """Pack the files of a commit: those that the nearest commit at the remote lacks, or all if there is no such commit.
+    """Pack the files of a commit: those that the nearest commit at the remote lacks, or all if there is none.
 
-    If one of them has the name of a secret, or one in it, another commit stands in: it has no such files, and masked ones.
+    If one of them has the name of a secret, or one in it, another commit stands in: without such files, and masked.
     """
     onto = _nearest(git, commit, name) if name else ""
+    place = user_cache() / "code" / f"{commit}-{onto or 'whole'}-{RULES}.pack"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return _known(git, place, limits, budget)
+    packed = _made(git, commit, onto, limits, budget)
+    if packed.pack:
+        with suppress(OSError):
+            _remember(place, packed)
+    return packed
+
+
+def _known(git: Git, place: Path, limits: Limits, budget: Budget) -> Packed:
+    """Read what was packed before: of a hundred runs at one commit one looks through its files."""
+    about, _, data = place.read_bytes().partition(b"\n")
+    found = json.loads(about)
+    if sha256(data).hexdigest() != found["sha256"] or budget.packed + found["size"] > limits.pack:
+        raise ValueError
+    left = [Left(path, why) for path, why in found["left"]]
+    packed = Packed(found["base"], found["onto"], data, found["masked"], left, found["size"])
+    git("index-pack", "--stdin", given=data)
+    os.utime(place)
+    budget.packed += packed.size
+    return packed
+
+
+def _remember(place: Path, packed: Packed) -> None:
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    about = {"base": packed.base, "onto": packed.onto, "masked": packed.masked, "size": packed.size}
+    about |= {"left": [(each.path, each.why) for each in packed.left], "sha256": sha256(packed.pack).hexdigest()}
+    temporary = place.with_name(f".{os.urandom(8).hex()}.tmp")
+    temporary.write_bytes(json.dumps(about).encode() + b"\n" + packed.pack)
+    temporary.replace(place)
+    kept = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+    for path in kept[:-_REMEMBERED]:
+        path.unlink(missing_ok=True)
+
+
+def _made(git: Git, commit: str, onto: str, limits: Limits, budget: Budget) -> Packed:
     there = {each.id for each in listing(git, onto)} if onto else set[str]()
     new = [each for each in listing(git, commit) if each.id not in there]
     size = sum(each.size for each in {each.id: each for each in new}.values())
@@ -52,7 +97,7 @@ def keep(git: Git, commit: str, name: str, limits: Limits, budget: Budget) -> Pa
         why = f"it is at no remote, and its files have more than {limits.pack:,} bytes: push it, or keep the repository"
         return Packed(commit, left=[Left(f"commit {commit}", why)])
     budget.packed += size
-    packed = Packed(commit, onto)
+    packed = Packed(commit, onto, size=size)
     changed = _changed(git, new, packed)
     text = git("cat-file", "commit", commit).decode("utf-8", "surrogateescape")
     if changed or mask(text) != text:
@@ -86,7 +131,9 @@ def _nearest(git: Git, commit: str, name: str) -> str:
     if not git("for-each-ref", "--count=1", f"refs/remotes/{name}/"):
         return ""
     lines = git("rev-list", "--boundary", commit, "--not", f"--remotes={name}").decode().splitlines()
-    return next((line[1:] for line in lines if line.startswith("-")), "")
+    nearest = next((line[1:] for line in lines if line.startswith("-")), "")
+    newest = ("for-each-ref", "--count=1", "--sort=-committerdate", "--format=%(objectname)", f"refs/remotes/{name}/")
+    return nearest or git.text(*newest)  # of a shallow clone: what it shares counts, not who came of whom
 
 
 def _changed(git: Git, new: list[_Object], packed: Packed) -> list[Entry]:

@@ -165,7 +165,7 @@ def head(checkout: Checkout) -> tuple[str | None, str | None]:
 
 
 def read_config(file: Path) -> dict[str, str]:
-    """Read a file of git's settings as far as a machine without git needs it: no includes, the last value of each key."""
+    """Read a file of git's settings, for a machine without git: no includes, the last value of each key."""
     found, section = dict[str, str](), ""
     try:
         text = read_small(file).decode(errors="replace")

@@ -1,6 +1,6 @@
 """Know what looks like a secret: names of files that are never kept, and values that are masked, line by line.
 
-What looks like a secret is a guess. Names and well-known shapes are found wherever they stand; a value without a shape is
+What looks like a secret is a guess. Well-known shapes are found wherever they stand; a value without a shape is
 found by the name it is given. `docs/explanation/what-is-masked.md` says what follows.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from pathlib import PurePosixPath
 
 import attrs
 
-__all__ = ["MASK", "Masked", "looks_secret", "mask", "mask_arguments", "mask_lines", "mask_url"]
+__all__ = ["MASK", "RULES", "Masked", "looks_secret", "mask", "mask_arguments", "mask_lines", "mask_url"]
 
 MASK = "***"
 
@@ -33,7 +34,7 @@ _FOLDERS = {".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".kube", ".docker", "
 
 # names that a value is given, in any notation
 _WORD = (
-    r"(?:pass(?:word|wd|phrase|code)s?|pwd|passw|secrets?|credentials?|api[-_ ]?keys?|apikeys?|access[-_]?keys?(?:[-_]?id)?"
+    r"(?:pass(?:word|wd|phrase|code)s?|pwd|passw|secrets?|credentials?|api[-_ ]?keys?|access[-_]?keys?(?:[-_]?id)?"
     r"|private[-_]?keys?|secret[-_]?keys?|auth[-_]?keys?|account[-_]?keys?|signing[-_]?keys?|encryption[-_]?keys?"
     r"|shared[-_]?keys?|ssh[-_]?keys?|bearer|authorization|x-api-key|connection[-_]?string|conn[-_]?str|token)"
 )
@@ -65,7 +66,8 @@ _SHAPES = re.compile(
     | \bhf_[A-Za-z0-9]{20,} | \bAIza[0-9A-Za-z_\-]{35} | \bya29\.[0-9A-Za-z_\-]{20,} | \bGOCSPX-[\w\-]{20,}
     | \bnpm_[A-Za-z0-9]{30,} | \bpypi-[A-Za-z0-9_\-]{40,} | \bdckr_pat_[\w\-]{20,} | \bdo[opr]_v1_[0-9a-f]{40,}
     | \bSG\.[\w\-]{16,}\.[\w\-]{16,} | \bmlc_[0-9a-f]{40,} | \bshpat_[0-9a-fA-F]{32} | \bdapi[0-9a-f]{32}
-    | \br8_[A-Za-z0-9]{30,} | \bnvapi-[\w\-]{40,} | \bhvs\.[\w\-]{24,} | \bAGE-SECRET-KEY-1[0-9A-Z]{50,} | \bATATT3[\w\-=]{50,}
+    | \br8_[A-Za-z0-9]{30,} | \bnvapi-[\w\-]{40,} | \bhvs\.[\w\-]{24,} | \bAGE-SECRET-KEY-1[0-9A-Z]{50,}
+    | \bATATT3[\w\-=]{50,}
     | \beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*
     | (?<=[?&;])(?:sig|X-Amz-Signature|X-Goog-Signature)=[^\s&"'`]+
     | (?i:(?<=\bbearer\s)|(?<=\bbasic\s))(?=[A-Za-z0-9._~+/\-]*[0-9])[A-Za-z0-9._~+/\-]{16,}=*
@@ -108,66 +110,40 @@ _TOKENS_OF_TEXT = re.compile(
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(
-    r"""^\s*$ | ^[<\[({$%].*[>\])}%]?$ | \$\{?\w | \{[\w.\[\]()!:]*\} | %\(\w+\)s | ^[*xX.\-_]+$
-    | ^(?:none|null|nil|true|false|undefined|required|optional|str|string|int|bytes|bool|any|text|password|token|secret)\W*$
-    | ^(?:os\.|self\.|args\.|cfg\.|config\.|env\.|settings\.|process\.env|getpass) | ^\w[\w.]*\(""",
+    r"""\s* | <.*> | \[.*\] | \{.*\} | \(.*\) | %.*% | [*xX.\-_]+ | (?-i:\$\{?[A-Z_][A-Z0-9_]*\}?)
+    | (?:none|null|nil|true|false|undefined|required|optional|str|string|int|bytes|bool|any|text)\W*
+    | (?:passwords?|tokens?|secrets?|credentials?)\W*""",
     re.IGNORECASE | re.VERBOSE,
 )
+_TEMPLATE = re.compile(r"\{[\w.\[\]()!:]*\}|\$\{[^}]*\}|\$\([^)]*\)|%\(\w+\)s")
+_EXPRESSION = re.compile(
+    r"(?:os|self|args|cfg|config|env|settings|process\.env)\.|getpass|[\w.]+\(|\$|%s", re.IGNORECASE
+)
 _CODE = {
+    *(".py", ".pyi", ".pyx", ".ipynb", ".js", ".jsx", ".mjs", ".ts", ".tsx", ".java", ".kt", ".scala", ".c", ".h"),
+    *(".cc", ".cpp", ".cxx", ".hpp", ".cu", ".cuh", ".go", ".rs", ".rb", ".jl", ".r", ".m", ".swift", ".cs", ".php"),
     *(
-        [
-            ".py",
-            ".pyi",
-            ".pyx",
-            ".ipynb",
-            ".js",
-            ".jsx",
-            ".mjs",
-            ".ts",
-            ".tsx",
-            ".java",
-            ".kt",
-            ".scala",
-            ".c",
-            ".h",
-            ".cc",
-            ".cpp",
-            ".cxx",
-            ".hpp",
-            ".cu",
-            ".cuh",
-            ".go",
-            ".rs",
-            ".rb",
-        ]
-    ),
-    *(
-        [
-            ".jl",
-            ".r",
-            ".m",
-            ".swift",
-            ".cs",
-            ".php",
-            ".lua",
-            ".pl",
-            ".hs",
-            ".ml",
-            ".md",
-            ".rst",
-            ".tex",
-            ".html",
-            ".css",
-            ".sql",
-            ".svelte",
-            ".vue",
-            ".patch",
-            ".diff",
-        ]
+        ".lua",
+        ".pl",
+        ".hs",
+        ".ml",
+        ".md",
+        ".rst",
+        ".tex",
+        ".html",
+        ".css",
+        ".sql",
+        ".svelte",
+        ".vue",
+        ".patch",
+        ".diff",
     ),
 }
 _SHELL = {".sh", ".bash", ".zsh", ".fish", ".ps1", ".bat"}
 _OPTION = re.compile(rf"^--?(?P<name>{_NAME})(?P<rest>=.*)?$", re.IGNORECASE | re.DOTALL)
+_PATTERNS = (_ASSIGNED, _ASKED, _BARE, _SHAPES, _URL, _BEGIN, _END, _TOKENS_OF_TEXT, _PLACEHOLDER)
+_ALL = repr((_NAMES, sorted(_FOLDERS), sorted(_CODE), [each.pattern for each in _PATTERNS]))
+RULES = sha256(_ALL.encode()).hexdigest()[:8]  # of what was masked by other rules nothing is remembered
 _OVERRIDE = re.compile(rf"^(?P<name>[+~]*{_NAME})(?P<rest>[=:].*)$", re.IGNORECASE | re.DOTALL)
 
 
@@ -215,7 +191,7 @@ def mask_lines(text: str, name: str = "") -> Masked:
 
 
 def mask_arguments(argv: Sequence[str]) -> list[str]:
-    """Mask an argument list: ``--password=...`` and ``api_key=...``, the argument after ``--token``, and as `mask` does."""
+    """Mask an argument list: ``--password=...``, ``api_key=...``, what follows ``--token``, and what `mask` finds."""
     masked, after = list[str](), False
     for each in argv:
         option = _OPTION.match(each) or _OVERRIDE.match(each)
@@ -243,7 +219,7 @@ def mask_url(url: str) -> str:
 
 
 def _replaced(pattern: re.Pattern[str], how: Callable[[re.Match[str]], str], text: str, hints: Iterable[str]) -> str:
-    """Substitute in lines with a hint, and the line after: to look for hints is a hundred times faster than patterns."""
+    """Substitute in lines with a hint, and the line after each: to look for hints is much faster than patterns."""
     lower, marks = text.lower(), set[int]()
     if len(lower) != len(text):  # letters that become two
         return pattern.sub(how, text)
@@ -266,11 +242,16 @@ def _replaced(pattern: re.Pattern[str], how: Callable[[re.Match[str]], str], tex
 
 
 def _is_secret(name: str, value: str) -> bool:
-    if value == MASK or _PLACEHOLDER.search(value):
+    if value == MASK or _PLACEHOLDER.fullmatch(value) or _is_template(value):
         return False
     if name.casefold().endswith("token"):
         return not _TOKENS_OF_TEXT.search(name) and len(value) >= 8 and not re.search(r"\s", value)
     return True
+
+
+def _is_template(value: str) -> bool:
+    rest, places = _TEMPLATE.subn(" ", value)
+    return places > 0 and max(map(len, re.split(r"\W+", rest))) <= len("Bearer")
 
 
 def _quoted(found: re.Match[str]) -> str:
@@ -284,19 +265,25 @@ def _quoted(found: re.Match[str]) -> str:
 
 def _a_sentence(value: str) -> bool:
     """Tell text for people, such as a help text or a label, from a passphrase."""
-    return len(value.split()) > 6 or bool(re.search(r"[a-z]{3,} [a-z]{2,} .*[.:?!]$", value))
+    words = value.split()
+    return len(words) > 6 or (len(words) >= 4 and value.endswith((".", ":", "?")))
 
 
 def _bare(found: re.Match[str]) -> str:
     name, value = found["name"] or found["flag"], found["value"]
-    if not _is_secret(name, value) or (found["flag"] and value.startswith("-")):
+    if not _is_secret(name, value) or _EXPRESSION.match(value) or (found["flag"] and value.startswith("-")):
         return found[0]
     return found[0][: found.start("value") - found.start()] + MASK
 
 
 def _credentials(found: re.Match[str]) -> str:
     who, scheme = found["who"], found["scheme"].casefold()
-    if who == MASK or _PLACEHOLDER.search(who) or (":" not in who and not scheme.startswith("http")):
+    if (
+        who == MASK
+        or _PLACEHOLDER.fullmatch(who)
+        or _is_template(who)
+        or (":" not in who and not scheme.startswith("http"))
+    ):
         return found[0]
     return f"{found['scheme']}{MASK}@"
 

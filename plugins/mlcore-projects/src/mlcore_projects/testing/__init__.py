@@ -7,6 +7,8 @@
     class TestMyEnvironments(EnvironmentContract):
         kind = "guix"
 
+`RunnerContract` does the same for what runs jobs.
+
 Needs pytest, which comes with ``pip install "mlcore[testing]"``.
 """
 
@@ -14,8 +16,9 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("mlcore_projects.testing._environments")
+pytest.register_assert_rewrite("mlcore_projects.testing._environments", "mlcore_projects.testing._runners")
 
 from mlcore_projects.testing._environments import EnvironmentContract  # noqa: E402 - rewritten first
+from mlcore_projects.testing._runners import RunnerContract  # noqa: E402 - the same
 
-__all__ = ["EnvironmentContract"]
+__all__ = ["EnvironmentContract", "RunnerContract"]

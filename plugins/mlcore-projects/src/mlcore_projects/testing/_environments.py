@@ -211,7 +211,8 @@ class EnvironmentContract:
     def test_a_file_that_is_not_the_locked_one_is_refused(self) -> None:
         """The hash of the lock is compared with what is installed, and half of an environment does not stay."""
         wrong = [attrs.evolve(each, hashes=(f"sha256:{'0' * 64}",)) for each in self._ready.lock.requirements]
-        lock = attrs.evolve(self._ready.lock, requirements=[each for each in wrong if each.name == "first"])
+        wrong = [each for each in wrong if each.name == "first"]
+        lock = attrs.evolve(self._ready.lock, requirements=wrong, build=(), indexes=())
         with pytest.raises(EnvironmentFailed):
             self._install(lock)
         assert not (shelf.root() / lock.key(self.kind)).exists()
