@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mlcore import Run
     from mlcore_projects.runners import Record, Status
 
-__all__ = ["LOG", "STATUSES", "begin", "complete", "finish"]
+__all__ = ["LOG", "STATUSES", "begin", "complete", "finish", "keep_files"]
 
 LOG = ".mlcore/output.log"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED", "lost": "FAILED"}
@@ -35,9 +36,22 @@ def begin(record: Record, run_id: str) -> Run:
     )  # fmt: skip
     _tell(run, "project", record.context)
     run.log_params(record.params)
-    for name, text in record.files.items():
-        run.log_text(text, name)
     return run
+
+
+def keep_files(run: Run, record: Record) -> threading.Thread:
+    """Begin to keep the files of a record, beside the job: it does not wait for where they go."""
+    thread = threading.Thread(target=_keep_files, args=(run, record.files), daemon=True)
+    thread.start()
+    return thread
+
+
+def _keep_files(run: Run, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        try:
+            run.log_text(text, name)
+        except (MlcoreError, OSError) as error:
+            _log.warning("run %s: %s could not be kept: %s", run.id, name, error)
 
 
 def complete(run: Run, *, own_python: bool) -> None:
@@ -52,23 +66,24 @@ def complete(run: Run, *, own_python: bool) -> None:
                 _tell(run, name, plugins.load("context", name)(run))
 
 
-def finish(run: Run, ended: Status, output: Iterable[bytes], remark: str = "") -> None:
-    """Keep what a job printed and how it ended, and end its run likewise; what cannot be kept is warned of."""
+def finish(run: Run, ended: Status, output: Iterable[bytes], remark: str = "", *, anew: bool = False) -> None:
+    """Keep what a job printed and how it ended, and end its run likewise; what cannot be kept is warned of.
+
+    A run that began `anew` has no other output already.
+    """
     if remark:
         _log.warning("run %s: %s", run.id, remark)
     _tell(run, "project", {"exit_code": ended.exit_code, "ended": ended.reason or ended.state})
     if data := b"".join(output):
-        _keep(run, data)
+        _keep(run, data, LOG if anew else _free(LOG, {each.path for each in run.artifacts.list(".mlcore")}))
     run.end(STATUSES[ended.state])
 
 
-def _keep(run: Run, data: bytes) -> None:
+def _keep(run: Run, data: bytes, name: str) -> None:
     """Keep an output, or at least some of it where there is little room."""
     for most in (len(data), _LITTLE):
         try:
-            return run.log_bytes(
-                shortened(data, most), _free(LOG, {each.path for each in run.artifacts.list(".mlcore")})
-            )
+            return run.log_bytes(shortened(data, most), name)
         except (MlcoreError, OSError) as error:
             log = _log.warning if most == _LITTLE else _log.debug
             log("run %s: its output could not be kept: %s", run.id, error)

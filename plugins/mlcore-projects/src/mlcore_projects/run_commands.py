@@ -54,22 +54,14 @@ def pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) ->
 @click.argument("source", required=False, metavar="[SOURCE | -- COMMAND ARGS...]")
 @click.option("--entry", "-e", metavar="ENTRY", help="The entry point; by default main, or the only one.")
 @click.option(
-    "--param",
-    "-P",
-    "params",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=pairs,
-    help="A parameter; can be repeated.",
+    "--param", "-P", "params", multiple=True, metavar="NAME=VALUE", callback=pairs, help="A parameter; can be repeated."
 )
 @click.option("--version", "revision", metavar="REV", help="A branch, tag or commit of a git repository.")
 @click.option("--env", "environment", metavar="KIND", help="venv, uv, system or another kind of environment.")
 @click.option("--runner", metavar="RUNNER", help="Where it runs; by default local, on this machine.")
 @click.option("--name", help="The name of the run to show; by default one to remember.")
 @click.option("--experiment", help="By default MLCORE_EXPERIMENT, or Default.", shell_complete=completing.experiment)
-@click.option(
-    "--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", callback=pairs, help="A tag; can be repeated."
-)
+@click.option("--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", callback=pairs, help="A tag; can be repeated.")
 @click.option("--dry-run", is_flag=True, help="Print what would run; build, start and change nothing.")
 @click.option("--detach", is_flag=True, help="Print the run's id and return; see `mlcore runs reconcile`.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that has ended.", shell_complete=completing.run)

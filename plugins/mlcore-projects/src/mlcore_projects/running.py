@@ -15,7 +15,7 @@ from mlcore.errors import NotFound, RunStateError, StoreNotFound
 from mlcore_local.context import masked
 from mlcore_projects.binding import bind, entry_point
 from mlcore_projects.downloading import is_remote
-from mlcore_projects.environments import Ready, ready
+from mlcore_projects.environments import Ready, found, kind_of, ready
 from mlcore_projects.errors import ParameterError, ProjectError
 from mlcore_projects.reading import read_command
 from mlcore_projects.recipes import place_of
@@ -73,6 +73,8 @@ class Preview:
     bound: Bound
     runner: str
     environment: str
+    built: bool = False
+    key: str = ""
 
     def told(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -88,9 +90,13 @@ class Preview:
             "command": masked(self.bound.argv),
             "shell": self.bound.shell,
             "environment": self.environment,
+            "built": self.built,
+            "key": self.key,
             "runner": self.runner,
         }
-        return {name: value for name, value in told.items() if value not in ("", False, {})}
+        return {
+            name: value for name, value in told.items() if value not in ("", {}) and (name, value) != ("shell", False)
+        }
 
 
 @attrs.frozen
@@ -203,8 +209,11 @@ def preview(
     chosen = runner_named(runner or asked.runner or "local")
     project = asked.project()
     bound = asked.bound(project, storage=None, trust=trust)
-    kind = environment or asked.environment or project.environment.kind
-    return Preview(project, bound, chosen.name, kind)
+    if "ready" not in chosen.abilities.environments:
+        return Preview(project, bound, chosen.name, "made where it runs")
+    kind = kind_of(project.environment, environment or asked.environment)
+    there = found(project.environment, kind)
+    return Preview(project, bound, chosen.name, kind, there is not None, there.key if there else "")
 
 
 # What is asked, and what is known of a run that goes on
@@ -254,8 +263,9 @@ def _asked(
 def _experiment(client: Client, before: Run | None, experiment: str | None) -> str:
     """Return the name of the experiment: that of a run that goes on stays."""
     if before is not None:
-        return client.get_experiment(before.experiment_id).name
-    return config.experiment_setting(experiment).value
+        return str(client.get_experiment(before.experiment_id).name)
+    chosen: str = config.experiment_setting(experiment).value
+    return chosen
 
 
 def _parent(before: Run | None) -> str | None:
