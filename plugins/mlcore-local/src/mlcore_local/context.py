@@ -24,11 +24,13 @@ __all__ = [
     "allowed",
     "code_root",
     "command",
+    "git",
     "graphics",
     "host",
     "masked",
     "python",
     "scheduler",
+    "script",
     "seeds",
     "started_as",
 ]
@@ -140,6 +142,24 @@ def command(_: Run) -> dict[str, Any]:
         "argv": masked([os.path.basename(sys.orig_argv[0]), *options, *arguments] if sys.orig_argv else []),
         "arguments": masked(arguments),
     }
+
+
+def git(run: Run) -> dict[str, Any]:
+    """Tell the state of the repository that the code is in, and keep its changes; who has none does not pay for it."""
+    if not os.path.lexists(os.path.join(code_root(), ".git")):
+        return {}
+    from mlcore_local.code import capturing
+
+    return capturing.git(run)
+
+
+def script(run: Run) -> dict[str, Any]:
+    """Keep the code of a script, notebook or module that git cannot tell of."""
+    if started_as()[0] in ("command", "interactive"):
+        return {}
+    from mlcore_local.code import capturing
+
+    return capturing.script(run)
 
 
 def started_as() -> tuple[str, str]:
