@@ -23,7 +23,8 @@ def test_the_commands_of_the_tutorial_run_and_say_what_it_shows(tmp_path: Path) 
     page = (ROOT / "docs" / "tutorial" / "reproduce-a-run.md").read_text()
     script = "set -e\n" + "\n".join(block for _, block in blocks(page, "sh"))
     (tmp_path / "work").mkdir()
-    settings = environment(tmp_path, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    settings = environment(tmp_path, PATH=path, TMPDIR=str(tmp_path))
     done = subprocess.run(
         ["sh", "-c", script], cwd=tmp_path / "work", env=settings, capture_output=True, text=True, check=False
     )
