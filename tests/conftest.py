@@ -8,9 +8,14 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ALL = os.environ.get("MLCORE_TEST_ALL") == "1"
+
+# how long an example takes says how busy the machine is
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:
@@ -24,6 +29,8 @@ def _nobody(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """Keep the lists of whoever runs the tests out of them, and the tests out of the lists."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        # thousands of runs would each look at this repository; `faults.processes` starts processes without this
+        patch.setenv("MLCORE_CAPTURE", "off")
         yield
 
 

@@ -29,7 +29,14 @@ from mlcore.errors import ConfigError
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a home folder, with nothing set."""
-    for name in ("MLCORE_STORE", "MLCORE_EXPERIMENT", "MLCORE_ARTIFACTS", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+    for name in (
+        "MLCORE_STORE",
+        "MLCORE_EXPERIMENT",
+        "MLCORE_CAPTURE",
+        "MLCORE_ARTIFACTS",
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home/project/src/deep").mkdir(parents=True)
@@ -253,7 +260,9 @@ def test_what_is_no_table_is_told(text: str, project: Path) -> None:
 def test_the_user_s_file_is_checked_as_well(home: Path) -> None:
     """Guards the same slips there, where one more key is known."""
     says(user_file(), 'token = "x"')
-    with pytest.raises(ConfigError, match=r"config\.toml sets 'token', and may set only store, experiment, artifacts"):
+    with pytest.raises(
+        ConfigError, match=r"config\.toml sets 'token', and may set only store, experiment, capture, artifacts"
+    ):
         store_setting()
     says(user_file(), "artifacts = true")
     with pytest.raises(ConfigError, match=r"config\.toml: artifacts must be some text in quotes$"):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +22,12 @@ TIMES = {"start_time", "end_time"}
 OF_A_MODEL = {"model_id", "model_uuid", "run_id", "utc_time_created"}
 
 
-def archive(data: bytes) -> tuple[str, list[bytes]]:
-    """Return what an archive of skops says, with its addresses in memory, of which it makes names, counted instead."""
-    with zipfile.ZipFile(io.BytesIO(data)) as opened:
-        schema = opened.read("schema.json").decode()
-        seen: dict[str, str] = {}
-        text = re.sub(r"\d{12,}", lambda match: seen.setdefault(match[0], f"#{len(seen)}"), schema)
-        arrays = [opened.read(name) for address in seen for name in [f"{address}.npy"] if name in opened.namelist()]
-        assert len(arrays) == len(opened.namelist()) - 1
-        return text, arrays
-
-
 def about(run: mlcore.Run, entity: Entity) -> dict[str, Any]:
     """Return all that a run is, but for times and names made of chance."""
     digests = {each.path: each.sha256 for each in run.artifacts.list()}
-    files = {path: run.artifacts.get(path).read_bytes() for path in ("model/MLmodel", "model/model.skops")}
-    model = {name: each for name, each in yaml.safe_load(files["model/MLmodel"]).items() if name not in OF_A_MODEL}
-    for path in files:  # known by what is in them
-        del digests[path]
-    assert model["mlcore"]["files"].pop("model.skops")
+    text = run.artifacts.get("model/MLmodel").read_text()
+    model = {name: each for name, each in yaml.safe_load(text).items() if name not in OF_A_MODEL}
+    del digests["model/MLmodel"]  # known by what is in it
     attributes = {family: dict(values) for family, values in entity.attributes.items()}
     assert {name: each["sha256"] for name, each in attributes.pop("artifacts").items() if name in digests} == digests
     logged = {name: dict(each) for name, each in attributes.pop("models").items()}
@@ -60,7 +45,6 @@ def about(run: mlcore.Run, entity: Entity) -> dict[str, Any]:
         "digests": digests,
         "model": model,
         "flavors": [each["flavor"] for each in logged.values()],
-        "archive": archive(files["model/model.skops"]),
     }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlcore.models._signature import Signature as Signature, infer_signature as infer_signature
     from mlcore.models._trust import distrust as distrust, trust as trust, trusted as trusted
     from mlcore.tracking._active import active_run as active_run, last_run as last_run
-    from mlcore.tracking._artifacts import Artifact as Artifact, Artifacts as Artifacts, LoggedModel as LoggedModel
+    from mlcore.tracking._artifacts import *
     from mlcore.tracking._client import Client as Client, Experiment as Experiment
     from mlcore.tracking._module import *
     from mlcore.tracking._run import Run as Run
@@ -26,12 +26,12 @@ _PLACES = {
     "mlcore.hookspecs": "Provider hookimpl",
     "mlcore.models": "Model PythonModel Signature distrust infer_signature save_model trust trusted",
     "mlcore.tracking._active": "active_run last_run",
-    "mlcore.tracking._artifacts": "Artifact Artifacts LoggedModel",
+    "mlcore.tracking._artifacts": "Artifact Artifacts Dataset LoggedModel",
     "mlcore.tracking._client": "Client Experiment",
     "mlcore.tracking._module": "client create_experiment end_run get_experiment get_model get_run list_experiments "
-    "list_runs load_model log_artifact log_artifacts log_bytes log_dict log_figure log_metric log_metrics log_model "
-    "log_param log_params log_points log_reference log_text remove_tag search_experiments search_runs set_experiment "
-    "set_note set_store set_tag set_tags start_run",
+    "list_runs load_model log_artifact log_artifacts log_bytes log_dataset log_dict log_figure log_metric log_metrics "
+    "log_model log_param log_params log_points log_reference log_text remove_tag search_experiments search_runs "
+    "set_experiment set_note set_store set_tag set_tags start_run",
     "mlcore.tracking._run": "Run",
     "mlcore.tracking._thing": "Listing Series",
 }

@@ -24,10 +24,10 @@ __all__ += ["user_state"]
 
 OFF = "off"
 STORE_FOLDER = ".mlcore"
-_DEFAULTS = {"experiment": "Default", "spool_keep": "7d", "spool_limit": "20GB", "spool_wait": "10s"}
-KEYS = ("store", "experiment", "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait")
+_DEFAULTS = {"experiment": "Default", "capture": "all", "spool_keep": "7d", "spool_limit": "20GB", "spool_wait": "10s"}
+KEYS = ("store", "experiment", "capture", "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait")
 _PATHS = ("store", "artifacts", "spool")
-_SHARED = KEYS[:2]  # what a repository's file may say, which others wrote: never where files go, nor what is trusted
+_SHARED = KEYS[:3]  # what a repository's file may say, which others wrote: never where files go, nor what is trusted
 _TABLES = ("entry_points", "environment")  # of a project: they belong to who runs it
 _PROJECT = "pyproject.toml"
 _MARKS = (".git", _PROJECT, "MLproject")
@@ -171,6 +171,8 @@ def parse(file: Path, content: bytes) -> dict[str, str]:
         if not isinstance(found, dict):
             raise ConfigError(f"{file}: {name!r} must be a table, as in [tool.mlcore]")
     found = {key: each for key, each in found.items() if key not in _TABLES or not isinstance(each, dict)}
+    if isinstance(names := found.get("capture"), list):
+        found["capture"] = ",".join(map(str, names)) or OFF
     for key, value in found.items():
         if key not in known:
             raise ConfigError(f"{file} sets {key!r:.80}, and may set only {', '.join(known)}")

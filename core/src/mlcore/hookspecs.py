@@ -38,7 +38,7 @@ class Provider:
 
 @attrs.frozen
 class FlavorProvider(Provider):
-    """Name a flavor and the `types` of models it saves, as dotted names; a subclass is saved as its nearest base is."""
+    """Name a flavor, or what describes data, and the `types` that it takes, as dotted names: nearest base first."""
 
     types: tuple[str, ...] = ()
 
@@ -111,6 +111,28 @@ def mlcore_flavors() -> Iterable[FlavorProvider]:
     """
 
 
+def mlcore_datasets() -> Iterable[FlavorProvider]:
+    """Provide what describes data for `Run.log_dataset`, keyed by a name.
+
+    The implementation is called with the data, ``source`` as the user gave it or None, and the options that they gave,
+    and returns a `mlcore.Dataset`. The types are compared with the classes of the data by name, so that nothing is
+    imported to find it. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import FlavorProvider
+
+    def describe(recording, source=None):
+        from hashlib import sha256
+        from mlcore import Dataset
+        about = {"kind": "recording", "rows": len(recording.samples), "columns": 1}
+        return Dataset(sha256(recording.samples.tobytes()).hexdigest(), about, source=source)
+
+    def mlcore_datasets():
+        return [FlavorProvider("recordings", describe, "sound", types=("lab.sound.Recording",))]
+    ```
+    """
+
+
 def mlcore_uploaders() -> Iterable[Provider]:
     """Provide what ships runs to stores that are no folder; mlcore uses the one named ``journals``.
 
@@ -126,6 +148,25 @@ def mlcore_uploaders() -> Iterable[Provider]:
 
     def mlcore_uploaders():
         return [Provider("journals", "my_package.uploading:open_uploader", "ships by carrier pigeon")]
+    ```
+    """
+
+
+def mlcore_context() -> Iterable[Provider]:
+    """Provide what a run records about itself, keyed by a name that the setting ``capture`` can leave out.
+
+    The implementation is called with the `Run`, in a thread beside the training, and returns a dict: its values stand
+    in the run's family of attributes ``context`` as ``NAME.KEY``. It may write more about the run, and it never
+    returns what may be secret. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def ask_license_server(run):
+        return {"server": "licenses.example.org", "seats": 4}
+
+    def mlcore_context():
+        return [Provider("license", ask_license_server, "which license the run used")]
     ```
     """
 
@@ -161,6 +202,35 @@ def mlcore_routes() -> Iterable[Provider]:
 
     def mlcore_routes():
         return [Provider("hello", make_routes, "says hello")]
+    ```
+    """
+
+
+def mlcore_environments() -> Iterable[Provider]:
+    """Provide kinds of environments that projects run in, keyed by the name that ``--env`` takes.
+
+    The implementation is called with nothing and returns a `mlcore_projects.environments.Environments`. A whole
+    plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_environments():
+        return [Provider("guix", "my_package.guix:GuixEnvironments", "profiles of GNU Guix")]
+    ```
+    """
+
+
+def mlcore_runners() -> Iterable[Provider]:
+    """Provide places where ``mlcore run`` runs a project, keyed by the name that ``--runner`` takes.
+
+    The implementation is called with nothing and returns a `mlcore_projects.runners.Runner`. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def mlcore_runners():
+        return [Provider("fridge", "my_package.fridge:FridgeRunner", "jobs on the lab's fridge")]
     ```
     """
 

@@ -17,9 +17,10 @@ import pluggy
 
 from mlcore import hookspecs
 from mlcore.errors import NotInstalled, PluginError
-from mlcore.hookspecs import Provider
+from mlcore.hookspecs import FlavorProvider, Provider
 
-__all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "notify", "provided", "register", "unregister"]
+__all__ = ["FIRST_PARTY", "Plugin", "conflicts", "installed", "load", "nearest", "notify", "provided"]
+__all__ += ["register", "unregister"]
 
 PREFIX = "mlcore_"
 # What a missing scheme, command or flavor most likely wants, for the one line that tells how to get it.
@@ -28,7 +29,13 @@ FIRST_PARTY = {
     | dict.fromkeys(("sqlite", "mysql", "mariadb", "postgresql", "postgres"), "sql"),
     "artifact_backends": {"file": "local", "s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"},
     "flavors": {"sklearn": "sklearn", "python_function": "python"},
+    "environments": dict.fromkeys(("system", "uv", "venv"), "projects") | {"conda": "conda"},
+    "runners": {"local": "projects", "docker": "docker", "kubernetes": "kubernetes", "ray": "ray"},
+    "datasets": dict.fromkeys(
+        ("builtins", "numpy", "pandas", "pathlib", "polars", "pyarrow", "scipy", "sklearn"), "local"
+    ),
     "commands": {"db": "sql", "login": "remote", "logout": "remote", "server": "server"}
+    | dict.fromkeys(("envs", "projects", "reproduce", "run"), "projects")
     | dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
     | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "sync", "trust", "where"), "local"),
 }
@@ -203,6 +210,29 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     except Exception as error:
         where = f"{plugin} provides {name!r} as {record.implementation}"
         raise PluginError(f"{where}, which fails: {_reason(error)}") from error
+
+
+def nearest(kind: str, thing: Any) -> str:
+    """Return the name of what takes, under `kind`, the nearest of the classes that `thing` derives from.
+
+    They are compared by name, so that nothing is imported. Raises `NotInstalled` if nothing takes any of them, and
+    `PluginError` if two take the same.
+    """
+    takes = {
+        name: {each for _, record in who if isinstance(record, FlavorProvider) for each in record.types}
+        for name, who in provided(kind).items()
+    }
+    for base in type(thing).__mro__:
+        found = sorted(name for name, types in takes.items() if f"{base.__module__}.{base.__qualname__}" in types)
+        if len(found) > 1:
+            raise PluginError(f"{' and '.join(found)} both take {base.__qualname__}: choose one with {kind[:-1]}=")
+        if found:
+            return found[0]
+    which = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    hint = FIRST_PARTY[kind].get(which.partition(".")[0])
+    brings = f"pip install mlcore-{hint}" if hint else f"a plugin for it, or {kind[:-1]}= with one of those there are"
+    there = ", ".join(sorted(takes)) or "none"
+    raise NotInstalled(f"no {kind[:-1]} takes a {which}: it needs {brings}; there is: {there}")
 
 
 def notify(event: str, **arguments: Any) -> None:

@@ -32,7 +32,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ALIASES = {"": "attribute attributes attr run", "metrics": "metric", "params": "param parameter parameters"}
-_ALIASES |= {"tags": "tag", "artifacts": "artifact", "datasets": "dataset", "models": "model"}
+_ALIASES |= {"tags": "tag", "context": "", "artifacts": "artifact", "datasets": "dataset", "models": "model"}
 _FAMILIES = {alias: family for family, names in _ALIASES.items() for alias in filter(None, [family, *names.split()])}
 _EXPECTED = {"number": "a number", "text": "text in quotes", "any": "text in quotes, a number, true or false"}
 _EXPECTED |= {"time": "a time: '2026-01-31', now - 2h, -7d or ms since 1970", "span": "a duration: 90s, 5m, 2h or ms"}
@@ -93,7 +93,7 @@ RUN: Mapping[str, Named] = _table({
     "artifacts.size": ("number", "artifacts", "size", "any"),
 }) | {
     **{f"tags.mlflow.{tag}": Named((Term("tags", f"mlflow.{tag}"), Term("fields", key))) for tag, key in _TAGS.items()},
-    "metrics.": Named(kind="number"), "params.": Named(), "tags.": Named(), "deleted": _DELETED,
+    "metrics.": Named(kind="number"), "params.": Named(), "tags.": Named(), "context.": Named(), "deleted": _DELETED,
 }  # fmt: skip
 EXPERIMENT: Mapping[str, Named] = {"tags.": Named(), "deleted": _DELETED} | _table({
     "id,experiment_id": ("text", "", "id"), "name": ("text", "fields", "name"), "note": ("text", "fields", "note"),

@@ -44,7 +44,7 @@ strict = true
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work deep inside a repository, as a user who has set nothing."""
-    for name in ("MLCORE_STORE", "MLCORE_EXPERIMENT", "MLCORE_ARTIFACTS"):
+    for name in ("MLCORE_STORE", "MLCORE_EXPERIMENT", "MLCORE_CAPTURE", "MLCORE_ARTIFACTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home/config"))
@@ -74,6 +74,7 @@ def test_the_round_of_a_setting(project: Path) -> None:
     assert call("list").output == (
         f"store = {project}/.mlcore\n  because: {project} has .git\n"
         f"experiment = digits\n  because: set in {file}\n  rather than Default: the default\n"
+        "capture = all\n  because: the default\n"
         "artifacts is not set: files lie with their run, in the store\n"
         "spool is not set: runs wait in your folder of state, if the store is no folder\n"
         "spool_keep = 7d\n  because: the default\n"
@@ -98,8 +99,9 @@ def test_json_is_the_same_for_good(project: Path) -> None:
     store = {"name": "store", "value": f"{project}/.mlcore", "reason": f"{project} has .git", "overrides": []}
     unset = {"value": None, "reason": "not set: files lie with their run, in the store", "overrides": []}
     found = asked("list")
-    assert found[:3] == [store, experiment, {"name": "artifacts", **unset}]
-    assert [(each["name"], each["value"]) for each in found[3:]] == [
+    capture = {"name": "capture", "value": "all", "reason": "the default", "overrides": []}
+    assert found[:4] == [store, experiment, capture, {"name": "artifacts", **unset}]
+    assert [(each["name"], each["value"]) for each in found[4:]] == [
         ("spool", None), ("spool_keep", "7d"), ("spool_limit", "20GB"), ("spool_wait", "10s"),
     ]  # fmt: skip
     assert asked("get", "artifacts") == {"name": "artifacts", **unset}
@@ -205,7 +207,7 @@ def test_home_is_the_user_s_and_not_the_project_s(tmp_path: Path, project: Path)
 def test_what_cannot_be_is_not_written(project: Path) -> None:
     """Guards both files: a refusal leaves them as they were."""
     for arguments in (["trust", "x"], ["stroe", "x"]):
-        assert "is not one of 'store', 'experiment', 'artifacts'" in call("set", *arguments, code=2).output
+        assert "is not one of 'store', 'experiment', 'capture', 'artifacts'" in call("set", *arguments, code=2).output
     assert "may set only store, experiment" in str(call("set", "artifacts", "x", "--project", code=1).exception)
     assert isinstance(call("set", "experiment", "a\nb", code=1).exception, InvalidValue)
     assert isinstance(call("set", "store", "", code=1).exception, ConfigError)
@@ -222,7 +224,7 @@ def test_what_cannot_be_is_not_written(project: Path) -> None:
         ("tool = 1", "'tool' must be a table"),
         ("[[tool.mlcore]]", "'mlcore' must be a table"),
         ("[tool]\nmlcore = {}", "write the table with the line"),
-        ("[tool.mlcore]\nplugins = 1", "sets 'plugins', and may set only store, experiment"),
+        ("[tool.mlcore]\nplugins = 1", "sets 'plugins', and may set only store, experiment, capture"),
     ],
 )
 def test_a_file_that_is_wrong_is_not_made_worse(text: str, told: str, project: Path) -> None:
@@ -240,7 +242,10 @@ def test_what_does_not_belong_there_can_be_taken_out(project: Path) -> None:
     assert isinstance(call("list", code=1).exception, ConfigError)
     done = CliRunner().invoke(program, ["doctor", "--json"])
     (found,) = [each for each in json.loads(done.stdout)["findings"] if each["what"] == "settings"]
-    assert (done.exit_code, found["problem"]) == (1, f"{file} sets 'trust', and may set only store, experiment")
+    assert (done.exit_code, found["problem"]) == (
+        1,
+        f"{file} sets 'trust', and may set only store, experiment, capture",
+    )
     assert "mlcore config unset" in found["mend"]
     for key in ("trust", "plugins"):
         call("unset", key, "--project")
@@ -303,7 +308,10 @@ def test_an_error_is_one_line_and_exit_code_1(project: Path, tmp_path: Path) -> 
     for arguments in (["where"], ["config", "list"], ["runs", "list"], ["runs", "start"]):
         done = in_a_process(project, *arguments)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == f"mlcore: {project}/pyproject.toml sets 'trust', and may set only store, experiment\n"
+        assert (
+            done.stderr
+            == f"mlcore: {project}/pyproject.toml sets 'trust', and may set only store, experiment, capture\n"
+        )
     assert in_a_process(project, "config", "unset", "trust", "--project").returncode == 0
 
 

@@ -37,7 +37,7 @@ print(run.id)
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Return a store with one ended run."""
-    run(tmp_path, TRAINING, MLCORE_STORE=str(tmp_path / "store"))
+    run(tmp_path, TRAINING, MLCORE_STORE=str(tmp_path / "store"), MLCORE_CAPTURE="off")
     return tmp_path / "store"
 
 
@@ -274,7 +274,7 @@ def test_fsck_leaves_a_journal_alone_that_somebody_may_be_writing(tmp_path: Path
 
 def test_reindex_makes_all_seals_anew(tmp_path: Path, store: Path) -> None:
     """Guards `mlcore reindex`: wrong and missing seals are replaced, RUNNING runs are left, answers stay."""
-    run(tmp_path, TRAINING, MLCORE_STORE=str(store))
+    run(tmp_path, TRAINING, MLCORE_STORE=str(store), MLCORE_CAPTURE="off")
     run(tmp_path, "import os, mlcore\nmlcore.start_run()\nos._exit(0)", MLCORE_STORE=str(store))
     expected = answers(store)
     one, two = (path for path in store.glob(f"runs/*/*/{NAME}"))
@@ -320,7 +320,7 @@ def test_commands_on_no_folder_store_say_so_in_a_line(name: str, uri: str, tmp_p
 
 def test_a_run_whose_folder_was_removed_is_gone(tmp_path: Path, store: Path) -> None:
     """Guards `rm -r` of a run's folder: others are read as before."""
-    out, _ = run(tmp_path, TRAINING, MLCORE_STORE=str(store))
+    out, _ = run(tmp_path, TRAINING, MLCORE_STORE=str(store), MLCORE_CAPTURE="off")
     shutil.rmtree(Folder.open(store).run_folder(out.strip()))
     with reading(store) as client:
         assert [each.id for each in client.list_runs()] != [out.strip()]

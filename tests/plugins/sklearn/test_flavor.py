@@ -323,3 +323,23 @@ def test_a_reader_without_the_writers_trust_is_asked_for_names(tmp_path: Path) -
     with pytest.raises(Untrusted, match=r"trust=\['json\.dumps'\]"):
         Sklearn().load(tmp_path, saved.config, Trust.of(trust=False))
     Sklearn().load(tmp_path, saved.config, Trust.of("json.*"))
+
+
+def test_two_processes_that_learn_the_same_write_the_same_bytes(tmp_path: Path) -> None:
+    """Guards that a run can be compared with one that repeats it: no address in memory, no moment is in the archive."""
+    script = """if True:
+    import sys, pathlib
+    ballast = [bytearray(int(sys.argv[2]) * each) for each in range(1, 9)]
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.linear_model import SGDClassifier
+    from mlcore_sklearn.flavor import Sklearn
+    model = make_pipeline(StandardScaler(), SGDClassifier(random_state=0)).fit([[0.0], [1.0], [3.0]], [0, 1, 1])
+    Sklearn().save(model, pathlib.Path(sys.argv[1]))
+    """
+    archives = []
+    for number in range(2):
+        (folder := tmp_path / str(number)).mkdir()
+        subprocess.run([sys.executable, "-c", script, folder, str(1000 + number * 12345)], check=True)
+        archives.append((folder / "model.skops").read_bytes())
+    assert archives[0] == archives[1]

@@ -10,8 +10,7 @@ from typing import Any
 import attrs
 
 from mlcore import plugins
-from mlcore.errors import MlcoreError, ModelError, NotInstalled, PluginError
-from mlcore.hookspecs import FlavorProvider
+from mlcore.errors import MlcoreError, ModelError, NotInstalled
 from mlcore.models._mlmodel import ModelInfo, read_model
 from mlcore.models._signature import Signature
 from mlcore.models._trust import Trust, Trusting
@@ -92,23 +91,7 @@ def flavor_for(model: Any, name: str | None = None) -> Flavor:
 
     Raises `NotInstalled` if none does, and `PluginError` if two take the same class.
     """
-    if name is not None:
-        return load_flavor(name)
-    takes = {
-        key: {each for _, record in providers if isinstance(record, FlavorProvider) for each in record.types}
-        for key, providers in plugins.provided("flavors").items()
-    }
-    for base in type(model).__mro__:
-        found = sorted(key for key, types in takes.items() if f"{base.__module__}.{base.__qualname__}" in types)
-        if len(found) > 1:
-            raise PluginError(f"{' and '.join(found)} both take {base.__qualname__}: choose one with flavor=")
-        if found:
-            return load_flavor(found[0])
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    hint = plugins.FIRST_PARTY["flavors"].get(kind.partition(".")[0])
-    brings = f"pip install mlcore-{hint}" if hint else "a plugin for it, or flavor= with one of those there are"
-    there = ", ".join(sorted(takes)) or "none"
-    raise NotInstalled(f"no flavor takes a {kind}: it needs {brings}; there is: {there}")
+    return load_flavor(plugins.nearest("flavors", model) if name is None else name)
 
 
 def load_flavor(name: str) -> Flavor:

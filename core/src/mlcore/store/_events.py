@@ -21,6 +21,7 @@ __all__ += ["EVENT_LIMIT", "RowsLogged", "Unknown", "Updated", "check", "column"
 __all__ += ["encode_event", "from_json", "to_json"]
 
 EVENT_LIMIT = 65_536  # of rows it counts eight bytes a number; as JSON a number takes up to three times that
+_HEX = "0123456789abcdef"
 _CLAIM = r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}"
 
 
@@ -314,13 +315,13 @@ _head = lru_cache(4096)(lambda kind, id, key, context: encode_event(RowsLogged(k
 
 def check(batch: Batch) -> None:
     """Raise `Malformed` if the batch breaks the format."""
-    if not re.fullmatch(r"[0-9a-f]{32}", batch.source):
+    if len(batch.source) != 32 or batch.source.strip(_HEX):
         raise Malformed(f"source {batch.source[:80]!r} is not 32 hex digits")
     if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", batch.home):
         raise Malformed(f"home {batch.home[:80]!r} is not an id")
     if batch.claim is not None and not (batch.records and re.fullmatch(_CLAIM, batch.claim)):
         raise Malformed(f"claim {batch.claim[:80]!r} is no plain text, or claims nothing")
-    if not re.fullmatch(r"[0-9a-f]{64}|", batch.previous):
+    if len(batch.previous) not in (0, 64) or batch.previous.strip(_HEX):
         raise Malformed(f"source {batch.source}: previous {batch.previous[:80]!r} is no digest")
     number, stamp = batch.first - 1, 0
     for record in batch.records:
@@ -379,7 +380,7 @@ class Marks:
         if digest(batch.records[:overlap], batch.previous) != known:
             raise SourceReused(f"source {batch.source}: other content is stored up to record {last}")
         fresh = batch.records[overlap:]
-        return attrs.evolve(batch, records=fresh, previous=known) if fresh else None
+        return batch if not overlap else attrs.evolve(batch, records=fresh, previous=known) if fresh else None
 
     def advance(self, batch: Batch) -> None:
         """Remember that `batch`, as `new` returned it, is stored."""

@@ -22,8 +22,8 @@ Order = tuple[int, str, int, int]  # stamp, source, number, index of the event i
 Rewind = tuple[Order, int]  # what was logged before, with a step above this one, is dropped
 
 
-@attrs.frozen
-class Summary:
+@attrs.frozen(repr=False)
+class Summary(e.Shown):
     """Sum up one metric: number of rows, least and greatest value (NaN left out), and the last row."""
 
     count: int
@@ -34,8 +34,8 @@ class Summary:
     value: float
 
 
-@attrs.frozen(eq=False)
-class Columns:
+@attrs.frozen(eq=False, repr=False)
+class Columns(e.Shown):
     """Hold rows as columns of one length, by name, in order of step, time and log order.
 
     Metric columns are ``step`` and ``time`` (int64, ms since 1970) and ``value`` (float64), as numpy arrays
@@ -103,8 +103,8 @@ def _numeric(values: Any) -> bool:
 _REMOVED = object()
 
 
-@attrs.frozen
-class Conflict:
+@attrs.frozen(repr=False)
+class Conflict(e.Shown):
     """Tell of a value that was set once more, and lost: it is kept, never shown as the value."""
 
     family: str
@@ -113,8 +113,8 @@ class Conflict:
     source: str
 
 
-@attrs.frozen
-class Entity:
+@attrs.frozen(repr=False)
+class Entity(e.Shown):
     """Show one thing as the events made it.
 
     `created` is the stamp (ns) of its first event, `changed` of its last. `metrics` sums up its metrics by key
@@ -144,7 +144,7 @@ class Entity:
         return end - start if isinstance(start, int) and isinstance(end, int) else None
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Value:
     """One field or attribute: the last plain write, and every write that was to be the only one."""
 

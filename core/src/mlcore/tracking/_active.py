@@ -93,7 +93,7 @@ def _forget_opener() -> None:
     global starting
     starting = threading.RLock()
     for run in _open:
-        run._opener, run._inherited = False, True
+        run._opener, run._inherited, run._capture = False, True, None
 
 
 if hasattr(os, "register_at_fork"):

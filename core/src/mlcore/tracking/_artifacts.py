@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
 from io import BytesIO, StringIO
@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import attrs
 
 import mlcore  # its artifacts are imported when one is first asked for
+from mlcore import journal, plugins
 from mlcore.config import OFF, user_cache
 from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, InvalidValue, NotAModel, StoreError
-from mlcore.store import AttributesSet, Event, Updated, to_json
+from mlcore.store import AttributesSet, Created, Event, Updated, to_json
 from mlcore.tracking._plain import as_json, portions
 from mlcore.tracking._thing import Listing, Thing, Viewed
 
 if TYPE_CHECKING:
     from mlcore.models import Model, ModelInfo, Signature
     from mlcore.tracking._run import Run
+
+__all__ = ["Artifact", "Artifacts", "Dataset", "LoggedModel"]  # for mlcore, which is an index
 
 _Path = str | os.PathLike[str]
 _ELSEWHERE = re.compile(r"(https?|s3a?|gc?s|az|abfss?|adl|oci|oss|hf)://((?!::).)*", re.DOTALL)  # not on this machine
@@ -65,6 +68,26 @@ class LoggedModel(Viewed):
 
     def _view(self) -> dict[str, Any]:
         return {"uri": self.uri, "flavor": self.flavor, "digest": self.digest, "time": self.time}
+
+
+@attrs.frozen(eq=False, repr=False)
+class Dataset(Viewed):
+    """Tell of data by a `digest` that only the same data have, and in plain JSON: `about` all of them, and a `profile`.
+
+    `name`, `source` and `context` say what they are called, where they are from, and what a run used them for. `keep`
+    keeps them among the files of a run, below a name, if whoever logs them asks for that.
+    """
+
+    digest: str
+    about: Mapping[str, Any]
+    name: str = "data"
+    context: str = ""
+    source: str | None = None
+    profile: Mapping[str, Any] = attrs.field(factory=dict)
+    keep: Callable[[Any, str], object] | None = None
+
+    def _view(self) -> dict[str, Any]:
+        return {"name": self.name, "context": self.context, **self.about, "source": self.source, "digest": self.digest}
 
 
 class Artifacts:
@@ -246,6 +269,38 @@ class Keeping(Thing):
         self._write(AttributesSet("run", self.id, "models", {name: kept}))
         return logged
 
+    def log_dataset(
+        self, /, data: Any, name: str | None = None, *, source: Any = None, context: str = "", **options: Any
+    ) -> Dataset:
+        """Record which data the run used, by a digest and a profile; the data themselves only with `keep=True`.
+
+        `data` are a table, an array, what scikit-learn loads, or the path of a file or folder. `context` says what they
+        were used for, such as ``"train"``, `source` where they are from; what `options` there are depends on the data.
+        Raises `InvalidValue`, or `NotInstalled` for data that nothing here describes.
+        """
+        if self._backend.uri == OFF:
+            return Dataset("", {}, name or "data", context)
+        found: Dataset = plugins.load("datasets", plugins.nearest("datasets", data))(data, source=source, **options)
+        found = attrs.evolve(found, name=journal.check_key(name or found.name), context=context)
+        if found.keep is not None:
+            found.keep(self, f"datasets/{found.name}")
+        parts = enumerate(portions(found.profile))  # a value each: in order, and little for an index to keep
+        profile = (AttributesSet("dataset", found.digest, "profile", {str(at): part}) for at, part in parts)
+        key = f"{found.name}/{context}/{found.digest[:16]}"  # other data that had the name before were used as well
+        kept = attrs.asdict(found, filter=attrs.filters.exclude("profile", "keep"))
+        uses = AttributesSet("run", self.id, "datasets", {key: kept})
+        self._write(Created("dataset", found.digest, fields=found.about), *profile, uses)
+        return found
+
+    @property
+    def datasets(self) -> Listing[Dataset]:
+        """The data that were logged, by name, with their profiles."""
+        kept = [each for _, each in sorted(self._now().attributes.get("datasets", {}).items())]
+        known = (self._backend.get("dataset", each["digest"]) for each in kept)
+        parts = (entity.attributes.get("profile", {}) if entity else {} for entity in known)
+        profiles = ({key: each for at in sorted(of, key=int) for key, each in of[at].items()} for of in parts)
+        return Listing(Dataset(**each, profile=profile) for each, profile in zip(kept, profiles, strict=True))
+
     @property
     def models(self) -> Listing[LoggedModel]:
         """The models that were logged, the latest of each name."""
@@ -354,7 +409,7 @@ class Loading:
         return folder
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Refused:
     error: Exception
 

@@ -17,6 +17,7 @@ from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or
 from mlcore.tracking import _active
 from mlcore.tracking._artifacts import Loading
 from mlcore.tracking._backend import Backend, held, status_of
+from mlcore.tracking._context import Capture
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
 from mlcore.tracking._run import Run
 from mlcore.tracking._spooled import open_backend
@@ -83,13 +84,15 @@ class Client(Loading):
         run_id: str | None = None,
         resume: str = "allow",
         rewind_to: int | None = None,
+        capture: str | Iterable[str] | None = None,
     ) -> Run:
         """Start a run and make it the active one.
 
         With `key`, or the id of a run (`run_id`, else ``MLCORE_RUN_ID``), the run of before goes on if there is one:
         joined while its process runs, resumed when that has ended; `resume` may be ``"must"`` or ``"never"``. A run
         that is resumed with `rewind_to` forgets what was logged after that step. `nested` or `parent` start it inside
-        another. Raises `RunStateError`, `NotFound` or `InvalidValue`.
+        another. `capture` names what the run records about itself, ``"all"`` or ``"off"``; by default settings do.
+        Raises `RunStateError`, `NotFound` or `InvalidValue`.
         """
         if resume not in ("allow", "must", "never"):
             raise InvalidValue(f"resume is 'allow', 'must' or 'never', not {resume!r}")
@@ -114,10 +117,16 @@ class Client(Loading):
             first = []
         run = Run(self._backend, id, known)
         run._opener = events is not None
-        run._go([*first, *(events or ())], rewind_to)
+        run._capture = Capture(run, capture, joins=not run._opener)
+        run._go([*first, *(events or ()), *run._capture.claim()], rewind_to)
         run.set_tags(tags or {})
         _active.push(run)
+        run._capture.begin()
         return run
+
+    def new_run_id(self, key: str | None = None, experiment: str | None = None) -> str:
+        """Return an id to start a run with, elsewhere or later; of a key the one that everyone derives from it."""
+        return new_run_id() if key is None else keyed_run_id(self._experiment_id(self._title(experiment)), key)
 
     def _arrive(
         self, id: str, resume: str, taking_over: bool, known: Entity | None, online: Callable[[], bool]

@@ -62,6 +62,7 @@ def _on(target: Callable[[], _T], method: Callable[Concatenate[_T, _P], _R]) -> 
 log_artifact = _on(_run, Run.log_artifact)
 log_artifacts = _on(_run, Run.log_artifacts)
 log_bytes = _on(_run, Run.log_bytes)
+log_dataset = _on(_run, Run.log_dataset)
 log_dict = _on(_run, Run.log_dict)
 log_figure = _on(_run, Run.log_figure)
 log_metrics = _on(_run, Run.log_metrics)

@@ -18,6 +18,8 @@ from mlcore.tracking._thing import Series, field, frame, shown
 if TYPE_CHECKING:
     import pandas
 
+    from mlcore.tracking._context import Capture
+
 ENDED = ("FINISHED", "FAILED", "KILLED")
 _log = logging.getLogger("mlcore")
 
@@ -53,6 +55,7 @@ class Run(Keeping):
         self._sink: journal.Writer | StoreSink | _Later = _Later(self)
         self._params: dict[str, Any] = dict(entity.attributes.get("params", {})) if entity else {}
         self._previous: Run | None = None
+        self._capture: Capture | None = None
         self._owed: tuple[store.Event, ...] = ()  # what a full disk refused at the start
 
     # What is logged
@@ -98,6 +101,10 @@ class Run(Keeping):
         self._write(*(store.AttributesSet("run", self.id, "params", part, once=not correct) for part in portions(new)))
         known.update(new)
 
+    def log_events(self, *events: store.Event) -> None:
+        """Log events of `mlcore.store` with the run's own, such as entities of a kind that a plugin brings."""
+        self._write(*events)
+
     def end(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED. In a process that only joined it, stop logging to it.
 
@@ -110,6 +117,13 @@ class Run(Keeping):
             return _log.warning("run %s has ended already", self.id)
         if afar := not self._live:
             self._live = self._opener = True
+        try:
+            self._captured()
+        finally:  # whatever a second Ctrl-C does to the wait
+            self._end(status, afar)
+        return None
+
+    def _end(self, status: str, afar: bool) -> None:
         if self._opener:
             ended = store.Updated("run", self.id, {"status": status, "end_time": int(time.time() * 1000)})
             self._write(*self._owed, ended)
@@ -119,16 +133,21 @@ class Run(Keeping):
             _log.warning("%s", dropped)
         if self._opener:
             plugins.notify("mlcore_run_ended", run=self)
-        return None
 
     def leave(self) -> None:
         """Stop logging to the run from here, and leave it open: others go on with it, and end it.
 
         Raises `StoreError` if something could not be written.
         """
+        self._captured()
         self._opener = False
         if dropped := self._close():
             raise StoreError(dropped)
+
+    def _captured(self) -> None:
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.wait()
 
     def _close(self) -> str:
         """Close what was written to, and return what to tell if something was dropped."""
@@ -170,6 +189,9 @@ class Run(Keeping):
 
     last_seen = shown(lambda it: it.seen or it.changed // 1_000_000, "When it was last heard of, in ms since 1970.")
     params = shown(lambda it: dict(it.attributes.get("params", {})), "The parameters, of the types they were given.")
+    context = shown(
+        lambda it: dict(it.attributes.get("context", {})), "What the run recorded about itself: git, host, ..."
+    )
     conflicts = shown(lambda it: it.conflicts, "Parameters that several processes set to different values, and lost.")
 
     @property

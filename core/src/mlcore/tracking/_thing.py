@@ -187,7 +187,8 @@ class Thing(Viewed):
         view, found = self._view(), dict[str, Any]()
         for name, terms in columns.items():
             if not terms[0].name:
-                found |= {key: value for key, value in view.items() if key.startswith(f"{name}.")}
+                kept = {f"{name}.{key}": value for key, value in self._now().attributes.get(name, {}).items()}
+                found |= {key: value for key, value in view.items() if key.startswith(f"{name}.")} or kept
             else:
                 values = (store.value_of(self._now(), term) for term in terms)
                 found[name] = view.get(name, next((value for value in values if value is not None), None))

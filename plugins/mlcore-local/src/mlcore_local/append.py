@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -24,15 +23,12 @@ from mlcore.store import Batch, Marks, Record, check, digest, to_json
 from mlcore_local.checkpoints import checkpoint, resumed
 from mlcore_local.packer import Packer
 from mlcore_local.reader import Journal, read
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+from mlcore_local.syncing import Syncing
 
 __all__ = ["Appender", "claim_path"]
 
 ClaimsOf = Callable[[str, str], list[Path]]
 _SOURCES = 4_096  # whose journals' ends are remembered
-_SYNCED = 16  # at once
 _FILES = 128  # that are kept open: a process may have 1,024, and some are left to others
 _CHECKPOINT = 64 << 10  # bytes after which a journal gets a checkpoint, of which it is a small part
 _NOTED_SECONDS = 30  # a reader looks at a home for longer than that after it was noted
@@ -69,7 +65,7 @@ class Appender:
         self._targets: OrderedDict[str, _Target] = OrderedDict()
         self._open: OrderedDict[str, _Target] = OrderedDict()
         self._unsynced: set[str | Path] = set()
-        self._syncing: ThreadPoolExecutor | None = None
+        self._syncing = Syncing()
         self._pid = os.getpid()
 
     def append_all(
@@ -77,7 +73,7 @@ class Appender:
     ) -> list[MlcoreError | None]:
         """Store batches; see `mlcore.store.Store.append_all`. `claims_of` tells a source's claims' files."""
         if self._pid != os.getpid():  # in the child of a fork, whose files are its parent's as well
-            self._syncing = None
+            self._syncing = Syncing()
             self.close()
             self._pid = os.getpid()
         answers: list[MlcoreError | None] = [None] * len(batches)
@@ -101,9 +97,7 @@ class Appender:
         """Close all files, and forget what they hold."""
         for source in list(self._targets):
             self._forget(source)
-        if self._syncing is not None:
-            self._syncing.shutdown()
-            self._syncing = None
+        self._syncing.close()
 
     def _answer(self, batch: Batch, actor: str, claims_of: ClaimsOf) -> MlcoreError | None:
         try:
@@ -264,15 +258,7 @@ class Appender:
         calls: list[Callable[[], None]] = [partial(_sync_folder, each) for each in waiting if isinstance(each, Path)]
         files = (self._targets[each] for each in waiting if isinstance(each, str) and each in self._targets)
         calls += [partial(os.fdatasync, each.fd) for each in files]
-        if len(calls) == 1:
-            calls[0]()
-        elif calls:
-            if self._syncing is None:
-                from concurrent.futures import ThreadPoolExecutor
-
-                self._syncing = ThreadPoolExecutor(_SYNCED, "mlcore-syncing")
-            for done in [self._syncing.submit(call) for call in calls]:
-                done.result()
+        self._syncing.all(calls)
 
 
 def _sync_folder(path: Path) -> None:

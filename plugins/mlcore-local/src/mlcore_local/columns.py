@@ -63,12 +63,14 @@ def experiments_by_id(client: Client) -> dict[str, Experiment]:
     return {each.id: each for each in client.list_experiments(include_deleted=True)}
 
 
-def values_of(run: Run, experiments: Mapping[str, Experiment], names: Iterable[str] = FIELDS) -> dict[str, Any]:
-    """Return everything that a column can show of a run, by its name; of its own fields those in `names`."""
+def values_of(
+    run: Run, experiments: Mapping[str, Experiment], names: Iterable[str] = FIELDS, families: Iterable[str] = FAMILIES
+) -> dict[str, Any]:
+    """Return what a column can show of a run, by its name: of its fields those in `names`, and whole `families`."""
     home = experiments.get(run.experiment_id)
     fields = {name: getattr(run, name) for name in names if name not in ("id", "experiment", "duration")}
     found = {"id": run.id, "experiment": home.name if home else run.experiment_id, "duration": lasted(run), **fields}
-    for family in FAMILIES:
+    for family in families:
         found |= {f"{family}.{key}": value for key, value in getattr(run, family).items()}
     return found
 

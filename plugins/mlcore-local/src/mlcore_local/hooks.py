@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mlcore.hookspecs import Provider
+from mlcore.hookspecs import FlavorProvider, Provider
 
 if TYPE_CHECKING:
     from mlcore import Run
@@ -24,6 +24,20 @@ def mlcore_artifact_backends() -> Iterable[Provider]:
 def mlcore_uploaders() -> Iterable[Provider]:
     """Provide what ships runs to stores that are no folder."""
     return [Provider("journals", "mlcore_local.uploading:open_uploader", "ships journals from a spool")]
+
+
+def mlcore_context() -> Iterable[Provider]:
+    """Provide what every run records about itself; what takes longest comes last."""
+    return [
+        Provider("command", "mlcore_local.context:command", "what was called: script, module or notebook, arguments"),
+        Provider("python", "mlcore_local.context:python", "which Python it is"),
+        Provider("host", "mlcore_local.context:host", "the machine: its name, system, processors, memory, GPUs"),
+        Provider("scheduler", "mlcore_local.context:scheduler", "ids of Slurm, Kubernetes, Ray and others"),
+        Provider("seeds", "mlcore_local.context:seeds", "seeds that frameworks show"),
+        Provider("packages", "mlcore_local.packages:packages", "which distributions are installed"),
+        Provider("git", "mlcore_local.code.capturing:git", "commit, branch, remote, and what was changed since"),
+        Provider("script", "mlcore_local.code.capturing:script", "the script and its project, where there is no git"),
+    ]
 
 
 def mlcore_commands() -> Iterable[Provider]:
@@ -46,9 +60,27 @@ def mlcore_commands() -> Iterable[Provider]:
         Provider("plugins", "mlcore_local.plugin_commands:commands", "List what is installed and what it provides."),
         Provider("reindex", "mlcore_local.commands:reindex", "Make anew what speeds up reading."),
         Provider("runs", "mlcore_local.run_commands:runs", "List, compare, change, log and watch runs."),
+        Provider("runs diff", "mlcore_local.diff_commands:diff", "Print what differs between two runs."),
         Provider("sync", "mlcore_local.sync_commands:command", "Bring one store what another has."),
         Provider("trust", "mlcore_local.trust_commands:trust", "Decide what models may run when you load them."),
         Provider("where", "mlcore_local.commands:where", "Tell which store is used, and why."),
+    ]
+
+
+def mlcore_datasets() -> Iterable[FlavorProvider]:
+    """Provide what describes tables and arrays of several libraries, and files and folders."""
+    tables = (
+        "builtins.dict", "builtins.list", "numpy.ndarray", "numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray",
+        *(f"pandas{where}" for where in (".DataFrame", ".core.frame.DataFrame", ".Series", ".core.series.Series")),
+        *(f"pandas{where}" for where in (".Index", ".core.indexes.base.Index")),
+        "polars.dataframe.frame.DataFrame", "polars.lazyframe.frame.LazyFrame", "polars.series.series.Series",
+        *(f"pyarrow.lib.{name}" for name in ("Array", "ChunkedArray", "RecordBatch", "Table")),
+        "scipy.sparse._base.sparray", "scipy.sparse._matrix.spmatrix",
+    )  # fmt: skip
+    paths = ("builtins.str", "pathlib.PurePath", "pathlib._local.PurePath")
+    return [
+        FlavorProvider("tables", "mlcore_local.datasets:describe_table", "tables and arrays", tables),
+        FlavorProvider("files", "mlcore_local.datasets:describe_path", "files and folders", paths),
     ]
 
 

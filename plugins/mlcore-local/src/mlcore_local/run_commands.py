@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlcore import Client, Run
+from mlcore import Client, Dataset, Run
 from mlcore.cli import Group
 from mlcore.errors import InvalidValue, RunStateError, StoreError
-from mlcore_local import columns as c, completing, terminal
+from mlcore_local import columns as c, completing, context, terminal
 from mlcore_local.arguments import JSON, LIMIT, METRIC, RUN, STORE
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def list_runs(
     asked = [
         name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
     ]
-    rows = [c.values_of(run, homes, c.FIELDS if asked or as_csv else c.TOLD) for run in found]
+    families = (*c.FAMILIES, *(["context"] if any(name.startswith("context.") for name in asked) else []))
+    rows = [c.values_of(run, homes, c.FIELDS if asked or as_csv else c.TOLD, families) for run in found]
     if as_csv:
         names = c.chosen(rows, asked) if asked else [*c.FIELDS, *sorted(c.keys(rows))]
         return terminal.show(terminal.as_csv(names, ([row.get(name) for name in names] for row in rows)))
@@ -145,8 +147,14 @@ def show(run: str, uri: str | None, as_json: bool) -> None:
     summaries = _summaries(client, found)
     if as_json:
         content = c.described(found, homes) | {
+            "context": found.context,
             "summaries": summaries,
             "models": [{"name": each.name, "flavor": each.flavor, "uri": each.uri} for each in found.models],
+            "datasets": [
+                {"name": each.name, "digest": each.digest, "context": each.context, "source": each.source}
+                | {"about": each.about, "profile": each.profile}
+                for each in found.datasets
+            ],
             "files": [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in found.artifacts.list()],
         }
         return terminal.show(terminal.as_json(content))
@@ -190,6 +198,10 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
     for family in ("params", "tags"):
         if found := getattr(run, family):
             lines += _titled(family, _pairs(found))
+    if data := run.datasets:
+        lines += _titled("datasets", _datasets(data))
+    if known := {key: _short(value) for key, value in run.context.items() if key != "captured"}:
+        lines += _titled("context", (terminal.cut(line, terminal.room() or 200) for line in _pairs(known)))
     if run.models:
         lines += _titled("models", [f"  {text(each.uri)}  {text(each.flavor)}" for each in run.models])
     if files := run.artifacts.list():
@@ -203,6 +215,23 @@ def _page(run: Run, values: Mapping[str, Any], summaries: Mapping[str, Mapping[s
             f"conflict: {text(conflict.family)}.{text(conflict.name)} was {text(repr(conflict.value))} elsewhere"
         )
     return lines
+
+
+def _datasets(found: Iterable[Dataset]) -> Iterator[str]:
+    """Yield a line for each data set: its name, digest, what it was used for, and how much it is."""
+    text = terminal.printable
+    for each in found:
+        sizes = (f"{each.about[key]:,} {key}" for key in ("rows", "columns", "files") if key in each.about)
+        told = (each.context, ", ".join(sizes), each.source)
+        yield "  ".join(["", text(each.name), each.digest[:12], *(text(it) for it in told if it)])
+
+
+def _short(value: Any) -> Any:
+    """Return a list as one text, a long one as its length."""
+    if not isinstance(value, list):
+        return value
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in value]
+    return shlex.join(texts) if len(texts) <= 20 and sum(map(len, texts)) <= 400 else f"{len(texts)} of them, in --json"
 
 
 def _titled(title: str, lines: Iterable[str]) -> list[str]:
@@ -352,7 +381,8 @@ def start(
     parent = None if inside is None else c.find_run(client, inside)
     given, said = dict(map(_param, params)), dict(map(c.pair, tags))
     with _for_process(process or os.getppid()):
-        run = client.start_run(name=name, experiment=experiment, tags=said, parent=parent, key=key)
+        capture = context.allowed("python", "packages", "seeds")  # those are of whatever logs into it
+        run = client.start_run(name=name, experiment=experiment, tags=said, parent=parent, key=key, capture=capture)
         run.log_params(given)
         run.leave()
     _tell(client, [run], as_json, [run.id])

@@ -59,7 +59,7 @@ _TAIL = struct.Struct("<QI8s")
 _TYPES = {"step": ("q", "<i8"), "time": ("q", "<i8"), "value": ("d", "<f8")}
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class SealedSeries:
     """Say where a metric's columns stand in the sealed file, and sum them up."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["routes"]
 
 _T = TypeVar("_T")
-_STORED = to_json({"results": [None]})
+_STORED = Response(to_json({"results": [None]}), media_type=JSON)  # what nearly all are answered
 _LARGE = 64 << 10  # bytes, which take longer to understand than a hop to another thread
 
 
@@ -73,8 +73,9 @@ async def _append(request: Request, service: Service) -> Response:
     for error in wrong:
         if not isinstance(error, Refused):
             raise error  # the store's, not the batch's: the client is to send all of them again
-    content = _STORED if not wrong and len(results) == 1 else to_json(protocol.results_to_json(results))
-    return Response(content, media_type=JSON)
+    if not wrong and len(results) == 1:
+        return _STORED
+    return Response(to_json(protocol.results_to_json(results)), media_type=JSON)
 
 
 async def _get(request: Request, service: Service) -> Response:
@@ -162,10 +163,8 @@ async def _events(request: Request, service: Service) -> Response:
 
 
 def _content_type(request: Request) -> str:
-    for name, value in request.scope["headers"]:
-        if name == b"content-type":
-            return str(value, "latin-1").partition(";")[0].strip().lower()
-    return ""
+    given: bytes = request.scope["state"]["seen"].get(b"content-type", b"")
+    return str(given, "latin-1").partition(";")[0].strip().lower()
 
 
 def _batches(body: bytes) -> list[Batch]:

@@ -22,12 +22,8 @@ _CHUNK = 256 << 10
 
 async def body_of(request: Request, limit: int) -> bytes:
     """Return the whole body of a request, unpacked if it is gzip. Raises `TooLarge` if it is over `limit`."""
-    length, encoding = b"", b""
-    for name, value in request.scope["headers"]:
-        if name == b"content-length":
-            length = value
-        elif name == b"content-encoding":
-            encoding = value.lower()
+    seen = request.scope["state"]["seen"]
+    length, encoding = seen.get(b"content-length", b""), seen.get(b"content-encoding", b"").lower()
     if length.isdigit() and int(length) > limit:
         raise too_large(limit)
     message = await request.receive()

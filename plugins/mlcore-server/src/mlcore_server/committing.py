@@ -90,7 +90,7 @@ class Committer:
         if len(self._turns) >= self._crowd:
             self._begin()
         elif self._timer is None:
-            self._timer = self._loop.call_later(min(self._seconds / 2, _LONGEST_WAIT), self._begin)
+            self._timer = self._loop.call_later(min(self._seconds * 6, _LONGEST_WAIT), self._begin)
 
     def _begin(self) -> None:
         if self._timer is not None:

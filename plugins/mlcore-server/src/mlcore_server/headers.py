@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 __all__ = ["DEFAULTS", "LOOPBACK", "Hosts", "comes_from_elsewhere", "comes_from_here", "is_loopback"]
 __all__ += ["secured"]
@@ -28,7 +29,7 @@ _OWN = frozenset({b"cache-control", b"content-security-policy"})  # of these an 
 def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return an answer's headers with those that every answer has."""
     headers = list(headers)
-    said = _NAMES.intersection(name for name, _ in headers)
+    said = _NAMES.intersection([name for name, _ in headers])
     if not said:
         return [*headers, *DEFAULTS]
     own = said & _OWN
@@ -36,6 +37,7 @@ def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
     return [*kept, *(pair for pair in DEFAULTS if pair[0] not in own)]
 
 
+@lru_cache(1_024)
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches an address to listen on."""
     try:

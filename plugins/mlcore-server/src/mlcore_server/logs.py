@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+from functools import lru_cache
 from typing import Any
 
 from mlcore.config import shown
@@ -77,7 +78,7 @@ class RequestLog:
         now = _time(time.time())
         if self._json:
             return json.dumps({"time": now, "level": "info", "logger": "mlcore.requests", **about})
-        shown = " ".join(f"{name}={value}" for name, value in about.items())
+        shown = " ".join([f"{name}={value}" for name, value in about.items()])
         return f"{now} INFO {_plain(shown)}"
 
     def _write(self) -> None:
@@ -104,4 +105,9 @@ def _plain(text: str) -> str:
 
 
 def _time(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03}Z"
+    return f"{_second(int(seconds))}.{int(seconds * 1000) % 1000:03}Z"
+
+
+@lru_cache(1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

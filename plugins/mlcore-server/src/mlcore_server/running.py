@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -125,6 +126,9 @@ def serve(app: App, listening: socket.socket) -> None:
             app.service.stop()
             await super().shutdown(sockets)
 
+    gc.collect()
+    gc.freeze()  # what was imported stays, and is not to be looked through again and again
+    gc.set_threshold(50_000, 20, 20)
     settings = app.service.settings
     config = uvicorn.Config(
         app, lifespan="on", http=Patient, loop="auto", ws="none", log_config=None, access_log=False,

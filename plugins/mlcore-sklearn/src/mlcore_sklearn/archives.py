@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import attrs
 
@@ -45,6 +46,7 @@ def write(model: object, path: Path, code: Path) -> Written:
 
     try:
         skops.io.dump(model, path)
+        _settle(path)
         nodes = list(_nodes(_schema(path)))
         _can_be_imported(model, nodes, code)
         untrusted = skops.io.get_untrusted_types(file=path)
@@ -59,6 +61,27 @@ def write(model: object, path: Path, code: Path) -> Written:
     modules = {str(node["__module__"]).partition(".")[0] for node in nodes if node.get("__module__")} - {"builtins"}
     distrusted = {*untrusted, *({_name(node) for node in nodes} & HARMLESS.keys())}
     return Written(tuple(sorted(distrusted)), needs_trust, tuple(sorted(modules)))
+
+
+def _settle(path: Path) -> None:
+    """Write an archive anew without the moment and the addresses in memory: of models that are equal, equal files."""
+    settled, files = path.with_suffix(".settled"), dict[str, str]()
+    try:
+        with ZipFile(path) as archive, ZipFile(settled, "w") as target:
+            schema = json.loads(archive.read("schema.json"))
+            ids: dict[int, int] = {}
+            for node in _nodes(schema):
+                if "__id__" in node:
+                    node["__id__"] = ids.setdefault(node["__id__"], len(ids) + 1)
+                if (name := node.get("file")) in archive.NameToInfo:
+                    node["file"] = files.setdefault(name, f"{len(files) + 1}{Path(name).suffix}")
+            for name, new in files.items():
+                with archive.open(name) as content, target.open(ZipInfo(new), "w", force_zip64=True) as copy:
+                    shutil.copyfileobj(content, copy)
+            target.writestr(ZipInfo("schema.json"), json.dumps(schema, indent=2))
+        settled.replace(path)
+    finally:
+        settled.unlink(missing_ok=True)
 
 
 def _can_be_imported(model: object, nodes: list[dict[str, Any]], code: Path) -> None:
