@@ -24,11 +24,13 @@ __all__ = [
     "allowed",
     "code_root",
     "command",
+    "git",
     "graphics",
     "host",
     "masked",
     "python",
     "scheduler",
+    "script",
     "seeds",
     "started_as",
 ]
@@ -142,6 +144,24 @@ def command(_: Run) -> dict[str, Any]:
     }
 
 
+def git(run: Run) -> dict[str, Any]:
+    """Tell the state of the repository that the code is in, and keep its changes; who has none does not pay for it."""
+    if not os.path.lexists(os.path.join(code_root(), ".git")):
+        return {}
+    from mlcore_local.code import capturing
+
+    return capturing.git(run)
+
+
+def script(run: Run) -> dict[str, Any]:
+    """Keep the code of a script, notebook or module that git cannot tell of."""
+    if started_as()[0] in ("command", "interactive") and not _said():
+        return {}
+    from mlcore_local.code import capturing
+
+    return capturing.script(run)
+
+
 def started_as() -> tuple[str, str]:
     """Return how this process was started, and what: a script's absolute path, a module's name, a notebook's path.
 
@@ -166,8 +186,8 @@ def code_root() -> str:
     A program that was installed, such as a test runner, says nothing about the code: then the current folder counts.
     It is what `mlcore_local.code.code_folder` returns, and costs the start of a run less.
     """
-    (kind, entry), here = started_as(), os.path.realpath(os.getcwd())
-    known = kind in ("script", "notebook") and os.path.isabs(entry) and not _installed(entry)
+    (kind, entry), here = started_as(), _said() or os.path.realpath(os.getcwd())
+    known = kind in ("script", "notebook") and os.path.isabs(entry) and not _installed(entry) and not _said()
     start = os.path.dirname(entry) if known else here
     for folder in dict.fromkeys((start, here)):
         above = folder
@@ -177,6 +197,11 @@ def code_root() -> str:
         else:
             return above
     return start
+
+
+def _said() -> str:
+    """Return the folder that `mlcore_local.code.use_folder` names, for who runs something else than itself."""
+    return str(getattr(sys.modules.get("mlcore_local.code.places"), "said", None) or "")
 
 
 def _installed(file: str) -> bool:

@@ -35,8 +35,8 @@ def mlcore_context() -> Iterable[Provider]:
         Provider("scheduler", "mlcore_local.context:scheduler", "ids of Slurm, Kubernetes, Ray and others"),
         Provider("seeds", "mlcore_local.context:seeds", "seeds that frameworks show"),
         Provider("packages", "mlcore_local.packages:packages", "which distributions are installed"),
-        Provider("git", "mlcore_local.code.capturing:git", "commit, branch, remote, and what was changed since"),
-        Provider("script", "mlcore_local.code.capturing:script", "the script and its project, where there is no git"),
+        Provider("git", "mlcore_local.context:git", "commit, branch, remote, and what was changed since"),
+        Provider("script", "mlcore_local.context:script", "the script and its project, where there is no git"),
     ]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlcore import Run
     from mlcore_projects.runners import Record, Status
 
-__all__ = ["LOG", "STATUSES", "begin", "complete", "finish", "keep_files"]
+__all__ = ["LOG", "STATUSES", "begin", "captured", "complete", "finish", "keep_files"]
 
 LOG = ".mlcore/output.log"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED", "lost": "FAILED"}
@@ -32,11 +32,17 @@ def begin(record: Record, run_id: str) -> Run:
     run = Client(record.store).start_run(
         run_id=run_id, name=record.name, experiment=record.experiment, tags=record.tags, parent=record.parent,
         resume="must" if record.resumed else "allow",
-        capture=[name for name in _captured() if name not in _OF_THE_JOB],
+        capture=[name for name in captured() if name not in _OF_THE_JOB],
     )  # fmt: skip
     _tell(run, "project", record.context)
     run.log_params(record.params)
     return run
+
+
+def captured() -> list[str]:
+    """Return what settings allow to be captured."""
+    chosen = {name.strip() for name in next(config.settings("capture")).value.split(",")}
+    return [name for name in plugins.provided("context") if "all" in chosen or name in chosen]
 
 
 def keep_files(run: Run, record: Record) -> threading.Thread:
@@ -57,7 +63,7 @@ def _keep_files(run: Run, files: Mapping[str, str]) -> None:
 def complete(run: Run, *, own_python: bool) -> None:
     """Record of a job that did not join its run what it would have: its command, and a Python that was ours as well."""
     taken = run.context.get("captured", ())
-    left = [name for name in _captured() if name in _OF_THE_JOB and name not in taken]
+    left = [name for name in captured() if name in _OF_THE_JOB and name not in taken]
     if "command" in left:
         _tell(run, "command", {"kind": "command", "argv": run.context.get("project.command"), "folder": ""})
     for name in ("python", "packages"):
@@ -93,12 +99,6 @@ def _keep(run: Run, data: bytes, name: str) -> None:
 def _tell(run: Run, name: str, values: Any) -> None:
     for key, value in values.items():  # an event each: none is too large
         run.log_events(AttributesSet("run", run.id, "context", {f"{name}.{key}": value}))
-
-
-def _captured() -> list[str]:
-    """Return what settings allow to be captured."""
-    chosen = {name.strip() for name in next(config.settings("capture")).value.split(",")}
-    return [name for name in plugins.provided("context") if "all" in chosen or name in chosen]
 
 
 def _free(name: str, taken: set[str]) -> str:

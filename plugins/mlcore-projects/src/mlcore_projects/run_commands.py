@@ -165,14 +165,12 @@ def _show(found: running.Preview, as_json: bool) -> None:
     told = found.told()
     if as_json:
         return terminal.show(terminal.as_json(told))
-    width = max(map(len, told))
+    told |= {"command": shlex.join(told["command"]), "built": "yes" if told["built"] else "no"}
     lines = []
     for name, value in told.items():
-        if name == "command":
-            value = shlex.join(value)  # noqa: PLW2901 - as a shell would be given it, for whoever reads
-        for text in [f"{key} = {each!r}" for key, each in value.items()] if isinstance(value, dict) else [value]:
-            lines.append(f"{name:<{width}}  {terminal.printable(text)}")
-            name = ""  # noqa: PLW2901 - once
+        texts = [f"{key} = {each!r}" for key, each in value.items()] if isinstance(value, dict) else [value]
+        for title, text in zip([name.replace("_", " "), *[""] * len(texts)], texts, strict=False):
+            lines.append(f"{title:<12}{terminal.printable(text)}")
     return terminal.show(lines)
 
 
