@@ -90,6 +90,7 @@ class WorkTree:
     untracked: dict[str, int] = attrs.field(factory=dict)  # the size of each
     skipped: set[str] = attrs.field(factory=set)  # those of them, and of the changed, that are not kept
     submodules: dict[str, str] = attrs.field(factory=dict)  # their commits in the index
+    tracked: list[str] = attrs.field(factory=list)
 
     def look(self) -> None:
         """Bring the index up to date with the files, as ``git add --all`` does."""
@@ -112,11 +113,14 @@ class WorkTree:
         """Note the submodules, and return the files that git was told not to look at, and that are there."""
         hidden = list[str]()
         for line in self.git("ls-files", "-z", "-v", "--stage").split(b"\0"):
-            if line.startswith((b"H 100644", b"H 100755")) or not line:
+            if not line:
                 continue
             about, _, name = line.partition(b"\t")
-            tag, mode, id, _ = about.decode().split(" ")
             path = os.fsdecode(name)
+            self.tracked.append(path)
+            if about.startswith((b"H 100644", b"H 100755")):
+                continue
+            tag, mode, id, _ = about.decode().split(" ")
             if mode == SUBMODULE:
                 self.submodules[path] = id
             elif (tag == "S" or tag.islower()) and os.path.lexists(self.git.folder / path):
