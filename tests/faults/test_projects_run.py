@@ -112,8 +112,9 @@ def script(folder: Path, code: str) -> Path:
 STUBBORN = """
     import os, signal, subprocess, sys, time
     marker, ready = sys.argv[1:]
-    def sleep(): return [sys.executable, "-c", "import signal, time\\nfor each in (2, 15): signal.signal(each, signal.SIG_IGN)\\n"
-        "print('up', flush=True)\\ntime.sleep(600)", marker]
+    def sleep():
+        deaf = "import signal, time\\nfor each in (2, 15): signal.signal(each, signal.SIG_IGN)\\n"
+        return [sys.executable, "-c", deaf + "print('up', flush=True)\\ntime.sleep(600)", marker]
     for session in (False, True):
         child = subprocess.Popen(sleep(), start_new_session=session, stdout=subprocess.PIPE)
         child.stdout.readline()
@@ -377,8 +378,9 @@ def test_a_server_that_is_away_stops_no_job(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         server.start()
         assert server.port == port
+        known = environment(home, MLCORE_STORE=url, MLCORE_TOKEN=server.token)
         synced = subprocess.run(
-            [sys.executable, "-m", "mlcore", "sync"], cwd=home, env=environment(home, MLCORE_STORE=url, MLCORE_TOKEN=server.token),
+            [sys.executable, "-m", "mlcore", "sync"], cwd=home, env=known,
             capture_output=True, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
         assert synced.returncode == 0, synced.stderr

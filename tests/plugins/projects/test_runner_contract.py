@@ -114,7 +114,8 @@ class Blocking(LocalRunner):
 
     def submit(self, job: Job, *, attached: bool = False) -> dict[str, Any]:
         handle = super().submit(job, attached=attached)
-        self.wait(handle, 6)
+        self.cancel(handle)
+        self.wait(handle)
         return handle
 
 
@@ -255,9 +256,9 @@ def test_a_broken_runner_is_found_out(
         assert not isinstance(found.value, AttributeError | TypeError), found.value
     finally:
         place._runner = LocalRunner(tmp_path / "jobs")
+        place._handles = [each for each in place._handles if "pid" in each]
         for folder in (tmp_path / "jobs").glob("*/supervisor.json"):
             about = json.loads(folder.read_text())
-            place._handles = [each for each in place._handles if "pid" in each]
             for way in (signal.SIGTERM, signal.SIGTERM):
                 try:
                     os.kill(about["pid"], way)

@@ -22,8 +22,8 @@ from mlcore_projects.reasons import reason
 from mlcore_projects.requirement_lines import Asked, Local, check, read_lines, without_credentials
 from mlcore_projects.specs import Wanted
 
-__all__ = ["EnvironmentFailed", "Environments", "Making", "Origin", "Progress", "Ready", "kind_of", "lock_of"]
-__all__ += ["ready"]
+__all__ = ["EnvironmentFailed", "Environments", "Making", "Origin", "Progress", "Ready", "found", "kind_of"]
+__all__ += ["lock_of", "ready"]
 
 Progress = Callable[[str], None]
 _STOP_SECONDS = 5
@@ -250,6 +250,16 @@ def lock_of(wanted: Wanted, kind: str | None = None, *, progress: Progress | Non
                 lock = _resolved(maker, making, None)
                 shelf.note(name, lock.key(maker.name), lock)
         return lock
+
+
+def found(wanted: Wanted | Lock, kind: str | None = None) -> Ready | None:
+    """Return what `ready` would without building or asking anything, None if it would have to."""
+    maker, making, given = _begun(wanted, kind, None)
+    with _told_plainly(making):
+        if not maker.kept:
+            return _finished(maker, given or maker.resolve(making), making.wanted, Path(), reused=True)
+        lock = shelf.noted(_memo(maker.name, making, given))
+        return None if lock is None else _found(maker, lock, making.wanted)
 
 
 def _begun(

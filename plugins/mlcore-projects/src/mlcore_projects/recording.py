@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mlcore import Run
     from mlcore_projects.runners import Record, Status
 
-__all__ = ["LOG", "STATUSES", "begin", "complete", "finish"]
+__all__ = ["LOG", "STATUSES", "begin", "captured", "complete", "finish", "keep_files"]
 
 LOG = ".mlcore/output.log"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED", "lost": "FAILED"}
@@ -31,19 +32,38 @@ def begin(record: Record, run_id: str) -> Run:
     run = Client(record.store).start_run(
         run_id=run_id, name=record.name, experiment=record.experiment, tags=record.tags, parent=record.parent,
         resume="must" if record.resumed else "allow",
-        capture=[name for name in _captured() if name not in _OF_THE_JOB],
+        capture=[name for name in captured() if name not in _OF_THE_JOB],
     )  # fmt: skip
     _tell(run, "project", record.context)
     run.log_params(record.params)
-    for name, text in record.files.items():
-        run.log_text(text, name)
     return run
+
+
+def captured() -> list[str]:
+    """Return what settings allow to be captured."""
+    chosen = {name.strip() for name in next(config.settings("capture")).value.split(",")}
+    return [name for name in plugins.provided("context") if "all" in chosen or name in chosen]
+
+
+def keep_files(run: Run, record: Record) -> threading.Thread:
+    """Begin to keep the files of a record, beside the job: it does not wait for where they go."""
+    thread = threading.Thread(target=_keep_files, args=(run, record.files), daemon=True)
+    thread.start()
+    return thread
+
+
+def _keep_files(run: Run, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        try:
+            run.log_text(text, name)
+        except (MlcoreError, OSError) as error:
+            _log.warning("run %s: %s could not be kept: %s", run.id, name, error)
 
 
 def complete(run: Run, *, own_python: bool) -> None:
     """Record of a job that did not join its run what it would have: its command, and a Python that was ours as well."""
     taken = run.context.get("captured", ())
-    left = [name for name in _captured() if name in _OF_THE_JOB and name not in taken]
+    left = [name for name in captured() if name in _OF_THE_JOB and name not in taken]
     if "command" in left:
         _tell(run, "command", {"kind": "command", "argv": run.context.get("project.command"), "folder": ""})
     for name in ("python", "packages"):
@@ -52,23 +72,24 @@ def complete(run: Run, *, own_python: bool) -> None:
                 _tell(run, name, plugins.load("context", name)(run))
 
 
-def finish(run: Run, ended: Status, output: Iterable[bytes], remark: str = "") -> None:
-    """Keep what a job printed and how it ended, and end its run likewise; what cannot be kept is warned of."""
+def finish(run: Run, ended: Status, output: Iterable[bytes], remark: str = "", *, anew: bool = False) -> None:
+    """Keep what a job printed and how it ended, and end its run likewise; what cannot be kept is warned of.
+
+    A run that began `anew` has no other output already.
+    """
     if remark:
         _log.warning("run %s: %s", run.id, remark)
     _tell(run, "project", {"exit_code": ended.exit_code, "ended": ended.reason or ended.state})
     if data := b"".join(output):
-        _keep(run, data)
+        _keep(run, data, LOG if anew else _free(LOG, {each.path for each in run.artifacts.list(".mlcore")}))
     run.end(STATUSES[ended.state])
 
 
-def _keep(run: Run, data: bytes) -> None:
+def _keep(run: Run, data: bytes, name: str) -> None:
     """Keep an output, or at least some of it where there is little room."""
     for most in (len(data), _LITTLE):
         try:
-            return run.log_bytes(
-                shortened(data, most), _free(LOG, {each.path for each in run.artifacts.list(".mlcore")})
-            )
+            return run.log_bytes(shortened(data, most), name)
         except (MlcoreError, OSError) as error:
             log = _log.warning if most == _LITTLE else _log.debug
             log("run %s: its output could not be kept: %s", run.id, error)
@@ -78,12 +99,6 @@ def _keep(run: Run, data: bytes) -> None:
 def _tell(run: Run, name: str, values: Any) -> None:
     for key, value in values.items():  # an event each: none is too large
         run.log_events(AttributesSet("run", run.id, "context", {f"{name}.{key}": value}))
-
-
-def _captured() -> list[str]:
-    """Return what settings allow to be captured."""
-    chosen = {name.strip() for name in next(config.settings("capture")).value.split(",")}
-    return [name for name in plugins.provided("context") if "all" in chosen or name in chosen]
 
 
 def _free(name: str, taken: set[str]) -> str:

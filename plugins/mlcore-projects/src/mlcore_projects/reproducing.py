@@ -101,6 +101,8 @@ def reproduce(
     checks = [parse_check(each) if isinstance(each, str) else each for each in check]
     for each in checks:
         each.of(original.metrics, original.metrics)  # so that a misspelt one is told before anything is made
+    if original.status == "RUNNING":
+        raise NotReproducible(f"{original.name} ({original.id}) goes on: reproduce it when it has ended")
     recipe_of(original).check(parameters or {})
     made = prepare(original, folder, environment=environment, versions=versions, store=store, tell=tell)
     try:
@@ -109,8 +111,9 @@ def reproduce(
         if folder is None:
             shutil.rmtree(made.folder, ignore_errors=True)
         raise
+    plain = () if "project.entry_point" in original.context else ("command.project.entry_point",)
     found = Reproduced(
-        original, again, made.folder, compare(original, again, client=client),
+        original, again, made.folder, compare(original, again, client=client, ignore=plain),
         tuple(each.of(original.metrics, again.metrics) for each in checks), made.notes,
     )  # fmt: skip
     if found.same and folder is None:
@@ -137,6 +140,7 @@ def prepare(
     named = folder if folder is not None else tempfile.mkdtemp(prefix=f"mlcore-{original.id[-8:]}-")
     place = Path(os.path.realpath(named))
     note, new = _noted(place, original), not place.exists()
+    known = note is not None
     try:
         if note is None:
             tell(f"restoring the code of {original.name} ({original.id[-8:]}) in {place}")
@@ -145,7 +149,7 @@ def prepare(
         made, remarks = _environment(client, original, recipe, place, environment, versions or {}, tell)
         _note(place).write_text(json.dumps(note))
     except BaseException:
-        if _noted(place, original) is None:  # what was prepared before stays
+        if not known:  # what was prepared before stays
             _remove(place, itself=new or folder is None)
         raise
     return Prepared(original, recipe, place, note["tree"], made, (*note["notes"], *remarks, *made.notes))
@@ -284,5 +288,5 @@ def _run(
 
 
 def _counts(change: Change) -> bool:
-    """Tell whether a difference decides: another machine does not, nor that a plain command is an entry point now."""
-    return not change.name.startswith("host.") and change.name != "project.entry_point"
+    """Tell whether a difference decides: that it was another machine does not."""
+    return not change.name.startswith("host.")

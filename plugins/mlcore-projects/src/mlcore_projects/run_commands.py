@@ -54,22 +54,14 @@ def pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) ->
 @click.argument("source", required=False, metavar="[SOURCE | -- COMMAND ARGS...]")
 @click.option("--entry", "-e", metavar="ENTRY", help="The entry point; by default main, or the only one.")
 @click.option(
-    "--param",
-    "-P",
-    "params",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=pairs,
-    help="A parameter; can be repeated.",
+    "--param", "-P", "params", multiple=True, metavar="NAME=VALUE", callback=pairs, help="A parameter; can be repeated."
 )
 @click.option("--version", "revision", metavar="REV", help="A branch, tag or commit of a git repository.")
 @click.option("--env", "environment", metavar="KIND", help="venv, uv, system or another kind of environment.")
 @click.option("--runner", metavar="RUNNER", help="Where it runs; by default local, on this machine.")
 @click.option("--name", help="The name of the run to show; by default one to remember.")
 @click.option("--experiment", help="By default MLCORE_EXPERIMENT, or Default.", shell_complete=completing.experiment)
-@click.option(
-    "--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", callback=pairs, help="A tag; can be repeated."
-)
+@click.option("--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", callback=pairs, help="A tag; can be repeated.")
 @click.option("--dry-run", is_flag=True, help="Print what would run; build, start and change nothing.")
 @click.option("--detach", is_flag=True, help="Print the run's id and return; see `mlcore runs reconcile`.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that has ended.", shell_complete=completing.run)
@@ -173,14 +165,12 @@ def _show(found: running.Preview, as_json: bool) -> None:
     told = found.told()
     if as_json:
         return terminal.show(terminal.as_json(told))
-    width = max(map(len, told))
+    told |= {"command": shlex.join(told["command"]), "built": "yes" if told["built"] else "no"}
     lines = []
     for name, value in told.items():
-        if name == "command":
-            value = shlex.join(value)  # noqa: PLW2901 - as a shell would be given it, for whoever reads
-        for text in [f"{key} = {each!r}" for key, each in value.items()] if isinstance(value, dict) else [value]:
-            lines.append(f"{name:<{width}}  {terminal.printable(text)}")
-            name = ""  # noqa: PLW2901 - once
+        texts = [f"{key} = {each!r}" for key, each in value.items()] if isinstance(value, dict) else [value]
+        for title, text in zip([name.replace("_", " "), *[""] * len(texts)], texts, strict=False):
+            lines.append(f"{title:<12}{terminal.printable(text)}")
     return terminal.show(lines)
 
 

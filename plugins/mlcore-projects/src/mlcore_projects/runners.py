@@ -137,7 +137,7 @@ class Runner:
     abilities: ClassVar[Abilities] = Abilities()
 
     def submit(self, job: Job, *, attached: bool = False) -> dict[str, Any]:
-        """Start a job and return its handle, as soon as its run is open.
+        """Start a job and return its handle, when its run is open, or within two seconds if that takes long.
 
         `attached` (only if the runner declares it): what it prints comes out of this process, and it ends with this
         process, however that ends. Raises `RunnerError`.

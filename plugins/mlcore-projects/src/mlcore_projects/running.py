@@ -15,10 +15,11 @@ from mlcore.errors import NotFound, RunStateError, StoreNotFound
 from mlcore_local.context import masked
 from mlcore_projects.binding import bind, entry_point
 from mlcore_projects.downloading import is_remote
-from mlcore_projects.environments import Ready, ready
+from mlcore_projects.environments import Ready, found, kind_of, ready
 from mlcore_projects.errors import ParameterError, ProjectError
 from mlcore_projects.reading import read_command
 from mlcore_projects.recipes import place_of
+from mlcore_projects.recording import captured
 from mlcore_projects.runners import Handle, Job, Record, Runner, RunnerError, Status, runner_named
 from mlcore_projects.sources import fetch
 from mlcore_projects.specs import Bound, Project
@@ -73,6 +74,8 @@ class Preview:
     bound: Bound
     runner: str
     environment: str
+    built: bool = False
+    key: str = ""
 
     def told(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -83,14 +86,18 @@ class Preview:
             "version": source.revision,
             "commit": source.commit,
             "folder": str(self.project.folder),
-            "entry point": self.bound.entry,
+            "entry_point": self.bound.entry,
             "parameters": _params(self.bound),
-            "command": masked(self.bound.argv),
+            "command": _command(self.bound),
             "shell": self.bound.shell,
             "environment": self.environment,
+            "built": self.built,
+            "key": self.key,
             "runner": self.runner,
         }
-        return {name: value for name, value in told.items() if value not in ("", False, {})}
+        return {
+            name: value for name, value in told.items() if value not in ("", {}) and (name, value) != ("shell", False)
+        }
 
 
 @attrs.frozen
@@ -172,7 +179,7 @@ def run(
         setting, _experiment(client, before, experiment), name, {"source": _shown_source(project), **(tags or {})},
         _params(bound), _context(project, bound, made, chosen), _files(made), _parent(before), before is not None,
     )  # fmt: skip
-    variables = {**_variables(record, run_id), **bound.variables}
+    variables = {**_variables(record, run_id, bound), **bound.variables}
     job = Job(
         run_id, bound.argv, bound.folder, record, variables, made, project.environment, grace, options=options or {}
     )
@@ -203,8 +210,11 @@ def preview(
     chosen = runner_named(runner or asked.runner or "local")
     project = asked.project()
     bound = asked.bound(project, storage=None, trust=trust)
-    kind = environment or asked.environment or project.environment.kind
-    return Preview(project, bound, chosen.name, kind)
+    if "ready" not in chosen.abilities.environments:
+        return Preview(project, bound, chosen.name, "made where it runs")
+    kind = kind_of(project.environment, environment or asked.environment)
+    there = found(project.environment, kind)
+    return Preview(project, bound, chosen.name, kind, there is not None, there.key if there else "")
 
 
 # What is asked, and what is known of a run that goes on
@@ -254,8 +264,9 @@ def _asked(
 def _experiment(client: Client, before: Run | None, experiment: str | None) -> str:
     """Return the name of the experiment: that of a run that goes on stays."""
     if before is not None:
-        return client.get_experiment(before.experiment_id).name
-    return config.experiment_setting(experiment).value
+        return str(client.get_experiment(before.experiment_id).name)
+    chosen: str = config.experiment_setting(experiment).value
+    return chosen
 
 
 def _parent(before: Run | None) -> str | None:
@@ -287,7 +298,7 @@ def _context(project: Project, bound: Bound, made: Ready | None, runner: Runner)
         "place": place_of(project.folder),
         "entry_point": bound.entry,
         "parameters": _params(bound),
-        "command": masked(bound.argv),
+        "command": _command(bound),
         "environment": made.kind if made else "",
         "lock": made.key if made else "",
         "runner": runner.name,
@@ -305,7 +316,22 @@ def _shown_source(project: Project) -> str:
     return f"{_uri(project)}@{commit}" if commit else _uri(project)
 
 
+def _secrets(bound: Bound) -> list[str]:
+    """Return the values of parameters whose names say that they are secret."""
+    return [str(value) for name, value in bound.parameters.items() if _masked(name, value) != value]
+
+
+def _command(bound: Bound) -> list[str]:
+    """Return the command as it is recorded: a secret is one wherever it stands, without its name, too."""
+    argv = [*bound.argv]
+    for secret in _secrets(bound):
+        argv = [each.replace(secret, _MASKS[0]) for each in argv]
+    return list(masked(argv))
+
+
 def _masked(name: str, value: Any) -> Any:
+    if value == "":
+        return value
     shown = masked([f"--{name}={value}"])[0].partition("=")[2]
     return value if shown == f"{value}" else shown
 
@@ -318,9 +344,11 @@ def _files(made: Ready | None) -> dict[str, str]:
     return {} if made is None or made.lock is None else {LOCK: made.lock.text}
 
 
-def _variables(record: Record, run_id: str) -> dict[str, str]:
-    """Return what lets the job's process log into the run."""
+def _variables(record: Record, run_id: str, bound: Bound) -> dict[str, str]:
+    """Return what lets the job's process log into the run, and not record its arguments where one is a secret."""
     about = {"MLCORE_STORE": record.store, "MLCORE_RUN_ID": run_id, "MLCORE_EXPERIMENT": str(record.experiment)}
+    if _secrets(bound):
+        about["MLCORE_CAPTURE"] = ",".join(name for name in captured() if name != "command") or config.OFF
     for name in ("artifacts", "spool"):
         if (said := os.environ.get(variable := f"MLCORE_{name.upper()}")) and said != config.OFF and "://" not in said:
             about[variable] = os.path.abspath(os.path.expanduser(said))

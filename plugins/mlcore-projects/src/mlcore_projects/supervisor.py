@@ -99,15 +99,18 @@ class _Supervisor:
         self._answer(run=run.id, name=run.name)
         if self._asked:
             self._reason = "asked to end before it started"
+            keeping = recording.keep_files(run, record)
         else:
             self._say(b"G")
+            keeping = recording.keep_files(run, record)
             self._stand_by()
         os.close(self._control)
         self._output.close()
         ended = self._ended()
         jobs.end(self._folder, {**ended, "recorded": False})
+        keeping.join()
         recording.complete(run, own_python=job["own_python"])
-        recording.finish(run, Status(**ended), whole(self._folder), self._remark())
+        recording.finish(run, Status(**ended), whole(self._folder), self._remark(), anew=not record.resumed)
         jobs.end(self._folder, {**ended, "recorded": True})
         return 0
 

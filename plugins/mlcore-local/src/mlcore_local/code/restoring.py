@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from mlcore import Run
+from mlcore.artifacts import safe_path
 from mlcore.errors import MlcoreError
 from mlcore_local.code.capturing import FOLDER
 from mlcore_local.code.git import Git, GitFailed, installed, safe_environment, view
@@ -168,9 +169,10 @@ class _Making:
                     name.removeprefix(f"{path}/"): it for name, it in modules.items() if name.startswith(f"{path}/")
                 }
                 source = _inner(repository, path) if repository else None
-                self.make(
-                    {**each, "root": _inner(facts.get("root"), path)}, folder / path, f"{prefix}{path}/", source, inner
-                )
+                if (folder / path).resolve() != folder.resolve() / path:
+                    raise NotRestored(f"submodule {path} is not where it should be")
+                about = {**each, "root": _inner(facts.get("root"), path)}
+                self.make(about, folder / path, f"{prefix}{path}/", source, inner)
         if base:
             git("update-ref", "--no-deref", "HEAD", base)
             git("read-tree", base)
@@ -194,8 +196,15 @@ class _Making:
             about, _, name = line.partition(b"\t")
             if about.startswith(SUBMODULE.encode()) and os.fsdecode(name) not in modules:
                 entries.append(Entry("0", "0" * len(about.split()[1]), os.fsdecode(name)))
-        entries += [Entry(SUBMODULE, str(each["commit"]), path) for path, each in modules.items()]
+        for path, each in modules.items():
+            if safe_path(path) != path or ".git" in path.casefold().split("/") or not _is_id(str(each["commit"])):
+                raise NotRestored(f"{path!r} at {each['commit']!r} is no submodule")
+            entries.append(Entry(SUBMODULE, str(each["commit"]), path))
         git("update-index", "-z", "--index-info", given=index_lines(entries))
+        there = git("ls-files", "-z", "--stage").decode(errors="surrogateescape").split("\0")
+        listed = {line.partition("\t")[2] for line in there if line.startswith(SUBMODULE)}
+        if listed != set(modules):
+            raise NotRestored(f"submodules cannot be at {', '.join(sorted(set(modules) - listed))}")
 
     def _get(self, git: Git, commit: str, repository: str, facts: Mapping[str, Any], prefix: str) -> None:
         """Get a commit from the first place that has it."""

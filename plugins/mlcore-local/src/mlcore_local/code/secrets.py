@@ -39,20 +39,22 @@ _WORD = (
     r"|shared[-_]?keys?|ssh[-_]?keys?|bearer|authorization|x-api-key|connection[-_]?string|conn[-_]?str|token)"
 )
 _NAME = rf"[\w.\-]{{0,60}}?{_WORD}(?:[-_.](?:value|text|string|prod|production|dev|staging|test|live|base64|b64|\d+))?"
-_QUOTED = r"(?P<prefix>[rRbBuUfF]{0,2})(?P<quote>\\*(?:\"\"\"|'''|\"|'|`))(?P<value>.*?)(?P=quote)"
-_ANNOTATION = r"(?::\s*[\w.\[\], |]{1,60}?\s*)?"
+_QUOTED = r"(?P<prefix>[rRbBuUfF]{0,2})(?P<quote>\\{0,4}(?:\"\"\"|'''|\"|'|`))(?P<value>.{0,8000}?)(?P=quote)"
+_GAP = r"[ \t]{0,20}"
+_ANNOTATION = r"(?::\s{0,60}[\w.\[\], |]{1,60}?\s{0,60})?"
 _ASSIGNED = re.compile(
-    rf"(?<![A-Za-z0-9])(?P<name>{_NAME})(?P<close>\\*[\"'`]?\]?)"
-    rf"(?P<between>[ \t]*(?:{_ANNOTATION}(?:=>|:=|={{1,3}}|!=)|:)[ \t]*(?:[(\[][ \t]*)?(?:\\?\s*\n[ \t]*)?){_QUOTED}",
+    rf"(?<![A-Za-z0-9])(?P<name>{_NAME})\\{{0,4}}[\"'`]?\]?{_GAP}(?:{_ANNOTATION}(?:=>|:=|={{1,3}}|!=)|:)"
+    rf"{_GAP}(?:[(\[]{_GAP})?(?:\\?[ \t\r]{{0,20}}\n{_GAP})?{_QUOTED}",
     re.IGNORECASE,
 )
 _ASKED = re.compile(  # os.environ.setdefault("API_KEY", "..."), "--password", "..."
-    rf"(?:(?:get|getenv|setdefault|setenv|putenv|set|pop)\(\s*\\*[\"'](?P<name>{_NAME})\\*[\"']|\\*[\"']--?(?P<flag>{_NAME})\\*[\"'])"
-    rf"\s*,\s*{_QUOTED}",
+    r"(?:(?:get|getenv|setdefault|setenv|putenv|set|pop)\(\s{0,60}"
+    rf"\\{{0,4}}[\"'](?P<name>{_NAME})\\{{0,4}}[\"']|\\{{0,4}}[\"']--?(?P<flag>{_NAME})\\{{0,4}}[\"'])"
+    rf"\s{{0,60}},\s{{0,60}}{_QUOTED}",
     re.IGNORECASE,
 )
 _BARE = re.compile(  # password: hunter2, export API_KEY=..., --token ...
-    rf"(?:(?<![A-Za-z0-9])(?P<name>{_NAME})[\"'`]?[ \t]*(?:=|:)[ \t]*|(?<!\S)--?(?P<flag>{_NAME})[ \t]+)"
+    rf"(?:(?<![A-Za-z0-9])(?P<name>{_NAME})[\"'`]?{_GAP}(?:=|:){_GAP}|(?<!\S)--?(?P<flag>{_NAME})[ \t]{{1,20}})"
     r"(?P<value>[^\s\"'`&;,)\]}][^\s&;\"'`]*)",
     re.IGNORECASE,
 )
@@ -99,7 +101,9 @@ _BEGINNINGS = (
 _URL = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.\-]{1,20}://)(?P<who>[^\s/?#@\"'`<>]+)@")
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")
 _END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")
-_BLOCK_LINE = re.compile(r"^[\s\"'`+\-#>|]*[A-Za-z0-9+/=:, \-\\]*[\s\"'`,\\n+]*$")
+_BLOCK_LINE = re.compile(
+    r"^[\s\"'`+\-#>|]*(?:[A-Za-z0-9+/=]*|(?:Proc-Type|DEK-Info|Version|Comment): .*)[\s\"'`,\\n+]*$"
+)
 
 # tokens of language models, and counts, are none
 _TOKENS_OF_TEXT = re.compile(
