@@ -42,7 +42,7 @@ _DEEP, _SEEN = 6, 20_000
 def script_files(folder: Path, limits: Limits | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return what becomes ``script.KEY`` of a run's context, and the files that are kept, by names in `folder`."""
     limits, entry = limits or Limits(), entry_file()
-    facts: dict[str, Any] = {"root": str(folder)}
+    facts = dict[str, Any]()
     kept, left, masked, total = dict[str, bytes](), list[str](), list[str](), 0
     modes = dict[str, str]()
     for path in dict.fromkeys(_candidates(folder, entry)):
