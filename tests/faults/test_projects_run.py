@@ -168,15 +168,15 @@ def test_sigkill_of_the_supervisor_leaves_no_process_and_the_run_is_reconciled(t
 
 def test_a_detached_job_returns_at_once_and_ends_by_itself(tmp_path: Path) -> None:
     """Guards --detach: back within two seconds, the job goes on, and its end is written without anybody's help."""
-    times, bare = [], []
+    times, others = [], []
     for _ in range(2):
         began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "pass"], check=True)
-        bare.append(time.monotonic() - began)
+        run(tmp_path, "--help")
+        others.append(time.monotonic() - began)
         began = time.monotonic()
         id = run(tmp_path, "--detach", "-q", "--", "sh", "-c", "sleep 1; echo done; exit 7").strip()
         times.append(time.monotonic() - began)
-    assert min(times) < 2 * max(1, min(bare) / 0.05), (times, bare)  # a machine that is busy starts nothing fast
+    assert min(times) < max(2, 4 * min(others)), (times, others)  # a machine that is busy starts nothing fast
     assert re.fullmatch("[0-9a-f]{32}", id)
     with reading(tmp_path / "store") as client:
         deadline = time.monotonic() + SECONDS
