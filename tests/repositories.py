@@ -69,7 +69,7 @@ class Repository:
             shutil.copy2(own, index)
         before = os.environ.get("GIT_INDEX_FILE")
         environment = {**os.environ, "GIT_INDEX_FILE": str(index), "GIT_CONFIG_GLOBAL": os.devnull}
-        for command in (["add", "--all"], ["write-tree"]):
+        for command in (["add", "--all", "--sparse"], ["write-tree"]):
             done = subprocess.run(
                 ["git", *command], cwd=self.folder, env=environment, capture_output=True, text=True, check=True
             )

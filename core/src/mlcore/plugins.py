@@ -225,12 +225,14 @@ def nearest(kind: str, thing: Any) -> str:
     for base in type(thing).__mro__:
         found = sorted(name for name, types in takes.items() if f"{base.__module__}.{base.__qualname__}" in types)
         if len(found) > 1:
-            raise PluginError(f"{' and '.join(found)} both take {base.__qualname__}: choose one with {kind[:-1]}=")
+            raise PluginError(
+                f"{' and '.join(found)} both take {base.__qualname__}: set flavor= or MLCORE_DISABLE_PLUGINS"
+            )
         if found:
             return found[0]
     which = f"{type(thing).__module__}.{type(thing).__qualname__}"
     hint = FIRST_PARTY[kind].get(which.partition(".")[0])
-    brings = f"pip install mlcore-{hint}" if hint else f"a plugin for it, or {kind[:-1]}= with one of those there are"
+    brings = f"pip install mlcore-{hint}" if hint and hint not in _door.plugins else "a plugin for it"
     there = ", ".join(sorted(takes)) or "none"
     raise NotInstalled(f"no {kind[:-1]} takes a {which}: it needs {brings}; there is: {there}")
 

@@ -100,8 +100,8 @@ def test_a_disk_that_is_full_for_one_run_fails_no_other(tmp_path: Path, monkeypa
     assert stored_records(FolderStore(tmp_path).events()) == exact_records([one.cut(1), two.cut(1)])
 
 
-def test_power_syncs_every_journal_and_new_folder_once_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards durability "power": data and the names that lead to it, before anybody is told."""
+def test_power_syncs_once_a_group_and_the_journals_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards durability "power": data before anybody is told, and journals and the names that lead to them later."""
     synced: list[str] = []
     for name in ("fsync", "fdatasync"):
         real = getattr(os, name)
@@ -114,13 +114,16 @@ def test_power_syncs_every_journal_and_new_folder_once_a_group(tmp_path: Path, m
     store, writers = FolderStore(tmp_path / "s", power=True), [written(3) for _ in range(2)]
     assert store.capabilities.durability == "power"
     store.append_all([each.cut(1, 1) for each in writers])
-    folders = {str(each) for one in writers for each in (tmp_path / f"s/runs/{one.home[-2:]}/{one.home}").parents}
-    wanted = {each for each in folders if each.startswith(str(tmp_path / "s"))}
-    assert wanted <= set(synced)
-    assert sum(each.endswith(".journal") for each in synced) == 2
+    (log,) = (tmp_path / "s/commits").iterdir()
+    assert {str(log), str(log.parent), str(log.parent.parent)} <= set(synced)
     synced.clear()
     store.append_all([writers[0].cut(2, 2), writers[1].cut(2, 2), writers[0].cut(3, 3)])
-    assert sorted(os.path.basename(each) for each in synced) == sorted(f"{one.source}.journal" for one in writers)
+    assert synced == [str(log)]
+    store.close()
+    folders = {str(each) for one in writers for each in (tmp_path / f"s/runs/{one.home[-2:]}/{one.home}/x").parents}
+    assert {each for each in folders if each.startswith(str(tmp_path / "s"))} <= set(synced)
+    assert {f"{one.source}.journal" for one in writers} <= set(map(os.path.basename, synced))
+    assert not log.exists()
 
 
 def test_nothing_is_acknowledged_that_the_disk_did_not_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +134,7 @@ def test_nothing_is_acknowledged_that_the_disk_did_not_keep(tmp_path: Path, monk
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlcore_local.append.os.fdatasync", fails)
+        patch.setattr("mlcore_local.commit_log.os.fdatasync", fails)
         answers = store.append_all([each.cut(1) for each in writers])
         assert [type(each) for each in answers] == [StoreError, StoreError]
     assert store.append_all([each.cut(1) for each in writers]) == [None, None]

@@ -42,15 +42,16 @@ def bait(repository: Repository, marker: Path) -> None:
     script.write_text(f'#!/bin/sh\necho "$0 $*" >> {marker}\ncat\n')
     script.chmod(0o755)
     settings = {
-        "core.fsmonitor": script, "core.hooksPath": marker.parent / "hooks", "core.pager": script, "core.editor": script,
-        "core.sshCommand": script, "core.askPass": script, "credential.helper": script, "core.gitProxy": script,
+        "core.fsmonitor": script, "core.hooksPath": marker.parent / "hooks", "core.pager": script,
+        "core.editor": script, "core.sshCommand": script, "core.askPass": script, "credential.helper": script,
+        "core.gitProxy": script,
         "diff.external": script, "diff.evil.command": script, "diff.evil.textconv": script, "merge.evil.driver": script,
         "filter.evil.clean": script, "filter.evil.smudge": script, "filter.evil.process": script,
         "filter.evil.required": "true", "gpg.program": script, "uploadpack.packObjectsHook": script,
         "core.alternateRefsCommand": script, "alias.status": f"!{script}", "alias.config": f"!{script}",
         "interactive.diffFilter": script, "remote.origin.url": f"ext::{script}", "remote.origin.uploadpack": script,
-        "remote.origin.promisor": "true", "remote.origin.partialclonefilter": "blob:none", "extensions.partialClone": "origin",
-        "core.repositoryFormatVersion": "1", "trace2.eventTarget": marker,
+        "remote.origin.promisor": "true", "remote.origin.partialclonefilter": "blob:none",
+        "extensions.partialClone": "origin", "core.repositoryFormatVersion": "1", "trace2.eventTarget": marker,
     }  # fmt: skip
     for key, value in settings.items():
         repository.git("config", key, str(value))
@@ -92,7 +93,8 @@ def test_nothing_that_a_repository_is_told_to_run_runs(tmp_path: Path) -> None:
     assert not marker.exists()
     assert (made.folder / "train.py").read_text() == "print(2)\n"
     assert (made.folder / "sub/inner.py").read_text() == "2\n"
-    repository.git("--no-optional-locks", "diff", "--stat")
+    with pytest.raises(AssertionError, match="clean filter 'evil' failed"):
+        repository.git("--no-optional-locks", "diff", "--stat")
     assert marker.exists()  # which a git that is not held back does leave
 
 

@@ -402,6 +402,34 @@ def test_a_source_lets_nobody_in(source: Any, shown: str, client: mlcore.Client)
         assert b"CANARY" not in path.read_bytes(), path
 
 
+def test_the_uri_of_a_file_lets_nobody_in(client: mlcore.Client) -> None:
+    """Guards names: what a backend calls a file may have its signature."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def opened(uri: str) -> tuple[Any, str]:
+        return MemoryFileSystem(), "/" + uri.partition("://")[2]
+
+    class Signed:
+        @staticmethod
+        def mlcore_artifact_backends() -> list[mlcore.Provider]:
+            return [mlcore.Provider("signed", opened)]
+
+    plugins.register(Signed, "signed")
+    uri = "signed://bucket/train.csv?sig=CANARY"
+    MemoryFileSystem().pipe_file("/bucket/train.csv?sig=CANARY", b"1,2\n")
+    try:
+        with client.start_run(capture="off") as run:
+            found = run.log_dataset(uri, keep=True)
+    finally:
+        plugins.unregister("signed")
+        MemoryFileSystem.store.clear()
+    assert (found.name, found.source) == ("train.csv", "signed://bucket/train.csv?sig=***")
+    assert (list(found.profile), found.digest) == (["train.csv"], hashlib.sha256(b"1,2\n").hexdigest())
+    assert run.artifacts.get("datasets/train.csv/train.csv").read_text() == "1,2\n"
+    for path in (path for path in Path(".mlcore").rglob("*") if path.is_file()):
+        assert b"CANARY" not in path.read_bytes() and "CANARY" not in path.name, path
+
+
 # What is kept, and read back
 
 

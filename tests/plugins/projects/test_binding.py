@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import mlcore
 from mlcore_projects.binding import bind, entry_point
 from mlcore_projects.errors import NeedsTrust, ParameterError, ProjectError
 from mlcore_projects.reading import read_command, read_project
@@ -154,6 +155,17 @@ class TestPaths:
         }
         file = Path(bind(project, values={"d": "memory://bucket/a/x.txt"}, storage=tmp_path / "s").argv[1])
         assert file.read_text() == "x"
+
+    def test_a_file_of_a_run_is_a_path_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Guards pipelines: what one run kept is what the next one reads."""
+        monkeypatch.setenv("MLCORE_STORE", str(tmp_path / "store"))
+        with mlcore.start_run() as run:
+            mlcore.log_text("1,2", "data/a.csv")
+        project = make(tmp_path, ("x", "{d}"), Parameter("d", "path"))
+        uri = f"runs:/{run.id}/data/a.csv"
+        bound = bind(project, values={"d": uri}, storage=tmp_path / "storage")
+        assert Path(bound.argv[1]).read_text() == "1,2"
+        assert bound.parameters == {"d": uri}
 
     @pytest.mark.parametrize(
         "uri", ["http://{}/missing", "http://{}/short", "memory://none/x", "simplecache::http://{}/a", "nosuch://x/y"]

@@ -39,8 +39,9 @@ class Place:
         """Return the variables of whoever has this home: where the packages are that no index has."""
         index = str(self.home / "index")
         return environment(
-            home, MLCORE_STORE=str(self.store), UV_FIND_LINKS=index, PIP_FIND_LINKS=index, PATH=path_with_tools()
-        )
+            home, TMPDIR=str(self.home / "tmp"), MLCORE_STORE=str(self.store), UV_FIND_LINKS=index,
+            PIP_FIND_LINKS=index, PATH=path_with_tools(),
+        )  # fmt: skip
 
     def mlcore(self, *arguments: object, status: int = 0, home: str = "elsewhere", **settings: str) -> Any:
         """Run the mlcore command at another place, and return what it prints."""
@@ -68,6 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     for version, factor in (("1.0", 2.0), ("1.1", 3.0)):
         wheel(home / "index", version, factor)
     clone = checkout(home, [*own_packages(), "wobble==1.0"])
+    (home / "tmp").mkdir()
     place = Place(home, None, None)  # type: ignore[arg-type]
     typed = ["-P", "lr=0.05", "-P", "data=../points.csv"]
     said = subprocess.run(

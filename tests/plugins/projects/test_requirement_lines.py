@@ -174,7 +174,8 @@ def test_indexes_are_those_the_tools_would_ask(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "pip").mkdir()
     (tmp_path / "pip" / "pip.conf").write_text(
-        "[global]\nindex-url = https://u:p@one.example/simple\n[install]\nextra-index-url =\n  https://two.example\n  /x\n"
+        "[global]\nindex-url = https://u:p@one.example/simple\n"
+        "[install]\nextra-index-url =\n  https://two.example\n  /x\n"
     )
     assert pip_indexes()[:3] == ("https://one.example/simple", "https://two.example", "/x")
     monkeypatch.setenv("PIP_INDEX_URL", "https://three.example/simple")

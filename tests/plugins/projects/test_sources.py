@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def test_a_commit_is_fetched_once_and_each_call_gets_a_tree_of_its_own(
     assert two.folder == tmp_path / "own/tree/train"
     assert sorted(each.name for each in two.folder.iterdir()) == ["MLproject"]
     assert [each.name for each in cache.glob("projects/*/*") if each.parent.name != "trees"] == [commit]
+
+
+def test_several_may_fetch_at_once(repository: Path, cache: Path) -> None:
+    """Guards jobs that start together: one commit is kept, and each has a tree."""
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(fetch, [f"{repository}@main#train"] * 4))
+    assert len({each.folder for each in found}) == 4
+    assert len(list(cache.glob("projects/*/*/train"))) == 4 + 1
+    assert list(cache.glob("projects/*/.part-*")) == []
 
 
 @pytest.mark.parametrize(
@@ -304,7 +314,8 @@ def test_the_user_of_an_ssh_address_is_no_secret() -> None:
     """Guards what is shown of addresses."""
     assert credentials("ssh://git@h/x") == ("ssh://git@h/x", {})
     assert without_credentials("ssh://git@h/x") == "ssh://git@h/x"
-    assert without_credentials("https://t0ken@h/x?a=1&sig=2#f") == "https://h/x?a=1&sig=***#f"
+    assert without_credentials("https://t0ken@h/x?design=1&sig=2#f") == "https://h/x?design=1&sig=***#f"
+    assert without_credentials("s3://b/x?X-Amz-Signature=2&a=3") == "s3://b/x?X-Amz-Signature=***&a=3"
     assert without_credentials("ssh://me:pw@h/x") == "ssh://h/x"
 
 

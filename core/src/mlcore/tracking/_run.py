@@ -189,9 +189,7 @@ class Run(Keeping):
 
     last_seen = shown(lambda it: it.seen or it.changed // 1_000_000, "When it was last heard of, in ms since 1970.")
     params = shown(lambda it: dict(it.attributes.get("params", {})), "The parameters, of the types they were given.")
-    context = shown(
-        lambda it: dict(it.attributes.get("context", {})), "What the run recorded about itself: git, host, ..."
-    )
+    context = shown(lambda it: dict(it.attributes.get("context", {})), "What the run recorded about itself.")
     conflicts = shown(lambda it: it.conflicts, "Parameters that several processes set to different values, and lost.")
 
     @property

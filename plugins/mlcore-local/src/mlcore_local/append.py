@@ -11,8 +11,8 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -23,7 +23,9 @@ from mlcore.store import Batch, Marks, Record, check, digest, to_json
 from mlcore_local.checkpoints import checkpoint, resumed
 from mlcore_local.packer import Packer
 from mlcore_local.reader import Journal, read
-from mlcore_local.syncing import Syncing
+
+if TYPE_CHECKING:
+    from mlcore_local.commit_log import CommitLog
 
 __all__ = ["Appender", "claim_path"]
 
@@ -64,8 +66,8 @@ class Appender:
         self._folder, self._power = folder, power
         self._targets: OrderedDict[str, _Target] = OrderedDict()
         self._open: OrderedDict[str, _Target] = OrderedDict()
-        self._unsynced: set[str | Path] = set()
-        self._syncing = Syncing()
+        self._log: CommitLog | None = None
+        self._recovered = False
         self._pid = os.getpid()
 
     def append_all(
@@ -73,16 +75,17 @@ class Appender:
     ) -> list[MlcoreError | None]:
         """Store batches; see `mlcore.store.Store.append_all`. `claims_of` tells a source's claims' files."""
         if self._pid != os.getpid():  # in the child of a fork, whose files are its parent's as well
-            self._syncing = Syncing()
+            self._log = None
             self.close()
             self._pid = os.getpid()
         answers: list[MlcoreError | None] = [None] * len(batches)
         try:
+            self._open_log()
             with _locked(self._folder.root / "lock"):
                 for at, batch in enumerate(batches):
                     answers[at] = self._answer(batch, actors[at] if actors else "", claims_of)
-                if self._power:
-                    self._sync()
+            if self._log is not None:
+                self._log.commit()
         except OSError as error:  # of the lock, or a disk that does not keep what was written: nothing is promised
             failed = self._told(error)
             self.close()
@@ -97,7 +100,22 @@ class Appender:
         """Close all files, and forget what they hold."""
         for source in list(self._targets):
             self._forget(source)
-        self._syncing.close()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _open_log(self) -> None:
+        """Have a commit log if one is wanted, and bring back what others hold whose writers died."""
+        if self._log is None and (self._power or not self._recovered):
+            if self._power:
+                from mlcore_local.commit_log import CommitLog
+
+                self._log = CommitLog(self._folder)
+            elif (self._folder.root / "commits").exists():
+                from mlcore_local.commit_log import recover
+
+                recover(self._folder.root)
+            self._recovered = True
 
     def _answer(self, batch: Batch, actor: str, claims_of: ClaimsOf) -> MlcoreError | None:
         try:
@@ -235,11 +253,11 @@ class Appender:
         except OSError:
             os.ftruncate(target.fd, target.size)
             raise
+        if self._log is not None:
+            self._log.add(target.path, target.size, data)
         target.size += len(data)
         target.journal.header, target.journal.offset = header, target.size
         target.journal.last = batch.last or target.journal.last
-        if self._power:
-            self._unsynced.add(batch.source)
 
     def _create(self, target: _Target, source: str) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -249,24 +267,6 @@ class Appender:
             target.path.parent.mkdir(parents=True, exist_ok=True)
             target.fd = os.open(target.path, flags, 0o666)
         self._open[source] = target
-        if self._power:
-            self._unsynced.update(each for each in target.path.parents if each.is_relative_to(self._folder.root))
-
-    def _sync(self) -> None:
-        """Wait until the disk has what was written: all at once, which takes as long as one. Raises `OSError`."""
-        waiting, self._unsynced = self._unsynced, set()
-        calls: list[Callable[[], None]] = [partial(_sync_folder, each) for each in waiting if isinstance(each, Path)]
-        files = (self._targets[each] for each in waiting if isinstance(each, str) and each in self._targets)
-        calls += [partial(os.fdatasync, each.fd) for each in files]
-        self._syncing.all(calls)
-
-
-def _sync_folder(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def claim_path(folder: Folder, claim: str) -> Path:

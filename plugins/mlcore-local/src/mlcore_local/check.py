@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -14,6 +14,7 @@ from mlcore.artifacts import is_temporary
 from mlcore.errors import JournalError
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
+from mlcore_local.commit_log import recover
 from mlcore_local.home import alive
 from mlcore_local.reader import Journal, read
 from mlcore_local.seal import NAME, open_sealed
@@ -43,8 +44,13 @@ class Report:
 
 
 def check(folder: Folder, *, repair: bool = False, progress: Callable[[int], None] = lambda _: None) -> Report:
-    """Read every journal and seal of a store. With `repair`, cut torn ends of dead writers and remove leftovers."""
+    """Read every journal and seal of a store. With `repair`, mend what can be.
+
+    Then what commit logs hold is brought back, torn ends of dead writers are cut, and leftovers are removed.
+    """
     report = Report()
+    if repair:
+        recover(folder.root)  # first: what is torn may be whole in a log
     gaps: dict[str, tuple[Path, list[tuple[int, int]]]] = {}
     claimed: dict[str, set[int]] = {}
     for path in sorted(folder.root.rglob("*")):
@@ -63,10 +69,14 @@ def check(folder: Folder, *, repair: bool = False, progress: Callable[[int], Non
         elif path.suffix == ".tmp":
             _leftover(path, report, repair)
     for source, (path, missing) in gaps.items():
-        for first, last in missing:
-            if first > 1 and not claimed.get(source, set()).issuperset(range(first, last + 1)):
-                report.findings.append(Finding(path, f"records {first} to {last} are missing", "damaged"))
+        report.findings += _missing(path, missing, claimed.get(source, set()))
     return report
+
+
+def _missing(path: Path, gaps: Iterable[tuple[int, int]], claimed: set[int]) -> Iterator[Finding]:
+    for first, last in gaps:
+        if first > 1 and not claimed.issuperset(range(first, last + 1)):
+            yield Finding(path, f"records {first} to {last} are missing", "damaged")
 
 
 def _leftover(path: Path, report: Report, repair: bool) -> None:

@@ -155,7 +155,7 @@ def git(run: Run) -> dict[str, Any]:
 
 def script(run: Run) -> dict[str, Any]:
     """Keep the code of a script, notebook or module that git cannot tell of."""
-    if started_as()[0] in ("command", "interactive"):
+    if started_as()[0] in ("command", "interactive") and not _said():
         return {}
     from mlcore_local.code import capturing
 
@@ -186,8 +186,8 @@ def code_root() -> str:
     A program that was installed, such as a test runner, says nothing about the code: then the current folder counts.
     It is what `mlcore_local.code.code_folder` returns, and costs the start of a run less.
     """
-    (kind, entry), here = started_as(), os.path.realpath(os.getcwd())
-    known = kind in ("script", "notebook") and os.path.isabs(entry) and not _installed(entry)
+    (kind, entry), here = started_as(), _said() or os.path.realpath(os.getcwd())
+    known = kind in ("script", "notebook") and os.path.isabs(entry) and not _installed(entry) and not _said()
     start = os.path.dirname(entry) if known else here
     for folder in dict.fromkeys((start, here)):
         above = folder
@@ -197,6 +197,11 @@ def code_root() -> str:
         else:
             return above
     return start
+
+
+def _said() -> str:
+    """Return the folder that `mlcore_local.code.use_folder` names, for who runs something else than itself."""
+    return str(getattr(sys.modules.get("mlcore_local.code.places"), "said", None) or "")
 
 
 def _installed(file: str) -> bool:

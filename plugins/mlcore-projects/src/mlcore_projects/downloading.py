@@ -17,7 +17,10 @@ __all__ = ["download", "is_remote", "local_path", "without_credentials"]
 
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|runs:/|[\w.+-]+::.*://")
 _USER = re.compile(r"(?<=://)[^/@?#\s]*@")
-_SECRET = re.compile(r"([?&][^=&#]*(?:token|secret|passw|key|sig|cred|auth)[^=&#]*=)[^&#]+", re.IGNORECASE)
+_SECRET = re.compile(
+    r"([?&](?:[^=&#]*(?:token|secret|passw|credential|signature|auth|api-?key|access-?key)[^=&#]*|sig|key)=)[^&#]+",
+    re.IGNORECASE,
+)
 _SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a URL may hold; spaces and the like are quoted
 _CHUNK = 1 << 20
 

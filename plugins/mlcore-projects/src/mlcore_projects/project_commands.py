@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,8 @@ def projects() -> None:
 @_as_json
 def show(source: str, version: str | None, as_json: bool) -> None:
     """Show the entry points of SOURCE, their parameters, and the environment it wants."""
-    project = fetch(source, version=version)
-    terminal.show(terminal.as_json(_described(project)) if as_json else _page(project))
+    with _fetched(source, version) as project:
+        terminal.show(terminal.as_json(_described(project)) if as_json else _page(project))
 
 
 @projects.command(epilog="Example: mlcore projects validate .")
@@ -50,7 +52,8 @@ def show(source: str, version: str | None, as_json: bool) -> None:
 def validate(source: str, version: str | None, as_json: bool) -> None:
     """Check SOURCE: exit code 1 if something in it cannot run."""
     try:
-        found = list(remarks(fetch(source, version=version)))
+        with _fetched(source, version) as project:
+            found = list(remarks(project))
     except MlcoreError as error:
         if not as_json:
             raise
@@ -66,6 +69,13 @@ def validate(source: str, version: str | None, as_json: bool) -> None:
     sys.exit(1 if wrong else 0)
 
 
+@contextmanager
+def _fetched(source: str, version: str | None) -> Iterator[Project]:
+    """Give a project, and remove what was fetched for it alone."""
+    with tempfile.TemporaryDirectory(prefix="mlcore-") as folder:
+        yield fetch(source, version=version, folder=Path(folder) / "tree")
+
+
 def _described(project: Project) -> dict[str, Any]:
     """Return a project as plain values, as JSON holds them."""
 
@@ -73,8 +83,10 @@ def _described(project: Project) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     told = attrs.asdict(project, value_serializer=plain)
-    entries = [attrs.asdict(each, value_serializer=plain) for each in project.entry_points.values()]
-    return {**told, "entry_points": entries}
+    told["entry_points"] = [attrs.asdict(each, value_serializer=plain) for each in project.entry_points.values()]
+    if project.source.kind == "git":  # its tree is gone when this is read
+        told["folder"] = told["environment"]["folder"] = None
+    return told
 
 
 def _page(project: Project) -> Iterator[str]:

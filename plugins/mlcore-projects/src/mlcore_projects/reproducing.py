@@ -101,6 +101,8 @@ def reproduce(
     checks = [parse_check(each) if isinstance(each, str) else each for each in check]
     for each in checks:
         each.of(original.metrics, original.metrics)  # so that a misspelt one is told before anything is made
+    if original.status == "RUNNING":
+        raise NotReproducible(f"{original.name} ({original.id}) goes on: reproduce it when it has ended")
     recipe_of(original).check(parameters or {})
     made = prepare(original, folder, environment=environment, versions=versions, store=store, tell=tell)
     try:

@@ -131,8 +131,10 @@ class Answer:
                 best, self._way, self._set = scan + costs.to_remember(count), None, part
 
     def _counted(self, part: Part, costs: _Costs) -> int:
-        """Return how many a part fits, or as many as are too many to gain by it."""
-        sql = f"SELECT count(*) FROM ({part.all} LIMIT {costs.too_many():d}) q"
+        """Return how many a part fits, or as many as are too many to gain by it: to skip them is half of counting."""
+        many = costs.too_many()
+        more = f"EXISTS (SELECT 1 FROM ({part.all} LIMIT 1 OFFSET {many - 1:d}) q)"
+        sql = f"SELECT CASE WHEN {more} THEN {many:d} ELSE (SELECT count(*) FROM ({part.all}) q) END"
         ((count,),) = self._runner.rows(sql, self._binds)
         return int(count)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import site
 import stat
-import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
+
+from mlcore_local.context import code_root, started_as
 
 __all__ = [
     "Checkout",
@@ -28,7 +27,7 @@ __all__ = [
 
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SMALL = 10 << 20
-_said: Path | None = None
+said: Path | None = None  # see `use_folder`
 _SECTION = re.compile(r'^\s*\[\s*([\w.\-]+)(?:\s+"((?:[^"\\]|\\.)*)")?\s*\]\s*(.*)$')
 _SETTING = re.compile(r"^\s*([A-Za-z][\w\-]*)\s*(?:=\s*(.*?))?\s*$")
 
@@ -47,30 +46,19 @@ class Checkout:
 
 def entry_file() -> Path | None:
     """Return the script or notebook that runs, None if that is not known: in a console, or with ``python -c``."""
-    main = sys.modules.get("__main__")
-    for name in (getattr(main, "__vsc_ipynb_file__", None), _notebook(), getattr(main, "__file__", None)):
-        if name:
-            with suppress(OSError):
-                path = Path(name).resolve()
-                if path.is_file():
-                    return path
-    return None
-
-
-def _notebook() -> str | None:
-    name = os.environ.get("JPY_SESSION_NAME", "")  # the path of a notebook, said by jupyter-server
-    return name if name.endswith(".ipynb") and "ipykernel" in sys.modules else None
+    name = started_as()[1]
+    return Path(name) if os.path.isabs(name) and os.path.isfile(name) else None
 
 
 @contextmanager
 def use_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Let runs record the code in this folder, for who runs something else than itself; keep it until the run ends."""
-    global _said  # noqa: PLW0603 - what there is once in a process
-    before, _said = _said, Path(folder).resolve()
+    global said  # noqa: PLW0603 - what there is once in a process
+    before, said = said, Path(folder).resolve()
     try:
         yield
     finally:
-        _said = before
+        said = before
 
 
 def code_folder() -> Path:
@@ -78,25 +66,7 @@ def code_folder() -> Path:
 
     A program that was installed, such as a test runner, says nothing about the code: then the current folder counts.
     """
-    if _said is not None:
-        found = find(_said)
-        return found.root if found else _said
-    entry, here = entry_file(), Path.cwd()
-    start = here if entry is None or _installed(entry) else entry.parent
-    found = find(start) or (find(here) if start != here else None)
-    return found.root if found else start
-
-
-def _installed(path: Path) -> bool:
-    folders = {
-        *sysconfig.get_paths().values(),
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-        "/usr/bin",
-        "/usr/lib",
-    }
-    folders |= {os.path.dirname(sys.executable), os.path.join(site.getuserbase(), "bin")}
-    return any(path.is_relative_to(os.path.realpath(each)) for each in folders if each)
+    return Path(code_root())
 
 
 def is_home(folder: Path) -> bool:

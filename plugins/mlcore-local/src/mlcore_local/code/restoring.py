@@ -169,9 +169,10 @@ class _Making:
                     name.removeprefix(f"{path}/"): it for name, it in modules.items() if name.startswith(f"{path}/")
                 }
                 source = _inner(repository, path) if repository else None
-                self.make(
-                    {**each, "root": _inner(facts.get("root"), path)}, folder / path, f"{prefix}{path}/", source, inner
-                )
+                if (folder / path).resolve() != folder.resolve() / path:
+                    raise NotRestored(f"submodule {path} is not where it should be")
+                about = {**each, "root": _inner(facts.get("root"), path)}
+                self.make(about, folder / path, f"{prefix}{path}/", source, inner)
         if base:
             git("update-ref", "--no-deref", "HEAD", base)
             git("read-tree", base)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from mlcore import Dataset, Run, artifacts, config
+from mlcore import Dataset, Run, artifacts
 from mlcore.errors import ArtifactNotFound
-from mlcore_local.datasets.places import without_credentials
+from mlcore_local.datasets.places import name_of, without_credentials
 
 __all__ = ["describe_path", "describe_table"]
 
@@ -52,26 +53,26 @@ def describe_path(
     """
     filesystem, path = artifacts.open_backend(data)
     listed = artifacts.list_files(filesystem, path)
-    found = artifacts.hash_files(listed) if listed else {}
+    found = dict(artifacts.hash_files(listed)) if listed else {}
     if not found and not filesystem.isdir(path):
         raise ArtifactNotFound(f"there is no file or folder {without_credentials(data)} to log")
+    here = bool(getattr(filesystem, "local_file", False))
+    title = name_of(os.path.abspath(path) if here else data) or "data"
     alone = len(found) == 1 and next(iter(found.values())).path.rstrip("/") == path.rstrip("/")
+    if alone:
+        found = {title: found.popitem()[1]}  # the name that a backend has for it may hold a signature
     lines = "".join(f"{file.sha256}  {name}\n" for name, file in sorted(found.items()))
-    digest = next(iter(found.values())).sha256 if alone else hashlib.sha256(lines.encode()).hexdigest()
+    digest = found[title].sha256 if alone else hashlib.sha256(lines.encode()).hexdigest()
     about = {"kind": "file" if alone else "folder", "files": len(found), "bytes": sum(f.size for f in found.values())}
     profile = {name: {"size": file.size, "digest": file.sha256} for name, file in sorted(found.items())[:_FILES]}
 
     def kept(run: Run, name: str) -> None:
-        place = artifacts.get if not getattr(filesystem, "local_file", False) else None
-        if place is None:
-            run.log_artifact(Path(path), f"{name}/{Path(path).name}" if alone else name)
+        if here:
+            run.log_artifact(Path(path), f"{name}/{title}" if alone else name)
             return
-        import tempfile
-
         with tempfile.TemporaryDirectory(prefix="mlcore-") as folder:
-            place(found, Path(folder))
+            artifacts.get(found, Path(folder))
             run.log_artifacts(folder, name)
 
-    title = config.shown(path.rstrip("/")).rpartition("/")[2] or "data"
     place = without_credentials(data if source is None else source)
     return Dataset(digest, about, title, source=place, profile=profile, keep=kept if keep else None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["without_credentials"]
+from mlcore_local.code.secrets import mask
+
+__all__ = ["name_of", "without_credentials"]
 
 _INSIDE = re.compile(r"(?<=://)[^/?#@\s]*@")
 _VALUE = re.compile(
@@ -17,4 +19,12 @@ def without_credentials(source: str | os.PathLike[str] | None) -> str | None:
     """Return a path or URI without user and password, and with stars for values such as a key or a signature."""
     if source is None:
         return None
-    return _VALUE.sub(r"\1***", _INSIDE.sub("", os.fspath(source)))
+    path, mark, rest = re.split(r"([?#]|$)", _INSIDE.sub("", os.fspath(source)), maxsplit=1)
+    return mask(_VALUE.sub(r"\1***", path)) + _VALUE.sub(r"\1***", mark + rest)
+
+
+def name_of(source: str | os.PathLike[str]) -> str:
+    """Return the last part of a path or URI, without what follows the path."""
+    text = os.fspath(source)
+    path = re.split(r"[?#]", text)[0] if "://" in text else text.replace(os.sep, "/")
+    return mask(path.rstrip("/").rpartition("/")[2])
