@@ -13,7 +13,20 @@ from mlcore_local.code.git import Git
 from mlcore_local.code.places import is_home
 from mlcore_local.code.secrets import looks_secret, mask, mask_lines
 
-__all__ = ["Budget", "Change", "Entry", "Left", "Limits", "WorkTree", "blobs", "holds_secret", "index_lines", "sizes"]
+__all__ = [
+    "Budget",
+    "Change",
+    "Entry",
+    "Left",
+    "Limits",
+    "WorkTree",
+    "blobs",
+    "changes",
+    "holds_secret",
+    "index_lines",
+    "masked_bytes",
+    "sizes",
+]
 
 LINK, SUBMODULE, NOTHING = "120000", "160000", "000000"
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.+\n)*?oid sha256:([0-9a-f]{64})\n")
