@@ -61,7 +61,7 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
 
 
 def test_what_did_not_change_is_asked_for_once(repository: Repository, asked: list[Path]) -> None:
-    """Guards a sweep: a thousand runs in a process cost one look, and whoever changes what they got changes no other."""
+    """Guards a sweep: a thousand runs in a process cost one look, and who changes what they got changes no other."""
     first = current_state(repository.folder)
     for _ in range(3):
         found = current_state(repository.folder)
