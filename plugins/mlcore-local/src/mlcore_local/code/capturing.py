@@ -25,9 +25,9 @@ def git(run: Run) -> dict[str, Any]:
     folder = code_folder()
     if find(folder) is None:
         return {}
-    from mlcore_local.code.state import state_of  # only now: who has no repository does not pay for it
+    from mlcore_local.code.unchanged import current_state  # only now: who has no repository does not pay for it
 
-    state = state_of(folder)
+    state = current_state(folder)
     if state is None:
         return {}
     root = state.facts.pop("root")  # where somebody's folders lie stays on this machine
