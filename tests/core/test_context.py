@@ -109,6 +109,19 @@ def test_a_provider_may_write_more_about_the_run(client: mlcore.Client, provide:
     assert run.artifacts.get(".mlcore/recipe.txt").read_text() == "take water"
 
 
+def test_what_mlcore_keeps_is_listed_when_it_is_asked_for(client: mlcore.Client, tmp_path: Path) -> None:
+    """Guards the list of files, and a copy of all of them, from what one did not put there."""
+    with client.start_run() as run:
+        run.log_text("mine", "notes.txt")
+        run.log_text("its own", ".mlcore/code/train.py")
+    assert [each.path for each in run.artifacts.list()] == ["notes.txt"]
+    assert [each.path for each in run.artifacts.list(".mlcore")] == [".mlcore/code/train.py"]
+    assert run.artifacts.get(".mlcore/code/train.py").read_text() == "its own"
+    assert sorted(os.listdir(run.artifacts.get(dst=tmp_path / "copy"))) == ["notes.txt"]
+    run.artifacts.get(".mlcore/code/train.py").write_text("changed")
+    assert [each.path for each in run.artifacts.verify()] == [".mlcore/code/train.py"]
+
+
 class TestSettings:
     """What is captured is said by an argument, the environment, the project's file or the user's."""
 

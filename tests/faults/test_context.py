@@ -150,7 +150,7 @@ def test_no_secret_is_found_anywhere_in_the_store(tmp_path: Path) -> None:
     with reading(store) as client:
         run = client.get_run(done.stdout.split()[-1])
         context = run.context
-        kept = {each.path: run.artifacts.open(each.path).read() for each in run.artifacts.list()}
+        kept = {each.path: run.artifacts.open(each.path).read() for each in run.artifacts.list(".mlcore")}
     assert context["scheduler.slurm_job_id"] == "7"
     assert context["command.arguments"][-2:] == ["--lr", "1"]
     assert context["git.dirty"] is True

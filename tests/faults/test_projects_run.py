@@ -397,4 +397,4 @@ def test_a_server_that_is_away_stops_no_job(tmp_path: Path) -> None:
     with reading(tmp_path / "store") as client:
         found = only(client)
         assert (found.status, found.params, found.metrics) == ("FINISHED", {"lr": "0.1"}, {"loss": 0.5})
-        assert ".mlcore/output.log" in [each.path for each in found.artifacts.list()]
+        assert ".mlcore/output.log" in [each.path for each in found.artifacts.list(".mlcore")]

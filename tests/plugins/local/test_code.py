@@ -86,7 +86,7 @@ def test_a_clean_commit_is_recorded_and_made_again(repository: Repository, tmp_p
     assert context["git.dirty"] is False
     assert context["git.tree"] == repository.git("rev-parse", "HEAD^{tree}")
     assert "git.changes" not in context
-    assert [*run.artifacts.list()] == []
+    assert [*run.artifacts.list(".mlcore")] == []
     made = restore(run, tmp_path / "again")
     assert made == Restored(context["git.tree"], tmp_path / "again")
     assert files(made.folder) == files(repository.folder)
@@ -174,7 +174,7 @@ def test_submodules_come_back_with_what_was_changed_in_them(repository: Reposito
     assert modules["libs/other"]["commit"] == other.git("rev-parse", "HEAD")
     assert modules["libs/other"]["onto"] == outer.git("rev-parse", "HEAD")
     assert modules["libs/outer"]["url"] == f"file://{outer.folder}"
-    assert {each.path for each in run.artifacts.list()} == {
+    assert {each.path for each in run.artifacts.list(".mlcore")} == {
         ".mlcore/code/changes.patch",
         ".mlcore/code/libs/other/objects.pack",
         ".mlcore/code/libs/outer/changes.patch",

@@ -101,7 +101,7 @@ def test_a_canary_is_found_nowhere_in_the_store(tmp_path: Path) -> None:
     assert CANARY not in done.stderr
     run = mlcore.Client(tmp_path / "store").get_run(done.stdout.strip())
     assert run.context["git.tree"]
-    assert {each.path for each in run.artifacts.list()} >= {
+    assert {each.path for each in run.artifacts.list(".mlcore")} >= {
         ".mlcore/code/changes.patch", ".mlcore/code/objects.pack", ".mlcore/code/sub/changes.patch",
     }  # fmt: skip
     assert canaries(tmp_path / "store") == []

@@ -97,7 +97,7 @@ def test_commits_that_were_not_pushed_are_kept_alone(repository: Repository, tmp
     run = again(repository, tmp_path)
     assert run.context["git.onto"] == pushed
     assert run.context["git.dirty"] is False
-    (pack,) = run.artifacts.list()
+    (pack,) = run.artifacts.list(".mlcore")
     assert pack.path == ".mlcore/code/objects.pack"
     assert pack.size < 1_000
     assert at(tmp_path / "again").git("log", "--format=%H") == repository.git("rev-parse", "HEAD")

@@ -105,7 +105,7 @@ def test_a_run_has_what_was_run(project: Path, client: Client) -> None:
     assert (told["runner"], told["exit_code"], told["ended"]) == ("local", 0, "finished")
     assert found.context["command.argv"] == told["command"]
     assert {"host.name", "python.version", "packages.digest"} <= found.context.keys()
-    assert {".mlcore/output.log", ".mlcore/project/lock.txt"} <= {each.path for each in found.artifacts.list()}
+    assert {".mlcore/output.log", ".mlcore/project/lock.txt"} <= {each.path for each in found.artifacts.list(".mlcore")}
 
 
 def test_what_looks_secret_is_not_recorded(project: Path, client: Client, tmp_path: Path) -> None:

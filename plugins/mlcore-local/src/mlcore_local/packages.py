@@ -69,19 +69,21 @@ def _joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Package]:
 def _remembered() -> dict[str, Any]:
     """Return the environment as it is written: from the user's cache, if no folder of packages changed since."""
     about = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}".lower()}
-    about |= {"root": code_root(), "format": "1"}
+    about, root = about | {"format": "2"}, code_root()
     kept = config.user_cache() / "installed" / f"{crc32(os.fsencode(sys.prefix)):08x}-{about['python']}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         known: dict[str, Any] = json.loads(kept.read_bytes())
-        if all(known[key] == value for key, value in about.items()) and _unchanged(known["folders"]):
+        same = all(known[key] == value for key, value in about.items()) and known["root"] in ("", root)
+        if same and _unchanged(known["folders"]):
             return known
     folders, found = dict[str, int](), dict[str, Any]()
     for path in dict.fromkeys(map(os.path.abspath, sys.path)):
         if names := _infos(path):
             folders[path] = os.stat(path).st_mtime_ns
             for name, told in (_distribution(path, each) for each in names):
-                found.setdefault(name, _placed(told, about["root"]))
-    found = dict(sorted((name, told) for name, told in found.items() if name))
+                found.setdefault(name, told)
+    about["root"] = root if any("folder" in told for told in found.values()) else ""  # which paths count from
+    found = {name: _placed(found[name], root) for name in sorted(found) if name}
     content = to_json([about["python"], about["platform"], found])
     known = {**about, "digest": _digest(content), "folders": folders, "parts": list(_parts(found))}
     if time.time_ns() - max(folders.values(), default=0) > _RACY_NS:

@@ -231,7 +231,7 @@ class RunnerContract:
         assert place.wait(place.submit("print('second')", resumed=True)).state == "finished"
         (run,) = place.client.list_runs("*")
         assert run.status == "FINISHED"
-        files = [each.path for each in run.artifacts.list() if each.path.endswith(".log")]
+        files = [each.path for each in run.artifacts.list(".mlcore") if each.path.endswith(".log")]
         assert len(files) == 2
         texts = [run.artifacts.get(each).read_text() for each in files]
         assert sorted(texts) == ["first\n", "second\n"]
