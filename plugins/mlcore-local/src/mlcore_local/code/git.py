@@ -76,6 +76,8 @@ class Git:
         """Return what git printed; `also` are variables. Raises `GitFailed` for other results than those `allowed`."""
         options = [part for key, value in _ALWAYS.items() for part in ("-c", f"{key}={value}")]
         told = f"git {' '.join(arguments[:2])}"
+        if time.monotonic() >= self.until:
+            raise GitFailed(f"{told} would be too late: looking at the repository took too long")
         with tempfile.TemporaryFile(dir=self.temporary) as source, tempfile.TemporaryFile(dir=self.temporary) as output:
             source.write(given)
             source.seek(0)
