@@ -225,9 +225,7 @@ def nearest(kind: str, thing: Any) -> str:
     for base in type(thing).__mro__:
         found = sorted(name for name, types in takes.items() if f"{base.__module__}.{base.__qualname__}" in types)
         if len(found) > 1:
-            raise PluginError(
-                f"{' and '.join(found)} both take {base.__qualname__}: set flavor= or MLCORE_DISABLE_PLUGINS"
-            )
+            raise PluginError(f"{' and '.join(found)} both take {base.__name__}: set flavor= or MLCORE_DISABLE_PLUGINS")
         if found:
             return found[0]
     which = f"{type(thing).__module__}.{type(thing).__qualname__}"

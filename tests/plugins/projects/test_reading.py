@@ -72,7 +72,7 @@ class TestMLproject:
         conda = """
         channels: [conda-forge]
         dependencies:
-          - python=3.9.1
+          - python=3.9.1=h12
           - pip<=23.0
           - conda-forge::setuptools=65
           - cudatoolkit=11

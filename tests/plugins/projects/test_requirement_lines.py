@@ -202,6 +202,8 @@ The conflict is caused by:
     The user requested c==1
     b 1.0 depends on c>=2
 
+To fix this you could try to:
+1. loosen the range of package versions you've specified
 ERROR: ResolutionImpossible: for help visit https://pip.pypa.io/
 """,
     "No solution found when resolving dependencies": """\
@@ -219,6 +221,7 @@ def test_a_reason_is_the_resolvers_own_and_short(first: str) -> None:
     assert told.splitlines()[0] == first.removeprefix("ERROR: ")
     assert len(told.splitlines()) <= 8
     assert "Collecting" not in told
+    assert "loosen" not in told
     assert "b 1.0 depends on c>=2" in told or "unsatisfiable" in told
 
 

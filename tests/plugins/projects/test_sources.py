@@ -148,6 +148,10 @@ def test_what_is_not_there_is_said_and_nothing_is_left(tail: str, told: str, rep
         ("/no/such/folder", "there is no folder, script or repository"),
         ("no-such-folder@v1", "there is no folder, script or repository"),
         ("file:///no/such#x@v1", "there is no folder, script or repository"),
+        (
+            "https://localhost:1/a/@b/c",
+            "cannot fetch https://localhost:1/a/@b/c: unable to access 'https://localhost:1/a/@b/c/",
+        ),
         ("file://elsewhere/x", "is on another machine: use ssh or https"),
         ("project.zip", "is a zip: unpack it"),
         ("https://example.com/project.zip", "is a zip: unpack it"),

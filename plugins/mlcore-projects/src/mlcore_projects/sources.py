@@ -115,7 +115,7 @@ def _revised(body: str) -> tuple[str, str]:
     else:
         start, path = "", body
     before, at, revision = path.rpartition("@")
-    return (start + before, revision) if at and before else (body, "")
+    return (start + before, revision) if at and before and not before.endswith("/") else (body, "")
 
 
 def _address(body: str, subfolder: str, revision: str, shown: str) -> _Address | Path:

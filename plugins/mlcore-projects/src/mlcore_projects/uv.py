@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlcore_projects import interpreters, lock_files
 from mlcore_projects.environments import EnvironmentFailed, Environments, Making, Origin
-from mlcore_projects.indexes import uv_indexes
+from mlcore_projects.indexes import pip_indexes, uv_indexes
 from mlcore_projects.locks import Lock, Pinned
 from mlcore_projects.specs import Wanted
 from mlcore_projects.venv import programs, virtual_variables
@@ -57,7 +57,12 @@ class UvEnvironments(Environments):
 
     def resolve(self, making: Making) -> Lock:
         """Ask uv for versions, with the hashes of every file that an index has of them."""
-        return lock_files.resolved(making, partial(_compile, making))
+        try:
+            return lock_files.resolved(making, partial(_compile, making))
+        except EnvironmentFailed as error:
+            if pip_indexes() and not making.origin.indexes:
+                raise EnvironmentFailed(f"{error}\npip has indexes set, which only --env venv asks") from error
+            raise
 
     def wheel(self, source: Path, folder: Path, making: Making) -> None:
         """Build a wheel apart from everything that is installed."""

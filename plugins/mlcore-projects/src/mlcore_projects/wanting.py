@@ -79,7 +79,8 @@ def conda_environment(file: Path, folder: Path) -> Wanted:
         found = _CONDA.fullmatch(line(each, f"{where}: {each!r:.80}"))
         name, version = (found[1], found[2].partition(" ")[0]) if found else ("", "")
         if name == "python":
-            wanted = attrs.evolve(wanted, python=_python(re.sub(r"^={1,2}", "", version) or None, f"{where}: {each}"))
+            pinned = re.sub(r"^={1,2}([^=]*).*", r"\1", version)  # without the build after it
+            wanted = attrs.evolve(wanted, python=_python(pinned or None, f"{where}: {each}"))
         elif name in _BUILD:
             pinned = re.sub(r"^=(?!=)", "==", version)
             wanted = attrs.evolve(wanted, build=(*wanted.build, name + pinned))
