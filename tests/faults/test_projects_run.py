@@ -19,6 +19,7 @@ import pytest
 
 from faults.processes import environment, finish, reading
 from mlcore import Client, Run
+from mlcore.errors import NotFound, StoreNotFound
 
 SECONDS = 60
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc: Linux")
@@ -88,6 +89,13 @@ def reconcile(home: Path) -> list[dict[str, object]]:
     return found
 
 
+def status_of(client: Client, id: str) -> str:
+    """Return the status of a run, nothing if it is not open yet."""
+    with suppress(NotFound, StoreNotFound):
+        return client.get_run(id).status
+    return ""
+
+
 def only(client: Client) -> Run:
     """Return the only run there is."""
     (found,) = client.list_runs("*")
@@ -136,7 +144,7 @@ def test_sigkill_of_mlcore_run_leaves_no_process(tmp_path: Path, marker: str) ->
     job = script(tmp_path, STUBBORN)
     process = start(tmp_path, "--grace", "0.5", "--", "python", job, marker, tmp_path / "ready")
     until(tmp_path / "ready")
-    assert len(living(marker)) > 4
+    assert len(living(marker)) >= 4
     os.kill(process.pid, signal.SIGKILL)
     finish(process, -signal.SIGKILL)
     assert gone(marker)
@@ -156,7 +164,9 @@ def test_sigkill_of_the_supervisor_leaves_no_process_and_the_run_is_reconciled(t
     until(tmp_path / "ready")
     with reading(tmp_path / "store") as client:
         assert client.get_run(id).status == "RUNNING"
-        os.kill(client.get_run(id).context["project.handle"]["pid"], signal.SIGKILL)
+        handle = client.get_run(id).context["project.handle"]
+        until(Path(handle["folder"]) / "output.0")
+        os.kill(handle["pid"], signal.SIGKILL)
     assert gone(marker)
     (told,) = reconcile(tmp_path)
     assert told == {"run": id, "status": "FAILED", "reason": "its supervisor was killed", "changed": True}
@@ -168,21 +178,21 @@ def test_sigkill_of_the_supervisor_leaves_no_process_and_the_run_is_reconciled(t
 
 def test_a_detached_job_returns_at_once_and_ends_by_itself(tmp_path: Path) -> None:
     """Guards --detach: back within two seconds, the job goes on, and its end is written without anybody's help."""
-    times, bare = [], []
+    times, others = [], []
     for _ in range(2):
         began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "pass"], check=True)
-        bare.append(time.monotonic() - began)
+        run(tmp_path, "--help")
+        others.append(time.monotonic() - began)
         began = time.monotonic()
         id = run(tmp_path, "--detach", "-q", "--", "sh", "-c", "sleep 1; echo done; exit 7").strip()
         times.append(time.monotonic() - began)
-    assert min(times) < 2 * max(1, min(bare) / 0.05), (times, bare)  # a machine that is busy starts nothing fast
+    assert min(times) < max(2, 4 * min(others)), (times, others)  # a machine that is busy starts nothing fast
     assert re.fullmatch("[0-9a-f]{32}", id)
     with reading(tmp_path / "store") as client:
         deadline = time.monotonic() + SECONDS
-        while client.get_run(id).status == "RUNNING" and time.monotonic() < deadline:
+        while status_of(client, id) in ("", "RUNNING") and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert client.get_run(id).status == "FAILED"
+        assert status_of(client, id) == "FAILED"
         assert client.get_run(id).context["project.exit_code"] == 7
         assert output(client.get_run(id)) == "done\n"
     assert reconcile(tmp_path) == []

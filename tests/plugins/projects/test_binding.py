@@ -253,6 +253,8 @@ class TestCommands:
             ("x `y`", "'`'"),
             ("x *.csv", "'*'"),
             ("x ~/y", "'~'"),
+            ("A=~/y x", "'~'"),
+            ("x a=~", "'~'"),
             ("x # y", "'#'"),
             ("x {{a,b}}", "'{,}'"),
             ("exec x", "'exec'"),
@@ -292,6 +294,18 @@ class TestCommands:
             with pytest.raises(ProjectError, match="would be run as a part of a program"):
                 bind(make(tmp_path, command, Parameter("v")), values={"v": "1"}, trust=trust)
 
+    @pytest.mark.parametrize("command", ["ssh host {v}", ("sudo", "-n", "/bin/su", "-c", "{v}"), "env A=1 watch {v}"])
+    def test_a_program_that_asks_a_shell_gets_no_values(self, command: Any, tmp_path: Path) -> None:
+        """Guards E1: the other end of ssh reads what it is given with a shell."""
+        with pytest.raises(ProjectError, match="hands its arguments to a shell"):
+            bind(make(tmp_path, command, Parameter("v")), values={"v": "1"}, trust=True)
+        assert bind(make(tmp_path, ("x", "ssh", "{v}"), Parameter("v")), values={"v": "1"}).argv == ("x", "ssh", "1")
+
+    def test_a_pipe_into_a_program_may_have_values(self, tmp_path: Path) -> None:
+        """Guards what trust is for."""
+        template = "cat data.csv | python train.py {v} | bash report.sh {v}"
+        assert bind(make(tmp_path, template, Parameter("v")), values={"v": "1"}, trust=True).shell
+
     @pytest.mark.parametrize(
         "template",
         [
@@ -303,6 +317,10 @@ class TestCommands:
             "bash -c 'let x={v}'",
             "cat <<E; {v}\nE",
             "a && ssh host {v}",
+            "echo {v} | bash",
+            "echo {v} | python3 - ; b",
+            "echo {v} |& sh -s",
+            "a; su me -c {v}",
         ],
     )
     def test_what_is_read_twice_is_refused_with_trust_too(self, template: str, tmp_path: Path) -> None:

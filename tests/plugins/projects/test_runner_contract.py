@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,15 +178,15 @@ class Strict(LocalRunner):
         super().cancel(handle)
 
 
+STRAYS: list[subprocess.Popen[bytes]] = []
+
+
 class Leaky(Evolved):
     """Leave alone what a job leaves behind, as who knows only its group."""
 
     def evolved(self, job: Job) -> Job:
-        import subprocess
-        import sys
-
-        stray = "import time, pathlib\nfor n in range(60): pathlib.Path('beat').write_text(str(n)); time.sleep(0.05)"
-        subprocess.Popen([sys.executable, "-c", stray], cwd=job.folder).returncode = 0
+        stray = "import time, pathlib\nfor n in range(6000): pathlib.Path('beat').write_text(str(n)); time.sleep(0.01)"
+        STRAYS.append(subprocess.Popen([sys.executable, "-c", stray], cwd=job.folder))
         return job
 
 
@@ -255,6 +257,9 @@ def test_a_broken_runner_is_found_out(
             getattr(contract, check)(place)
         assert not isinstance(found.value, AttributeError | TypeError), found.value
     finally:
+        for stray in STRAYS:
+            stray.kill()
+            stray.wait()
         place._runner = LocalRunner(tmp_path / "jobs")
         place._handles = [each for each in place._handles if "pid" in each]
         for folder in (tmp_path / "jobs").glob("*/supervisor.json"):

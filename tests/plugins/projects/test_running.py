@@ -164,7 +164,7 @@ def test_a_dry_run_changes_nothing(project: Path, tmp_path: Path) -> None:
     """Guards --dry-run: it tells what would be run, and leaves every folder as it was."""
     before = sorted(tmp_path.rglob("*"))
     told = json.loads(invoke("run", str(project), "-P", "lr=0.5", "-P", "password=x", "--dry-run", "--json").output)
-    assert told["command"] == ["python", "train.py", "0.5", "", "x"]
+    assert told["command"] == ["python", "train.py", "0.5", "", "***"]
     assert told["parameters"] == {"lr": 0.5, "note": "", "password": "***"}
     assert (told["environment"], told["built"], told["runner"], told["entry_point"]) == (
         "system",

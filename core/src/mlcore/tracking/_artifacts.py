@@ -100,9 +100,10 @@ class Artifacts:
         return repr(self.list())
 
     def list(self, prefix: str = "") -> Listing[Artifact]:
-        """Return the file of that name, or those in the folder of that name, by default all."""
+        """Return the file of that name, or those in that folder; by default all but mlcore's own, in ``.mlcore``."""
         kept, prefix = self._run._now().attributes.get("artifacts", {}), prefix.rstrip("/")
-        below = sorted(name for name in kept if not prefix or name.startswith(f"{prefix}/"))
+        own = prefix or ".mlcore"
+        below = sorted(name for name in kept if name.startswith(f"{own}/") == bool(prefix))
         return Listing(_artifact(name, kept[name]) for name in ([prefix] if prefix in kept else below))
 
     def get(self, name: str = "", dst: _Path | None = None) -> Path:
@@ -142,11 +143,19 @@ class Artifacts:
 
     def verify(self) -> Listing[Artifact]:
         """Read every file, and return those that are missing or not what was stored, each with its `problem`."""
-        wrong = mlcore.artifacts.check(self._files(""))
-        return Listing(attrs.evolve(each, problem=wrong[each.path]) for each in self.list() if each.path in wrong)
+        found = [*self.list(), *self.list(".mlcore")]
+        wrong = mlcore.artifacts.check(self._opened(found))
+        return Listing(attrs.evolve(each, problem=wrong[each.path]) for each in found if each.path in wrong)
 
     def _files(self, name: str) -> dict[str, mlcore.artifacts.File]:
-        found, files, opened = self.list(name), {}, cache(mlcore.artifacts.open_backend)
+        if name and not self.list(name):
+            others = [each.path for each in self.list()]
+            told = ", ".join([*others[:10], *["..."] * (len(others) > 10)]) or "none"
+            raise ArtifactNotFound(f"run {self._run.id} has no file {name!r}; it has {told}")
+        return self._opened(self.list(name))
+
+    def _opened(self, found: Iterable[Artifact]) -> dict[str, mlcore.artifacts.File]:
+        files, opened = dict[str, mlcore.artifacts.File](), cache(mlcore.artifacts.open_backend)
         for each in found:
             try:
                 filesystem, root = opened(self._run._allowed(each.uri) if each.uri else self._run._place)
@@ -154,10 +163,6 @@ class Artifacts:
                 filesystem, root = _Refused(error), each.uri or ""  # which who opens it is told
             path = root if each.uri else mlcore.artifacts.path_in(filesystem, root, each.path)
             files[each.path] = mlcore.artifacts.File(filesystem, path, each.size, each.sha256)
-        if name and not found:
-            others = [each.path for each in self.list()]
-            told = ", ".join([*others[:10], *["..."] * (len(others) > 10)]) or "none"
-            raise ArtifactNotFound(f"run {self._run.id} has no file {name!r}; it has {told}")
         return files
 
 

@@ -8,7 +8,7 @@ import attrs
 
 from mlcore_projects.errors import ProjectError
 from mlcore_projects.specs import EntryPoint
-from mlcore_projects.templates import Word, coded, fill, names, scripted, shelled, split, words
+from mlcore_projects.templates import Word, coded, fill, names, reread, scripted, shelled, split, words
 
 __all__ = ["Command", "compose"]
 
@@ -57,7 +57,7 @@ def compose(entry: EntryPoint, where: str) -> Command:
     if isinstance(entry.command, str):
         template = split(entry.command, f"{where}: command")
         if template.needs:
-            (whole,) = words([entry.command.strip()], where)
+            (whole,) = words([entry.command.strip(" \t\n")], where)
             return Command((), {}, whole, needs=template.needs)
         found, variables = template.words, template.variables
     else:
@@ -66,6 +66,11 @@ def compose(entry: EntryPoint, where: str) -> Command:
     if code is not None and (inside := list(names((found[code],)))):
         raise ProjectError(
             f"{where}: the value of {inside[0]!r} would be run as a part of a program: pass it as an argument after it"
+        )
+    if program := reread(found):
+        raise ProjectError(
+            f"{where}: {program} hands its arguments to a shell, so no value is put among them: call it from a script"
+            " of the project"
         )
     script = scripted(found)
     return Command(found, variables, script=script, needs=() if script is None else ("the script after -c",))

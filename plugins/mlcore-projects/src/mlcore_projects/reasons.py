@@ -11,7 +11,8 @@ __all__ = ["reason"]
 _LINES = 8
 _FULL = re.compile(r"No space left on device|Errno 28|os error 28|Disk quota exceeded", re.IGNORECASE)
 _NOISE = re.compile(
-    r"^(WARNING|DEPRECATION|\[notice\]|Looking in|Processing|Collecting|ERROR: ResolutionImpossible|Defaulting|To fix this you could|[12]\. (?:loosen|remove) )"
+    r"^(WARNING|DEPRECATION|\[notice\]|Looking in|Processing|Collecting|ERROR: ResolutionImpossible|Defaulting"
+    r"|To fix this you could|[12]\. (?:loosen|remove) )"
 )
 _FAULT = re.compile(r"^\s*(ERROR:|error:|\u00d7 |The conflict is caused by|\S*(Error|Exception): )")
 

@@ -32,6 +32,7 @@ __all__ = ["Preview", "Submitted", "preview", "run"]
 _Source = str | os.PathLike[str] | Sequence[str] | Project
 Said = Callable[[str], None]
 LOCK = ".mlcore/project/lock.txt"
+_LONG = 6  # characters of a secret that is looked for within arguments: a shorter one is in many words
 _MASKS = ("***", "…")  # what stands for a secret, and for the rest of what is too long to be recorded
 
 
@@ -325,7 +326,10 @@ def _command(bound: Bound) -> list[str]:
     """Return the command as it is recorded: a secret is one wherever it stands, without its name, too."""
     argv = [*bound.argv]
     for secret in _secrets(bound):
-        argv = [each.replace(secret, _MASKS[0]) for each in argv]
+        argv = [
+            _MASKS[0] if each == secret else each.replace(secret, _MASKS[0]) if len(secret) >= _LONG else each
+            for each in argv
+        ]
     return list(masked(argv))
 
 

@@ -246,7 +246,10 @@ def kept() -> list[Kept]:
         folders = [each for each in root().iterdir() if each.is_dir() and not each.name.startswith(_BESIDE)]
     except FileNotFoundError:
         return []
-    found = [_described(each) for each in folders]
+    found = list[Kept]()
+    for each in folders:
+        with suppress(FileNotFoundError):  # removed just now
+            found.append(_described(each))
     return sorted(found, key=lambda each: (-each.used, each.key))
 
 

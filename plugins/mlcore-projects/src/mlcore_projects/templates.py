@@ -14,7 +14,20 @@ import attrs
 
 from mlcore_projects.errors import ProjectError
 
-__all__ = ["PARAMETER", "Slot", "Template", "Word", "coded", "fill", "names", "scripted", "shelled", "split", "words"]
+__all__ = [
+    "PARAMETER",
+    "Slot",
+    "Template",
+    "Word",
+    "coded",
+    "fill",
+    "names",
+    "reread",
+    "scripted",
+    "shelled",
+    "split",
+    "words",
+]
 
 PARAMETER = re.compile(r"\w[\w.-]*")
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh")
@@ -24,12 +37,16 @@ _BUILTINS = {
     *("function", "if", "let", "local", "read", "return", "select", "set", "shopt", "source", "trap", "typeset"),
     *("ulimit", "umask", "unalias", "unset", "until", "wait", "while"),
 }
+_BEFORE = ("env", "exec", "nice", "nohup", "sudo", "time")  # what runs the program that it is given
+_REREAD = ("ssh", "su", "runuser", "watch", "parallel")
 _LONG = ("--command", "--eval", "--print", "--execute")
 _WITH_VALUE = ("o", "O", "W", "X", "I", "--rcfile", "--init-file")  # options that take the next word
 _ASSIGNED = re.compile(r"[A-Za-z_]\w*=")
+_TILDE = re.compile(r"([A-Za-z_]\w*=(.*:)?)?~", re.DOTALL)  # bash expands it in what looks like an assignment, too
 _BRACES = re.compile(r"\{[^{}]*(,|\.\.)[^{}]*\}")
 _EVALUATED = re.compile(  # what a shell, or a program that it starts, reads a second time, as code
     r"\(\(|\[\[|\$\[|<<|(?<![\w-])(let|eval|declare|typeset|local|export|readonly|source|trap|awk|ssh|xargs)(?![\w-])"
+    r"|(?<![\w-])(su|runuser|watch|parallel)(?![\w-])|\|&?\s*(\w*sh|python[\d.]*|perl|ruby|node)\s*(-s?(\s|$)|$|[;|&)\n<>])"
     r"|(?<![\w-])printf\s+-v|(?<![\w.-])(\w*sh|busybox|(python|pypy|perl|ruby|node|Rscript|R|julia|php)[\d.]*)\s+-\S*[ceE]"
 )
 _QUOTED = "\0"  # stands for a character that was quoted, where only the others mean something
@@ -95,9 +112,10 @@ def _joined(pieces: Sequence[str | Slot]) -> Word:
 
 def split(text: str, where: str) -> Template:
     """Split a template as a POSIX shell would. Raises `ProjectError` for quotes that do not end."""
-    scan = _Scan(text.strip(), where)
+    scan = _Scan(text.strip(" \t\n"), where)
     scan.run()
     found, plains = scan.words, scan.plains
+    scan.needs += ["~"] * any(map(_TILDE.match, plains))
     variables: dict[str, Word] = {}
     while found and _ASSIGNED.match(plains[0]):
         first = found[0][0]
@@ -107,9 +125,7 @@ def split(text: str, where: str) -> Template:
         found, plains = found[1:], plains[1:]
     for plain in plains:
         scan.needs += [char for char in "*?[" if char in plain]
-        scan.needs += (
-            ["~"] * plain.startswith("~") + ["#"] * plain.startswith("#") + ["{,}"] * bool(_BRACES.search(plain))
-        )
+        scan.needs += ["#"] * plain.startswith("#") + ["{,}"] * bool(_BRACES.search(plain))
     if plains and plains[0] in _BUILTINS:
         scan.needs.append(plains[0])
     if not found and not scan.needs:
@@ -149,7 +165,10 @@ class _Scan:
         self._end("")
 
     def _expands(self, quote: str) -> bool:
-        after = self.text[self.at + 1 : self.at + 2]
+        at = self.at + 1
+        while self.text.startswith("\\\n", at):  # a line that goes on
+            at += 2
+        after = self.text[at : at + 1]
         return bool(after) and (after.isalnum() or after in "_{(@*#?$!-" or (not quote and after in "'\""))
 
     def _escape(self, quote: str) -> None:
@@ -221,6 +240,17 @@ def _code(found: Sequence[Word], runs: Callable[[str], bool], letters: str) -> i
     return None
 
 
+def reread(found: Sequence[Word]) -> str:
+    """Return the program that hands its arguments to a shell, such as ssh, where values are among them; or nothing."""
+    for at, word in enumerate(found):
+        program = _literal(word).rpartition("/")[2]
+        if program in _REREAD and any(names(found[at + 1 :])):
+            return program
+        if program not in _BEFORE and not program.startswith("-") and "=" not in program:
+            return ""
+    return ""
+
+
 def _literal(word: Word) -> str:
     return "".join(piece if isinstance(piece, str) else _QUOTED for piece in word)
 
@@ -235,19 +265,22 @@ def shelled(script: Word, variables: Mapping[str, str], where: str) -> str:
             f"{where}: {found[0].strip()!r} may read what it is given as code, so no value is put into a command with"
             " it: pass the value to a script of the project instead"
         )
-    told, open_ = "", [""]
+    told, open_, escaping = "", [""], False
     for piece in script:
-        if isinstance(piece, Slot):
-            name = f"${{{variables[piece.name]}}}"
-            told += {"": f'"{name}"', '"': name, "'": f"'\"{name}\"'"}[open_[-1]]
-        else:
-            told += piece
-            _follow(piece, open_)
+        if isinstance(piece, str):
+            told, escaping = told + piece, _follow(piece, open_)
+            continue
+        if escaping:  # a backslash before the value must not make our quote or dollar a character
+            told = told + "\\" if open_[-1] else told[:-1]
+        if open_[-1] != "'" and re.search(r"(?<!\\)(\\\\)*\$\Z", told):  # which would begin another kind of quote
+            told = told[:-1] + "\\$"
+        name, escaping = f"${{{variables[piece.name]}}}", False
+        told += {"": f'"{name}"', '"': name, "'": f"'\"{name}\"'"}[open_[-1]]
     return told
 
 
-def _follow(text: str, open_: list[str]) -> None:
-    """Keep track of which quotes are open, the innermost last, within ``$(...)`` as well."""
+def _follow(text: str, open_: list[str]) -> bool:
+    """Keep track of which quotes are open, the innermost last, within ``$(...)``, too; tell if it ends in an escape."""
     at = 0
     while at < len(text):
         char, quote = text[at], open_[-1]
@@ -261,3 +294,4 @@ def _follow(text: str, open_: list[str]) -> None:
             open_.append("")
             at += 1
         at += 1
+    return at > len(text)

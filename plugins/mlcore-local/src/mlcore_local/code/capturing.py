@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlcore.artifacts import safe_path
+from mlcore.config import user_cache
 from mlcore.errors import MlcoreError, UnsafePath
 from mlcore_local.code.places import code_folder, find
 
 if TYPE_CHECKING:
     from mlcore import Run
 
-__all__ = ["FOLDER", "git", "script"]
+__all__ = ["FOLDER", "git", "remember", "remembered", "script"]
 
 FOLDER = ".mlcore/code"
+_PLACES = 500
 
 
 def git(run: Run) -> dict[str, Any]:
@@ -22,11 +25,14 @@ def git(run: Run) -> dict[str, Any]:
     folder = code_folder()
     if find(folder) is None:
         return {}
-    from mlcore_local.code.state import state_of  # only now: who has no repository does not pay for it
+    from mlcore_local.code.unchanged import current_state  # only now: who has no repository does not pay for it
 
-    state = state_of(folder)
+    state = current_state(folder)
     if state is None:
         return {}
+    root = state.facts.pop("root")  # where somebody's folders lie stays on this machine
+    if "commit" in state.facts:
+        remember(state.facts["commit"], root)
     _keep(run, state.facts, state.files)
     return state.facts
 
@@ -44,6 +50,24 @@ def script(run: Run) -> dict[str, Any]:
     facts, files = script_files(folder)
     _keep(run, facts, files)
     return facts
+
+
+def remember(commit: str, root: str) -> None:
+    """Note in the user's cache where on this machine a commit was, for `restore`."""
+    with suppress(OSError):
+        folder = user_cache() / "places"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / commit).write_bytes(os.fsencode(root))
+        kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+        for path in kept[:-_PLACES]:
+            path.unlink(missing_ok=True)
+
+
+def remembered(commit: str) -> str:
+    """Return where on this machine a commit was, empty if nothing is known of that."""
+    with suppress(OSError):
+        return os.fsdecode((user_cache() / "places" / commit).read_bytes())
+    return ""
 
 
 def _keep(run: Run, facts: dict[str, Any], files: dict[str, bytes]) -> None:

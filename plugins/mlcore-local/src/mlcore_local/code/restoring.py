@@ -16,7 +16,7 @@ import attrs
 from mlcore import Run
 from mlcore.artifacts import safe_path
 from mlcore.errors import MlcoreError
-from mlcore_local.code.capturing import FOLDER
+from mlcore_local.code.capturing import FOLDER, remembered
 from mlcore_local.code.git import Git, GitFailed, installed, safe_environment, view
 from mlcore_local.code.packing import listing, pack
 from mlcore_local.code.places import find
@@ -104,7 +104,9 @@ def _with_git(
         raise NotRestored("that takes git, which is not installed")
     making = _Making(files, files.names(), program, temporary, time.monotonic() + _SECONDS)
     modules = {each["path"]: each for each in facts.get("submodules", ())}
-    making.make(facts, made, "", repository, modules)
+    commit = str(facts.get("commit", ""))
+    root = remembered(commit) if _is_id(commit) else ""
+    making.make({**facts, "root": root}, made, "", repository, modules)
     return [*making.notes, *_notes(facts, made)]
 
 

@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ _DEEP, _SEEN = 6, 20_000
 def script_files(folder: Path, limits: Limits | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return what becomes ``script.KEY`` of a run's context, and the files that are kept, by names in `folder`."""
     limits, entry = limits or Limits(), entry_file()
-    facts: dict[str, Any] = {"root": str(folder)}
+    facts = dict[str, Any]()
     kept, left, masked, total = dict[str, bytes](), list[str](), list[str](), 0
     modes = dict[str, str]()
     for path in dict.fromkeys(_candidates(folder, entry)):
@@ -82,6 +83,8 @@ def _candidates(folder: Path, entry: Path | None) -> Iterator[Path]:
         name = getattr(module, "__file__", None)
         if isinstance(name, str) and name.endswith(".py"):
             with suppress(OSError, ValueError, RuntimeError):
+                if not Path(_real(os.path.dirname(name))).is_relative_to(folder):
+                    continue
                 path = Path(name).resolve()
                 if path.is_relative_to(folder) and not _NOT.intersection(path.relative_to(folder).parts):
                     yield path
@@ -92,6 +95,11 @@ def _candidates(folder: Path, entry: Path | None) -> Iterator[Path]:
         yield from (path for path in beside if path.is_file() and not path.is_symlink())
         if any(path.name.casefold() in _MARKS for path in beside):
             yield from _walked(folder)
+
+
+@lru_cache(4_096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _walked(folder: Path) -> Iterator[Path]:

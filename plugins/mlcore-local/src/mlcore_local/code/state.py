@@ -26,10 +26,14 @@ _LISTED = 12_000  # characters that a list may have: what is recorded at once ha
 
 @attrs.define
 class State:
-    """Hold what becomes ``git.KEY`` of a run's context, and the `files` that are kept, by names in ``.mlcore/code``."""
+    """Hold what becomes ``git.KEY`` of a run's context, and the `files` that are kept, by names in ``.mlcore/code``.
+
+    `paths` are all files that were looked at; none are told of a repository with submodules.
+    """
 
     facts: dict[str, Any]
     files: dict[str, bytes] = attrs.field(factory=dict)
+    paths: tuple[str, ...] = ()
 
 
 def state_of(folder: str | os.PathLike[str], limits: Limits | None = None) -> State | None:
@@ -78,6 +82,7 @@ class _Look:
         work = WorkTree(git, self.limits, self.budget)
         work.look()
         submodules = self._submodules(state, work, prefix, depth)
+        state.paths = () if submodules else (*work.tracked, *work.untracked)
         differing = [change for change in work.differing(start) if change.path not in work.untracked]
         changes = {change.path: f"{change.status} {change.path}" for change in differing}
         changes |= {

@@ -13,7 +13,20 @@ from mlcore_local.code.git import Git
 from mlcore_local.code.places import is_home
 from mlcore_local.code.secrets import looks_secret, mask, mask_lines
 
-__all__ = ["Budget", "Change", "Entry", "Left", "Limits", "WorkTree", "blobs", "holds_secret", "index_lines", "sizes"]
+__all__ = [
+    "Budget",
+    "Change",
+    "Entry",
+    "Left",
+    "Limits",
+    "WorkTree",
+    "blobs",
+    "changes",
+    "holds_secret",
+    "index_lines",
+    "masked_bytes",
+    "sizes",
+]
 
 LINK, SUBMODULE, NOTHING = "120000", "160000", "000000"
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.+\n)*?oid sha256:([0-9a-f]{64})\n")
@@ -90,6 +103,7 @@ class WorkTree:
     untracked: dict[str, int] = attrs.field(factory=dict)  # the size of each
     skipped: set[str] = attrs.field(factory=set)  # those of them, and of the changed, that are not kept
     submodules: dict[str, str] = attrs.field(factory=dict)  # their commits in the index
+    tracked: list[str] = attrs.field(factory=list)
 
     def look(self) -> None:
         """Bring the index up to date with the files, as ``git add --all`` does."""
@@ -112,11 +126,14 @@ class WorkTree:
         """Note the submodules, and return the files that git was told not to look at, and that are there."""
         hidden = list[str]()
         for line in self.git("ls-files", "-z", "-v", "--stage").split(b"\0"):
-            if line.startswith((b"H 100644", b"H 100755")) or not line:
+            if not line:
                 continue
             about, _, name = line.partition(b"\t")
-            tag, mode, id, _ = about.decode().split(" ")
             path = os.fsdecode(name)
+            self.tracked.append(path)
+            if about.startswith((b"H 100644", b"H 100755")):
+                continue
+            tag, mode, id, _ = about.decode().split(" ")
             if mode == SUBMODULE:
                 self.submodules[path] = id
             elif (tag == "S" or tag.islower()) and os.path.lexists(self.git.folder / path):
