@@ -272,7 +272,7 @@ def test_a_job_that_was_preempted_goes_on_as_the_same_run(tmp_path: Path) -> Non
         before = only(client)
         assert before.status == "KILLED"
         assert before.params == {"lr": "0.1"}
-    run(tmp_path, "--resume", before.id[-8:])
+    run(tmp_path, "--resume", "@last")
     with reading(tmp_path / "store") as client:
         after = only(client)
         assert (after.id, after.status, after.params) == (before.id, "FINISHED", {"lr": "0.1"})

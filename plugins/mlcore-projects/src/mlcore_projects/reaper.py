@@ -110,7 +110,7 @@ class _Reaper:
         woken, waker = os.pipe()
         os.set_blocking(waker, False)
         os.set_blocking(woken, False)
-        signal.set_wakeup_fd(waker)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)

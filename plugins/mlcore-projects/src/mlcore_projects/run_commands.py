@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 
+from mlcore import Client
 from mlcore_local import completing, terminal
 from mlcore_local.arguments import JSON, STORE
+from mlcore_local.columns import find_run
 from mlcore_projects import running
 from mlcore_projects.reconciling import reconcile
 from mlcore_projects.runners import Status
@@ -89,7 +91,7 @@ def command(
     if given is None and resume is None and key is None:
         raise click.UsageError("give a source: a folder (such as .), a git URL, a script, or -- and a command")
     about: dict[str, Any] = {"version": revision, "runner": runner, "environment": environment, "trust": trust}
-    about |= {"store": uri, "resume": resume}
+    about |= {"store": uri, "resume": None if resume is None else find_run(Client(uri), resume).id}
     if dry_run:
         _show(running.preview(given, entry, params, **about), as_json)
         ctx.exit()

@@ -185,6 +185,8 @@ def run(
         run_id, bound.argv, bound.folder, record, variables, made, project.environment, grace, options=options or {}
     )
     attached = chosen.abilities.attached and not detach
+    if tell and before and made and made.key != before.context.get("project.lock", made.key):
+        tell("the environment is another than it was: what the project wants, or what there is of it, has changed")
     if tell:
         tell(f"{bound.entry} of {project.name}, run {run_id}" + (", goes on" if before else ""))
     submitted = Submitted(run_id, chosen.submit(job, attached=attached), chosen, client)
