@@ -39,7 +39,7 @@ class Check:
     def of(self, before: Mapping[str, float], after: Mapping[str, float]) -> CheckResult:
         """Ask the metrics of the two runs. Raises `InvalidValue` if the run to repeat has no metric of that name."""
         if self.metric not in before and (self.relation == _WITHIN or self.metric not in after):
-            raise InvalidValue(f"--check {self}: {unknown_metric(self.metric, before)}")
+            raise InvalidValue(f"--check {self}: {_unknown_metric(self.metric, before)}")
         was, now = before.get(self.metric), after.get(self.metric)
         return CheckResult(self, was, now, now is not None and self._holds(was, now))
 
@@ -78,7 +78,7 @@ def parse_check(text: str) -> Check:
     return Check(found["metric"], relation, value / 100 if share else value, share)
 
 
-def unknown_metric(name: str, metrics: Mapping[str, float]) -> str:
+def _unknown_metric(name: str, metrics: Mapping[str, float]) -> str:
     """Say that a run has no such metric, and which is nearest or which there are."""
     near = get_close_matches(name, metrics, 1)
     there = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(metrics)[:10]) or 'none'}"

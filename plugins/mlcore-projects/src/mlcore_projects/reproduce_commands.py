@@ -20,23 +20,12 @@ from mlcore_local.differences import PARTS
 from mlcore_projects.checks import Check, CheckResult, parse_check
 from mlcore_projects.progress import Steps
 from mlcore_projects.reproducing import RESULTS, Prepared, Reproduced, prepare, reproduce
-from mlcore_projects.run_commands import INTERRUPTED, TERMINATED, Terminated, pairs, sigterm, to_stderr
+from mlcore_projects.run_commands import INTERRUPTED, pairs, sigterm, to_stderr
 
 __all__ = ["command"]
 
 _DIFFERS, _NOT_MADE = 1, 3
 _SINGULAR = ("code", "command", "environment")
-
-
-class _NotMade(click.ClickException):
-    """Say why a run could not be made again, and exit with a code of its own."""
-
-    exit_code = _NOT_MADE
-
-    def show(self, file: Any = None) -> None:
-        """Print one line, or what the message has."""
-        lines = (terminal.printable(line) for line in self.message.splitlines())
-        click.echo("mlcore: " + "\n".join(lines), file=file, err=file is None)
 
 
 def _checks(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[Check, ...]:
@@ -100,10 +89,9 @@ def command(
                 found = reproduce(original, check=checks, parameters=params, runner=runner, **about)
     except KeyboardInterrupt:
         ctx.exit(INTERRUPTED)
-    except Terminated:
-        ctx.exit(TERMINATED)
     except (MlcoreError, OSError) as error:
-        raise _NotMade(str(error)) from error
+        click.echo("mlcore: " + "\n".join(map(terminal.printable, str(error).splitlines())), err=True)
+        ctx.exit(_NOT_MADE)
     for each in found.notes:
         click.echo(f"mlcore: {terminal.printable(each)}", err=True)
     if isinstance(found, Prepared):

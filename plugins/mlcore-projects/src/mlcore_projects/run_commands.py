@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +21,9 @@ from mlcore_projects import running
 from mlcore_projects.reconciling import reconcile
 from mlcore_projects.runners import Status
 
-__all__ = ["INTERRUPTED", "TERMINATED", "Terminated", "command", "pairs", "reconcile_command", "sigterm", "to_stderr"]
+__all__ = ["INTERRUPTED", "command", "pairs", "reconcile_command", "sigterm", "to_stderr"]
 
-INTERRUPTED, TERMINATED = 130, 143
-
-
-class Terminated(SystemExit):
-    """Tell that this process was asked to end by SIGTERM."""
+INTERRUPTED, _TERMINATED = 130, 143
 
 
 class _Run(click.Command):
@@ -106,8 +103,6 @@ def command(
             submitted = running.run(given, entry, params, tell=tell, **about)
     except KeyboardInterrupt:
         ctx.exit(INTERRUPTED)
-    except Terminated:
-        ctx.exit(TERMINATED)
     if detach:
         terminal.show(terminal.as_json({"run": submitted.run_id}) if as_json else [submitted.run_id])
         ctx.exit()
@@ -129,7 +124,7 @@ def _exit_code(ended: Status) -> int:
     if ended.state == "finished":
         return 0
     if ended.state == "killed":
-        return TERMINATED
+        return _TERMINATED
     return 1 if not ended.exit_code else ended.exit_code if ended.exit_code > 0 else 128 - ended.exit_code
 
 
@@ -138,7 +133,7 @@ def sigterm() -> Iterator[None]:
     """Raise where SIGTERM comes, as Ctrl-C does: so that the job ends before this process."""
 
     def handler(*_: object) -> None:
-        raise Terminated
+        sys.exit(_TERMINATED)
 
     before = signal.signal(signal.SIGTERM, handler)
     try:
