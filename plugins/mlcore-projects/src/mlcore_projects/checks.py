@@ -12,7 +12,7 @@ import attrs
 
 from mlcore.errors import InvalidValue
 
-__all__ = ["Check", "CheckResult", "parse_check", "unknown_metric"]
+__all__ = ["Check", "CheckResult", "parse_check"]
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _CHECK = re.compile(rf"(?P<metric>\S.*?)\s*(?P<relation>\+/?-|±|>=|<=|==|>|<)\s*(?P<value>{_NUMBER})\s*(?P<share>%?)")
