@@ -43,13 +43,22 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def digest(path: Path) -> str:
-    """Return a digest of all that a build of this package reads; of large files their size and time stand for them."""
+    """Return a digest of all that a build of this package reads; of large files their size and time stand for them.
+
+    Raises `EnvironmentFailed` if it is no package, however large a folder it is.
+    """
+    _check(path)
     total = hashlib.sha256()
     for name, file in [("", path)] if path.is_file() else _files(path):
         state = file.stat()
         total.update(f"{name}\0{state.st_size}\0{state.st_mode & 0o111}\0".encode(errors="surrogateescape"))
         total.update(file.read_bytes() if state.st_size <= _LARGE else str(state.st_mtime_ns).encode())
     return total.hexdigest()
+
+
+def _check(path: Path) -> None:
+    if path.is_dir() and not any((path / name).is_file() for name in ("pyproject.toml", "setup.py")):
+        raise EnvironmentFailed(f"{path} has neither pyproject.toml nor setup.py, so it is no package")
 
 
 def build_wheel(local: Local, wheels: Path, folder: Path, build: Callable[[Path, Path], object]) -> Pinned:
@@ -63,8 +72,7 @@ def build_wheel(local: Local, wheels: Path, folder: Path, build: Callable[[Path,
         made = wheels / local.path.name
         shutil.copyfile(local.path, made)
         return read_wheel(made, _seen(local.path, folder))
-    if local.path.is_dir() and not any((local.path / name).is_file() for name in ("pyproject.toml", "setup.py")):
-        raise EnvironmentFailed("it has neither pyproject.toml nor setup.py")
+    _check(local.path)
     inside = wheels.with_name(f"building-{len(list(wheels.iterdir()))}")
     inside.mkdir()
     try:
