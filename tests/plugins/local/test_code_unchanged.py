@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcore_local.code import state, unchanged
+from mlcore_local.code import places, scripts, state, unchanged
 from mlcore_local.code.unchanged import current_state
 from repositories import Repository
 
@@ -38,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(unchanged, "state_of", state_of)
     monkeypatch.setattr(unchanged, "_seen", None)
-    monkeypatch.setattr(unchanged, "_RECENT", 0)
+    monkeypatch.setattr(places, "_RECENT", 0)
     return folders
 
 
@@ -62,6 +62,7 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
 
 def test_what_did_not_change_is_asked_for_once(repository: Repository, asked: list[Path]) -> None:
     """Guards a sweep: a thousand runs in a process cost one look, and who changes what they got changes no other."""
+    repository.put(".env", "TOKEN=1\n")  # which is left out
     first = current_state(repository.folder)
     for _ in range(3):
         found = current_state(repository.folder)
@@ -87,7 +88,7 @@ def test_what_changed_just_before_is_looked_at_again(
     repository: Repository, asked: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards clocks of file systems, which may give two changes one time."""
-    monkeypatch.setattr(unchanged, "_RECENT", 3_600 * 10**9)
+    monkeypatch.setattr(places, "_RECENT", 3_600 * 10**9)
     for _ in range(2):
         current_state(repository.folder)
     assert len(asked) == 2
@@ -101,3 +102,20 @@ def test_a_file_that_git_ignores_changes_nothing(repository: Repository, asked: 
     repository.put("train.log", "2\n")
     current_state(repository.folder)
     assert len(asked) == 1
+
+
+def test_a_script_without_a_repository_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the same where there is no git: files are read and searched for secrets again when one has changed."""
+    monkeypatch.setattr(places, "_RECENT", 0)
+    monkeypatch.setattr(scripts, "_last", None)
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    (tmp_path / "train.py").write_text("print(1)\n")
+    first = scripts.script_files(tmp_path)
+    reads: list[Path] = []
+    monkeypatch.setattr(scripts, "read_small", lambda path: reads.append(path) or path.read_bytes())
+    assert scripts.script_files(tmp_path) == first
+    assert reads == []
+    (tmp_path / "train.py").write_text("print(2)\n")
+    assert scripts.script_files(tmp_path)[1]["train.py"] == b"print(2)\n"
+    (tmp_path / "other.py").write_text("print(3)\n")
+    assert "other.py" in scripts.script_files(tmp_path)[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mlcore_local.context import code_root, started_as
 
 __all__ = [
     "Checkout",
+    "Signs",
     "code_folder",
     "entry_file",
     "find",
@@ -22,11 +23,15 @@ __all__ = [
     "is_home",
     "read_config",
     "read_small",
+    "settled",
+    "signs_of",
     "use_folder",
 ]
 
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SMALL = 10 << 20
+_RECENT = 100_000_000  # ns
+Signs = Mapping[str, tuple[int, int, int, int] | None]
 said: Path | None = None  # see `use_folder`
 _SECTION = re.compile(r'^\s*\[\s*([\w.\-]+)(?:\s+"((?:[^"\\]|\\.)*)")?\s*\]\s*(.*)$')
 _SETTING = re.compile(r"^\s*([A-Za-z][\w\-]*)\s*(?:=\s*(.*?))?\s*$")
@@ -153,3 +158,21 @@ def read_config(file: Path) -> dict[str, str]:
                 value = re.sub(r"\\(.)", r"\1", value[1:-1])
             found[f"{section}.{setting[1].casefold()}"] = value
     return found
+
+
+def signs_of(paths: Iterable[str]) -> Signs:
+    """Return for each path by what is seen that it did not change: time, size, inode, mode; None if it is not there."""
+    found = dict[str, tuple[int, int, int, int] | None]()
+    for path in paths:
+        try:
+            status = os.lstat(path)
+        except OSError:
+            found[path] = None
+        else:
+            found[path] = (max(status.st_mtime_ns, status.st_ctime_ns), status.st_size, status.st_ino, status.st_mode)
+    return found
+
+
+def settled(signs: Signs, moment: int) -> bool:
+    """Tell whether nothing changed just before a moment, ns since 1970: it could change again with the same time."""
+    return all(each is None or each[0] < moment - _RECENT for each in signs.values())

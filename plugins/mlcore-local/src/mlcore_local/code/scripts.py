@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -14,7 +16,7 @@ from typing import Any
 
 from mlcore.artifacts import safe_path
 from mlcore.errors import DigestMismatch, MlcoreError, UnsafePath
-from mlcore_local.code.places import entry_file, is_home, read_small
+from mlcore_local.code.places import Signs, entry_file, is_home, read_small, settled, signs_of
 from mlcore_local.code.secrets import looks_secret
 from mlcore_local.code.worktree import Limits, masked_bytes
 
@@ -38,15 +40,29 @@ _CODE = {
 }
 _NOT = {"__pycache__", "venv", "env", "node_modules", "site-packages", "mlruns", "wandb", "build", "dist"}
 _DEEP, _SEEN = 6, 20_000
+_last: tuple[Path, Signs, tuple[dict[str, Any], dict[str, bytes]]] | None = None  # what was found, of which files
 
 
 def script_files(folder: Path, limits: Limits | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return what becomes ``script.KEY`` of a run's context, and the files that are kept, by names in `folder`."""
-    limits, entry = limits or Limits(), entry_file()
+    global _last  # noqa: PLW0603 - a process runs one script
+    entry, began = entry_file(), time.time_ns()
+    paths = tuple(dict.fromkeys(_candidates(folder, entry)))
+    signs = signs_of(map(str, paths))
+    if limits is None and _last is not None and _last[:2] == (folder, signs):
+        return copy.deepcopy(_last[2])
+    found = _found(folder, paths, entry, limits or Limits())
+    _last = (folder, signs, copy.deepcopy(found)) if limits is None and settled(signs, began) else None
+    return found
+
+
+def _found(
+    folder: Path, paths: Iterable[Path], entry: Path | None, limits: Limits
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     facts = dict[str, Any]()
     kept, left, masked, total = dict[str, bytes](), list[str](), list[str](), 0
     modes = dict[str, str]()
-    for path in dict.fromkeys(_candidates(folder, entry)):
+    for path in paths:
         name, limit = path.relative_to(folder).as_posix(), limits.changed_file if path == entry else limits.file
         try:
             safe_path(f".mlcore/code/{name}")

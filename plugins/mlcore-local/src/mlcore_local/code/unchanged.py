@@ -11,16 +11,14 @@ from pathlib import Path
 
 import attrs
 
-from mlcore_local.code.places import Checkout, find
+from mlcore_local.code.places import Checkout, Signs, find, settled, signs_of
 from mlcore_local.code.state import State, state_of
 
 __all__ = ["current_state"]
 
 _MOST = 20_000  # files, to look at which takes longer than to ask git
-_RECENT = 100_000_000  # ns: what changed just before may have changed again with the same time
 _OWN = ("HEAD", "index", "config", "packed-refs", "shallow", "info/exclude")
 _lock = threading.Lock()
-_Signs = dict[str, tuple[int, int, int, int] | None]
 
 
 @attrs.frozen
@@ -29,7 +27,7 @@ class _Seen:
 
     root: Path
     state: State
-    signs: _Signs
+    signs: Signs
 
 
 _seen: _Seen | None = None
@@ -46,16 +44,20 @@ def current_state(folder: Path) -> State | None:
     if checkout is None:
         return None
     with _lock:
-        if _seen is not None and _seen.root == checkout.root and _signs(_seen.signs) == _seen.signs:
+        if _seen is not None and _seen.root == checkout.root and signs_of(_seen.signs) == _seen.signs:
             return copy.deepcopy(_seen.state)
         began = time.time_ns()
         state = state_of(folder)
         _seen = None
-        if state is not None and state.paths and len(state.paths) < _MOST and "left_out" not in state.facts:
-            signs = _signs(_watched(checkout, state.paths))
-            if max(each[0] for each in signs.values() if each) < began - _RECENT:
+        if state is not None and state.paths and len(state.paths) < _MOST and _whole(state):
+            signs = signs_of(_watched(checkout, state.paths))
+            if settled(signs, began):
                 _seen = _Seen(checkout.root, copy.deepcopy(state), signs)
         return state
+
+
+def _whole(state: State) -> bool:
+    return not any(each.startswith("what changed:") for each in state.facts.get("left_out", ()))
 
 
 def _watched(checkout: Checkout, paths: Iterable[str]) -> list[str]:
@@ -81,15 +83,3 @@ def _watched(checkout: Checkout, paths: Iterable[str]) -> list[str]:
     home = Path(os.path.expanduser("~"))
     names += [home / ".gitconfig", home / ".config" / "git" / "config", home / ".config" / "git" / "ignore"]
     return [*found, *folders, *map(str, names), *refs]
-
-
-def _signs(paths: Iterable[str]) -> _Signs:
-    found = _Signs()
-    for path in paths:
-        try:
-            status = os.lstat(path)
-        except OSError:
-            found[path] = None
-        else:
-            found[path] = (max(status.st_mtime_ns, status.st_ctime_ns), status.st_size, status.st_ino, status.st_mode)
-    return found
