@@ -24,7 +24,8 @@ __all__ = ["VenvEnvironments", "programs", "virtual_variables"]
 
 _BUNDLED = """
 import ensurepip, glob, os
-print(*glob.glob(os.path.join(os.path.dirname(ensurepip.__file__), "_bundled", "pip-*.whl")), sep="\\n")
+places = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"), getattr(ensurepip, "_WHEEL_PKG_DIR", None) or ""
+print(*[wheel for place in places for wheel in glob.glob(os.path.join(place, "pip-*.whl"))], sep="\\n")
 """
 _APART = ("-I", "-u", "-m")  # where this runs is the project's folder, which may have a json.py of its own
 
@@ -100,7 +101,8 @@ def _pip(making: Making) -> list[str | Path]:
             try:
                 alone.run([_interpreter(making), *_APART, "venv", folder])
                 for wheel in alone.run([python, "-I", "-c", _BUNDLED]).splitlines():
-                    shutil.copy(wheel, folder)
+                    if wheel:  # of a system that keeps none, pip is installed by ensurepip each time
+                        shutil.copy(wheel, folder)
                 (folder / "ok").touch()
             except BaseException:
                 shelf.remove(folder)

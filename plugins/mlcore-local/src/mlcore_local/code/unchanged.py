@@ -71,7 +71,8 @@ def _watched(checkout: Checkout, paths: Iterable[str]) -> list[str]:
             folders[name] = None
     for folder in folders:
         try:
-            found |= {each.path: None for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)}
+            inside = [each for each in os.scandir(folder) if each.name != "__pycache__"]
+            found |= {each.path: None for each in inside if each.is_dir(follow_symlinks=False)}
         except OSError:
             continue
     found.pop(os.path.join(root, ".git"), None)  # in which locks come and go

@@ -167,7 +167,7 @@ class WorkTree:
         for path in paths:
             if path.endswith("/"):
                 self.leave(path, "a repository of its own")
-            elif status := self._status(path):
+            elif not path.endswith((".pyc", ".pyo")) and (status := self._status(path)):  # made of code, and not code
                 self.untracked[path] = status.st_size
                 if why := self._refused(path, status, self.limits.file):
                     self.leave(path, why)
