@@ -267,7 +267,7 @@ class TestShow:
     def test_its_json_adds_summaries_models_and_files(self, client: mlcore.Client) -> None:
         """Guards the schema."""
         found = json.loads(said("show", "rate 0.1", "--json"))
-        assert list(found) == [*FIELDS, "context", "summaries", "models", "files"]
+        assert list(found) == [*FIELDS, "context", "summaries", "models", "datasets", "files"]
         summary = found["summaries"]["loss"]
         assert (summary["last"], summary["min"], summary["max"], summary["count"], summary["step"]) == (
             0.5 / 3, 0.5 / 3, 0.5, 3, 2,

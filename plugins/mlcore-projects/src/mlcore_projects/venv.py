@@ -136,9 +136,11 @@ def _report(making: Making, name: str, lines: list[str], limits: list[str]) -> l
 
 def _pinned(told: Mapping[str, Any]) -> Pinned:
     about, source = told["metadata"], told["download_info"]
-    hashes = tuple(
-        f"sha256:{each}" for each in [source.get("archive_info", {}).get("hashes", {}).get("sha256")] if each
-    )
+    archive = source.get("archive_info", {})
+    told_hash = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").removeprefix(
+        "sha256="
+    )  # before 23.1
+    hashes = (f"sha256:{told_hash}",) if told_hash else ()
     name, version = normalized(about["name"]), about["version"]
     if not told.get("is_direct"):
         return Pinned(name, version, hashes)
