@@ -152,6 +152,9 @@ def test_a_digest_sees_what_a_build_reads(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     file = tmp_path / "src" / "a.py"
     file.write_text("x = 1\n")
+    with pytest.raises(EnvironmentFailed, match="no package"):
+        digest(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
     before = digest(tmp_path)
     os.utime(file, (0, 0))
     for left in ("build", ".git", "a.egg-info", "src/__pycache__"):
