@@ -19,7 +19,7 @@ from memory_store import MemoryStore, Shelf
 from mlcore import Provider, plugins
 from mlcore.errors import ArtifactError, ArtifactNotFound, ConfigError, InvalidValue, Malformed, StoreError, UnsafePath
 from mlcore.store import Batch, RowsLogged, Unknown
-from mlcore_local import FolderStore
+from mlcore_local import FolderStore, uploading
 from mlcore_local.keeping import pending
 from mlcore_local.shipping import SetAside, Shipper
 from mlcore_local.spools import Spool, spool_of
@@ -134,6 +134,38 @@ def test_nothing_is_lost_or_doubled_while_the_store_is_away(toys: Toys, spool: S
     until(lambda: client.get_run(run.id).status == "FINISHED")
     assert list(client.get_run(run.id).series("loss").values) == list(range(100))
     assert len(toys.records()) == len(set(toys.records()))
+
+
+def test_who_waits_goes_on_waiting_when_the_store_answers_again(
+    toys: Toys, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards the last seconds of a run from a round that began before and succeeds: it is not the one waited for."""
+    there, asked, answered = threading.Event(), threading.Event(), threading.Event()
+
+    class Held(toys.kind):  # type: ignore[name-defined, misc]
+        def append(self, batch: Batch) -> None:
+            if not there.is_set():
+                raise ConnectionRefusedError("nobody listens there")
+            asked.set()
+            answered.wait(20)
+            super().append(batch)
+
+    toys.kind = Held
+    run = mlcore.Client(URI).start_run()
+    uploader = uploading._uploaders[spool.root]
+    until(lambda: uploader._failures > 0)
+    there.set()
+    uploader.ready()  # wakes the thread
+    assert asked.wait(20)
+    run.log_metric("loss", 0.5)
+    run.end()
+    finish = threading.Thread(target=uploader.finish)
+    before = uploader._asked
+    finish.start()
+    until(lambda: uploader._asked > before)
+    answered.set()
+    finish.join()
+    assert ("yet" in caplog.text, uploader._homes) == (False, {})
 
 
 def test_no_call_waits_for_a_store_that_is_slow(toys: Toys) -> None:

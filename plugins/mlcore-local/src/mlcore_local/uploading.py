@@ -209,16 +209,16 @@ class Uploader:
 
     def _settle(self, seconds: float) -> bool:
         """Wait until a round that begins now has shipped all, but not long if one fails; tell whether it has."""
-        limit = time.monotonic() + seconds
+        began = time.monotonic()
         with self._turn:
             if not self._homes:
                 return True
             self._wake()
-            round_, failures = self._asked, self._failures
-            if failures or self._file_failures:
-                limit = min(limit, time.monotonic() + AWAY_SECONDS)
-            while (self._done < round_ or self._bringing()) and self._failures == failures:
-                left = limit - time.monotonic()
+            round_, failures, stuck = self._asked, self._failures, bool(self._file_failures)
+            while (self._done < round_ or self._bringing()) and self._failures <= failures:
+                failures = self._failures  # fewer of them: it answers again
+                longest = min(seconds, AWAY_SECONDS) if failures or stuck else seconds
+                left = began + longest - time.monotonic()
                 if left <= 0 or self._thread is None or not self._thread.is_alive():
                     return False
                 self._turn.wait(left)
