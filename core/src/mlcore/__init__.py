@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlcore import artifacts as artifacts, errors as errors, plugins as plugins
+    from mlcore import artifacts as artifacts, errors as errors, plugins as plugins, registry as registry
     from mlcore.hookspecs import Provider as Provider, hookimpl as hookimpl
     from mlcore.models._flavor import Model as Model, PythonModel as PythonModel
     from mlcore.models._save import save_model as save_model
@@ -30,8 +30,8 @@ _PLACES = {
     "mlcore.tracking._client": "Client Experiment",
     "mlcore.tracking._module": "client create_experiment end_run get_experiment get_model get_run list_experiments "
     "list_runs load_model log_artifact log_artifacts log_bytes log_dataset log_dict log_figure log_metric log_metrics "
-    "log_model log_param log_params log_points log_reference log_text remove_tag search_experiments search_runs "
-    "set_experiment set_note set_store set_tag set_tags start_run",
+    "log_model log_param log_params log_points log_reference log_text register_model remove_tag search_experiments "
+    "search_runs set_experiment set_note set_store set_tag set_tags start_run",
     "mlcore.tracking._run": "Run",
     "mlcore.tracking._thing": "Listing Series",
 }
@@ -40,7 +40,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - the names stand above, once
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("artifacts", "errors", "plugins"):
+    if name in ("artifacts", "errors", "plugins", "registry"):
         return import_module(f"mlcore.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mlcore' has no attribute {name!r}")

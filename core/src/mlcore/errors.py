@@ -123,6 +123,10 @@ class Ambiguous(NotFound):
     """Say that several runs or experiments fit, and which."""
 
 
+class AliasMoved(MlcoreError):
+    """Say that somebody else moved an alias first, and where to."""
+
+
 class ArtifactError(MlcoreError):
     """Stand above what can go wrong with files, and name the URI."""
 

@@ -15,6 +15,7 @@ import attrs
 import pluggy
 
 if TYPE_CHECKING:
+    from mlcore.registry import Change
     from mlcore.tracking._run import Run
 
 __all__ = ["FlavorProvider", "Provider", "hookimpl"]
@@ -243,6 +244,18 @@ def mlcore_run_ended(run: Run) -> None:
     ```python
     def mlcore_run_ended(run):
         print(f"{run.name} is {run.status}")
+    ```
+    """
+
+
+def mlcore_registry_changed(event: Change) -> None:
+    """Learn that this process changed something in the model registry, after it was stored.
+
+    `event` is a `mlcore.registry.Change`: what was done, to which model and version, by whom and when. A whole plugin:
+
+    ```python
+    def mlcore_registry_changed(event):
+        print(f"{event.by}: {event.action} {event.model} {event.version}")
     ```
     """
 

@@ -235,7 +235,7 @@ def nearest(kind: str, thing: Any) -> str:
     raise NotInstalled(f"no {kind[:-1]} takes a {which}: it needs {brings}; there is: {there}")
 
 
-def notify(event: str, **arguments: Any) -> None:
+def notify(event: str, /, **arguments: Any) -> None:
     """Tell every plugin that listens to `event`; what one of them raises is logged under its name."""
     _door.open()
     for implementation in reversed(getattr(_door.hook, event).get_hookimpls()):

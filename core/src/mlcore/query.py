@@ -16,7 +16,7 @@ import attrs
 from mlcore.errors import InvalidQuery
 from mlcore.store import And, Compare, Entity, Not, Or, Sort, Term, Where, holds
 
-__all__ = ["EXPERIMENT", "RUN", "Named", "order", "terms", "where"]
+__all__ = ["EXPERIMENT", "MODEL", "RUN", "VERSION", "Named", "order", "terms", "where"]
 
 _DEPTH = 50  # of parentheses and "not"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -95,6 +95,15 @@ RUN: Mapping[str, Named] = _table({
     **{f"tags.mlflow.{tag}": Named((Term("tags", f"mlflow.{tag}"), Term("fields", key))) for tag, key in _TAGS.items()},
     "metrics.": Named(kind="number"), "params.": Named(), "tags.": Named(), "context.": Named(), "deleted": _DELETED,
 }  # fmt: skip
+MODEL: Mapping[str, Named] = {"tags.": Named(), "deleted": _DELETED} | _table({
+    "id": ("text", "", "id"), "name": ("text", "fields", "name"), "description": ("text", "fields", "description"),
+    "user": ("text", "fields", "user"), "created,creation_timestamp": ("time", "", "created_ms"),
+    "changed,timestamp,last_updated_timestamp": ("time", "", "changed_ms"),
+})  # fmt: skip
+VERSION: Mapping[str, Named] = {**MODEL} | _table({
+    "number,version,version_number": ("number", "fields", "number"), "source,source_path": ("text", "fields", "source"),
+    **{name: ("text", "fields", name) for name in ("run_id", "model_id", "digest", "flavor", "status", "stage")},
+})  # fmt: skip
 EXPERIMENT: Mapping[str, Named] = {"tags.": Named(), "deleted": _DELETED} | _table({
     "id,experiment_id": ("text", "", "id"), "name": ("text", "fields", "name"), "note": ("text", "fields", "note"),
     "created,creation_time": ("time", "", "created_ms"), "changed,last_update_time": ("time", "", "changed_ms"),

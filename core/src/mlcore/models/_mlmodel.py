@@ -29,6 +29,8 @@ class ModelInfo:
     folder: Path
     raw: Mapping[str, Any] = attrs.field(repr=False)
     uri: str = ""  # where it was logged or loaded from
+    pinned: str = ""  # the digest that it must have, as it was registered
+    version: Any = attrs.field(default=None, repr=False)  # of the registry, if that was asked for
 
     @property
     def flavors(self) -> Mapping[str, Mapping[str, Any]]:
@@ -84,7 +86,10 @@ class ModelInfo:
             what = {name: "is missing" if name not in now else "was changed" for name in self.files}
             told = ", ".join(f"{name} {what.get(name, 'was added')}" for name in wrong)
             raise DigestMismatch(f"model {self.folder} is not what was saved: {told}")
-        return _digest(found)
+        digest = _digest(found)
+        if self.pinned and digest != self.pinned:
+            raise DigestMismatch(f"{self.uri} is not what was registered: the files in {self.folder} were changed")
+        return digest
 
 
 def digest_of(folder: Path) -> str:

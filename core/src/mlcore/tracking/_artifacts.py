@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import time
@@ -18,13 +19,24 @@ import attrs
 import mlcore  # its artifacts are imported when one is first asked for
 from mlcore import journal, plugins
 from mlcore.config import OFF, user_cache
-from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, InvalidValue, NotAModel, StoreError
+from mlcore.errors import (
+    ArtifactError,
+    ArtifactNotFound,
+    DigestMismatch,
+    InvalidValue,
+    MlcoreError,
+    NotAModel,
+    StoreError,
+)
 from mlcore.store import AttributesSet, Created, Event, Updated, to_json
+from mlcore.tracking._active import active_run
 from mlcore.tracking._plain import as_json, portions
 from mlcore.tracking._thing import Listing, Thing, Viewed
 
 if TYPE_CHECKING:
     from mlcore.models import Model, ModelInfo, Signature
+    from mlcore.tracking._registered import ModelVersion
+    from mlcore.tracking._registry import Registry
     from mlcore.tracking._run import Run
 
 __all__ = ["Artifact", "Artifacts", "Dataset", "LoggedModel"]  # for mlcore, which is an index
@@ -60,6 +72,7 @@ class LoggedModel(Viewed):
     flavor: str
     digest: str
     time: int
+    version: ModelVersion | None = None  # of the registry, where it was registered as it was logged
 
     @property
     def uri(self) -> str:
@@ -252,13 +265,22 @@ class Keeping(Thing):
         requirements: str | Path | Sequence[str] | None = None,
         code: Sequence[_Path] = (),
         metadata: Mapping[str, Any] | None = None,
+        register: str | None = None,
         **options: Any,
     ) -> LoggedModel:
-        """Save a model and keep it with the run under `name`; everything else is as in `mlcore.save_model`."""
+        """Save a model and keep it with the run under `name`; everything else is as in `mlcore.save_model`.
+
+        With `register` it becomes a version of that model in the registry; where that cannot be reached, a warning says
+        how to register it later.
+        """
         import tempfile
 
         from mlcore.models import save_model
 
+        if register is not None:
+            from mlcore.tracking._model_uris import check_model_name
+
+            check_model_name(register)  # before anything is kept
         options |= {"flavor": flavor, "requirements": requirements, "code": code, "metadata": metadata}
         options |= {"input_example": input_example, "signature": signature}
         id, now = f"m-{os.urandom(16).hex()}", int(time.time() * 1000)
@@ -270,9 +292,19 @@ class Keeping(Thing):
             logged = LoggedModel(name, self.id, id, info.flavor, info.verify(), now)
             found = mlcore.artifacts.files_in(info.folder)
             self._keep({f"{name}/{inner}": path for inner, path in found.items()}, passing=True)
-        kept = attrs.asdict(logged, filter=attrs.filters.exclude("name", "run_id"))
+        kept = attrs.asdict(logged, filter=attrs.filters.exclude("name", "run_id", "version"))
         self._write(AttributesSet("run", self.id, "models", {name: kept}))
-        return logged
+        return logged if register is None else attrs.evolve(logged, version=self._registered(logged, register))
+
+    def _registered(self, logged: LoggedModel, name: str) -> ModelVersion | None:
+        from mlcore.tracking._registry import Registry
+
+        try:
+            return Registry(self._backend).add(name, described(logged))
+        except MlcoreError as error:  # training goes on
+            told = f"`mlcore registry register {logged.uri} {name!r}` does it later"
+            logging.getLogger("mlcore").warning("the model is logged, and not registered: %s; %s", error, told)
+        return None
 
     def log_dataset(
         self, /, data: Any, name: str | None = None, *, source: Any = None, context: str = "", **options: Any
@@ -375,26 +407,67 @@ class Loading:
 
     if TYPE_CHECKING:
 
+        @property
+        def registry(self) -> Registry: ...
+
         def get_run(self, id: str) -> Run: ...
 
     def get_model(self, uri: str | os.PathLike[str]) -> ModelInfo:
         """Return what a model says of itself, and import nothing for it; see `load_model`. Raises `NotAModel`."""
         from mlcore.models import read_model
 
-        return attrs.evolve(read_model(self._folder(os.fspath(uri))), uri=os.fspath(uri))
+        text = os.fspath(uri)
+        version = self.registry.version(text) if text.startswith("models:/") else None
+        info = attrs.evolve(read_model(self._folder(version.source if version else text)), uri=text)
+        return attrs.evolve(info, pinned=version.digest, version=version) if version else info
+
+    def register_model(
+        self,
+        uri: str | os.PathLike[str],
+        name: str,
+        *,
+        description: str = "",
+        tags: Mapping[str, Any] | None = None,
+        aliases: str | Iterable[str] = (),
+    ) -> ModelVersion:
+        """Make a version of the model `name` in the registry; see `Registry.register`."""
+        return self.registry.register(os.fspath(uri), name, description=description, tags=tags, aliases=aliases)
 
     def load_model(
         self, uri: str | os.PathLike[str], *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
     ) -> Model:
         """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
 
+        ``models:/NAME/3``, ``models:/NAME@alias``, ``models:/NAME/Production`` and ``models:/NAME/latest`` are versions
+        of the registry; an active run remembers that it used one.
         What is only data is loaded always. Code is run if you saved the model yourself on this machine, or if `trust`
         is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has.
         Raises `NotAModel`, `Untrusted`, `DigestMismatch` or `NotInstalled`.
         """
         from mlcore.models import load_folder
 
-        return load_folder(self.get_model(uri), trust=trust, flavor=flavor)
+        info = self.get_model(uri)
+        model = load_folder(info, trust=trust, flavor=flavor)
+        if info.version is not None and (run := active_run()) is not None:
+            used = {"uri": info.uri, "version": info.version.uri, "digest": info.version.digest}
+            run.log_events(AttributesSet("run", run.id, "used", {info.version.id: used}))
+        return model
+
+    def _described(self, uri: str) -> dict[str, Any]:
+        """Return what the registry keeps of a model: where it lies, its digest, and where it came from."""
+        if uri.startswith("models:/"):
+            found = self.registry.version(uri)
+            names = ("source", "digest", "flavor", "run_id", "model_id")
+            return {"parent_version": found.id, **{name: getattr(found, name) for name in names}}
+        run_id, _, name = uri.removeprefix("runs:/").strip("/").partition("/")
+        run = self.get_run(run_id) if uri.startswith("runs:/") and name else None
+        if logged := [each for each in run.models if each.name == name] if run else []:
+            return described(logged[0])
+        info = self.get_model(uri)
+        local = "://" not in uri and run is None
+        source = f"runs:/{run.id}/{name}" if run else str(info.folder) if local else uri
+        about = {"source": source, "digest": info.verify(), "flavor": info.flavor}
+        return {**about, "run_id": run.id if run else info.raw.get("run_id"), "model_id": info.raw.get("model_id")}
 
     def _folder(self, uri: str) -> Path:
         """Return a folder on this machine with what a URI names."""
@@ -420,6 +493,12 @@ class _Refused:
 
     def open(self, *_: Any) -> BinaryIO:
         raise self.error
+
+
+def described(logged: LoggedModel) -> dict[str, Any]:
+    """Return what the registry keeps of a model that was logged."""
+    about = {"digest": logged.digest, "flavor": logged.flavor, "run_id": logged.run_id, "model_id": logged.id}
+    return {"source": logged.uri, **about}
 
 
 def _record(file: mlcore.artifacts.File) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mlcore.tracking._thing import ALL, Listing, Thing
 
 if TYPE_CHECKING:
     from mlcore.query import Named
+    from mlcore.tracking._registry import Registry
 
 _Uri = str | os.PathLike[str]
 _ID, _PARENT, _NAME, _STATUS = Term("", "id"), Term("", "parent"), Term("fields", "name"), Term("fields", "status")
@@ -71,6 +72,13 @@ class Client(Loading):
     def close(self) -> None:
         """Close the store, after a short wait for what is on its way there."""
         self._backend.close()
+
+    @property
+    def registry(self) -> Registry:
+        """The registry of models in this store."""
+        from mlcore.tracking._registry import Registry
+
+        return Registry(self._backend, self)
 
     def start_run(
         self,

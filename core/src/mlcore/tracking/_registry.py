@@ -1,0 +1,193 @@
+"""The registry of one store: models under names, their versions, and what stands for which of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from mlcore import journal
+from mlcore.errors import AlreadyExists, InvalidValue, NotFound, StoreNotFound
+from mlcore.store import AttributesSet, Compare, Created, Event, Term, Updated
+from mlcore.tracking._changes import MODEL, VERSION, Change, write
+from mlcore.tracking._ids import new_run_id
+from mlcore.tracking._model_uris import check_alias, check_model_name, parse
+from mlcore.tracking._plain import plain, portions
+from mlcore.tracking._registered import ModelVersion, RegisteredModel, versions
+from mlcore.tracking._thing import Listing
+
+if TYPE_CHECKING:
+    from mlcore.tracking._backend import Backend
+    from mlcore.tracking._client import Client
+
+_NAME, _PARENT, _NUMBER = Term("fields", "name"), Term("", "parent"), Term("fields", "number")
+
+
+class Registry:
+    """Register models in one store and find them; `Client.registry` has that of its store."""
+
+    def __init__(self, backend: Backend, client: Client | None = None) -> None:
+        self._backend, self._client = backend, client
+
+    def create(self, name: str, *, description: str = "", tags: Mapping[str, Any] | None = None) -> RegisteredModel:
+        """Make a model without versions. Raises `AlreadyExists` or `InvalidValue`."""
+        model = claim_name(self._backend, name, description=description)
+        if tags:
+            model.set_tags(tags)
+        return model
+
+    def get(self, name: str) -> RegisteredModel:
+        """Return a model by its name or id, deleted or not. Raises `NotFound`."""
+        found = named(self._backend, name)
+        if found is None and (entity := self._backend.get(MODEL, name)):
+            found = RegisteredModel(self._backend, name, entity)
+        if found is None:
+            near = _near(name, (each.name for each in self.list()))
+            raise NotFound(f"there is no model {name!r} in {self._backend.name}{near}")
+        return found
+
+    def list(self, *, include_deleted: bool = False) -> Listing[RegisteredModel]:
+        """Return the models, newest first."""
+        return RegisteredModel._find(self._backend, deleted=include_deleted)
+
+    def search(
+        self,
+        filter: str | None = None,
+        *params: Any,
+        order_by: str | Iterable[str] | None = None,
+        limit: int | None = None,
+        include_deleted: bool = False,
+    ) -> Listing[RegisteredModel]:
+        """Return the models that fit a filter, newest first; see `Client.search_runs`. Raises `InvalidQuery`."""
+        from mlcore import query
+
+        asked, order = query.where(filter or "", query.MODEL, params), query.order(order_by or (), query.MODEL)
+        where = [] if asked is None else [asked]
+        return RegisteredModel._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order)
+
+    def search_versions(
+        self,
+        filter: str | None = None,
+        *params: Any,
+        order_by: str | Iterable[str] | None = None,
+        limit: int | None = None,
+        include_deleted: bool = False,
+    ) -> Listing[ModelVersion]:
+        """Return the versions of all models that fit a filter, newest first. Raises `InvalidQuery`."""
+        from mlcore import query
+
+        asked, order = query.where(filter or "", query.VERSION, params), query.order(order_by or (), query.VERSION)
+        where = [] if asked is None else [asked]
+        return ModelVersion._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order)
+
+    def version(self, uri: str) -> ModelVersion:
+        """Return the version that a URI names, such as ``models:/NAME/3`` or ``NAME@alias``. Raises `NotFound`."""
+        parsed = parse(uri)
+        return self.get(parsed.name)._fitting(parsed)
+
+    def register(
+        self,
+        uri: str,
+        name: str,
+        *,
+        description: str = "",
+        tags: Mapping[str, Any] | None = None,
+        aliases: str | Iterable[str] = (),
+    ) -> ModelVersion:
+        """Make a version of the model `name`, which is made if there is none, of what lies at `uri`; copy nothing.
+
+        `uri` is what `mlcore.load_model` takes. The files are pinned by their digest: the version is loaded only as
+        long as they are the same. Raises `NotAModel`, `InvalidValue`, `NotFound` or another `MlcoreError`.
+        """
+        assert self._client is not None
+        return self.add(name, self._client._described(uri), description=description, tags=tags, aliases=aliases)
+
+    def add(
+        self,
+        name: str,
+        about: Mapping[str, Any],
+        *,
+        description: str = "",
+        tags: Mapping[str, Any] | None = None,
+        aliases: str | Iterable[str] = (),
+    ) -> ModelVersion:
+        """Make a version of what is known already: its `source`, `digest`, `flavor`, `run_id` and `model_id`."""
+        wanted = [check_alias(each) for each in ([aliases] if isinstance(aliases, str) else aliases)]
+        values = {journal.check_key(key): plain(key, value) for key, value in (tags or {}).items()}
+        model = named(self._backend, check_model_name(name)) or self._made(name)
+        if model.deleted:
+            raise InvalidValue(f"model {name!r} is deleted: restore it, or choose another name")
+        id = new_run_id()
+        fields = {key: value for key, value in about.items() if value is not None}
+        fields |= {"description": plain("description", description), "user": journal.user()}
+        set_tags = [AttributesSet(VERSION, id, "tags", part) for part in portions(values)]
+        number = next((each.number for each in versions(self._backend, model)), 0)
+        while True:
+            number += 1
+            events: list[Event] = [Created(VERSION, id, model.id, {"number": number, **fields}), *set_tags]
+            change = Change("register", model.name, model.id, str(number), id, {"source": fields.get("source")})
+            with suppress(AlreadyExists):  # somebody took the number just now: the next one is free, or taken as well
+                write(self._backend, change, events, claim=f"model-version/{model.id}/{number}")
+                break
+        model.refresh()
+        made = self.version_by_id(id)
+        for alias in wanted:
+            model.set_alias(alias, made)
+        return made
+
+    def version_by_id(self, id: str) -> ModelVersion:
+        """Return a version by its id, which no other model's has and which never changes. Raises `NotFound`."""
+        entity = self._backend.get(VERSION, id)
+        if entity is None:
+            raise NotFound(f"there is no version with the id {id!r} in {self._backend.name}")
+        return ModelVersion(self._backend, id, entity)
+
+    def _made(self, name: str) -> RegisteredModel:
+        try:
+            return self.create(name)
+        except AlreadyExists:  # by another process, just now
+            return self.get(name)
+
+
+def named(backend: Backend, name: str) -> RegisteredModel | None:
+    """Return the model that has a name now, deleted or not; of several that met offline, the first."""
+    with suppress(StoreNotFound):
+        found = RegisteredModel._find(backend, Compare(_NAME, "=", name), deleted=True)
+        return min(found, key=lambda each: (each._now().created, each.id), default=None)
+    return None
+
+
+def claim_name(
+    backend: Backend, name: str, model: RegisteredModel | None = None, description: str = ""
+) -> RegisteredModel:
+    """Make a model of a name, or give the name to one that is there. Raises `AlreadyExists`."""
+    name = check_model_name(name)
+    for generation in count():
+        id = hashlib.sha256(f"{MODEL}\0{name}\0{generation}".encode()).hexdigest()[:32]
+        if backend.get(MODEL, id) is not None and (model is None or model.id != id):
+            if generation == 0 and (holder := named(backend, name)) is not None:
+                gone = ", and is deleted: restore it" if holder.deleted else ""
+                raise AlreadyExists(f"model {name!r}", f"id {holder.id}{gone}")
+            continue
+        if holder := named(backend, name):
+            raise AlreadyExists(f"model {name!r}", f"id {holder.id}")
+        with suppress(AlreadyExists):
+            claim = f"model-name/{name}/{generation}"
+            if model is not None:
+                model._change(
+                    "rename", Updated(MODEL, model.id, {"name": name}), claim=claim, before=model.name, after=name
+                )
+                return model
+            fields = {"name": name, "description": plain("description", description), "user": journal.user()}
+            write(backend, Change("create", name, id), [Created(MODEL, id, fields=fields)], claim)
+            return RegisteredModel(backend, id)
+    raise AssertionError("generations do not end")
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, list(names), 1)
+    return f": did you mean {found[0]}?" if found else ""
