@@ -20,6 +20,7 @@
     │   └── JournalError         a file is not a journal, or not one we can read
     ├── NotFound                 no run or experiment of that id or name
     │   └── Ambiguous            several of them
+    ├── AliasMoved               somebody else moved an alias of a model first
     ├── ArtifactError            a file cannot be stored or read
     │   ├── ArtifactNotFound     there is no file of that name
     │   ├── UnsafePath           a name leads out of its root

@@ -37,7 +37,9 @@ FIRST_PARTY = {
     "commands": {"db": "sql", "login": "remote", "logout": "remote", "server": "server"}
     | dict.fromkeys(("envs", "projects", "reproduce", "run"), "projects")
     | dict.fromkeys(("artifacts", "completion", "doctor", "experiments", "fsck", "history", "init"), "local")
-    | dict.fromkeys(("journal", "models", "plugins", "reindex", "runs", "sync", "trust", "where"), "local"),
+    | dict.fromkeys(
+        ("journal", "lineage", "models", "plugins", "registry", "reindex", "runs", "sync", "trust", "where"), "local"
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from mlcore.hookspecs import FlavorProvider, Provider
 
 if TYPE_CHECKING:
     from mlcore import Run
+    from mlcore.registry import Change
 
 
 def mlcore_stores() -> Iterable[Provider]:
@@ -40,6 +41,13 @@ def mlcore_context() -> Iterable[Provider]:
     ]
 
 
+def mlcore_registry_changed(event: Change) -> None:
+    """Write what changed in the registry to a file, or run a command with it, where the user's settings say so."""
+    from mlcore_local.registry.telling import tell
+
+    tell(event)
+
+
 def mlcore_commands() -> Iterable[Provider]:
     """Provide the commands that look after a folder store, and after the files of runs."""
     return [
@@ -56,8 +64,21 @@ def mlcore_commands() -> Iterable[Provider]:
         Provider("history", "mlcore_local.history_commands:history", "Show what the runs of an experiment changed."),
         Provider("init", "mlcore_local.commands:init", "Make a store."),
         Provider("journal", "mlcore_local.commands:journal", "Look into journals."),
+        Provider(
+            "lineage",
+            "mlcore_local.registry.lineage_commands:lineage",
+            "Show what a model was made of, and who used it.",
+        ),
         Provider("models", "mlcore_local.model_commands:models", "Look at models, predict with them, and check them."),
         Provider("plugins", "mlcore_local.plugin_commands:commands", "List what is installed and what it provides."),
+        Provider("registry", "mlcore_local.registry.commands:registry", "Register models: versions, aliases, stages."),
+        Provider("registry compare", "mlcore_local.registry.comparing_commands:compare", "Compare two versions."),
+        Provider(
+            "registry history", "mlcore_local.registry.history_commands:history", "Show what was changed, by whom."
+        ),
+        Provider(
+            "registry renumber", "mlcore_local.registry.merging_commands:renumber", "Give a version a free number."
+        ),
         Provider("reindex", "mlcore_local.commands:reindex", "Make anew what speeds up reading."),
         Provider("runs", "mlcore_local.run_commands:runs", "List, compare, change, log and watch runs."),
         Provider("runs diff", "mlcore_local.diff_commands:diff", "Print what differs between two runs."),
