@@ -138,9 +138,9 @@ class Registry:
             while True:
                 with suppress(AliasMoved):  # to another version that was made just now, and before this
                     model.refresh()
-                    model.set_alias(alias, self.version_by_id(id))
+                    model.set_alias(alias, ModelVersion(self._backend, id))
                     break
-        return self.version_by_id(id)
+        return ModelVersion(self._backend, id)
 
     def version_by_id(self, id: str) -> ModelVersion:
         """Return a version by its id, which no other model's has and which never changes. Raises `NotFound`."""
