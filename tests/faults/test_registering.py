@@ -147,7 +147,8 @@ from mlcore.errors import AliasMoved
 client = Client(sys.argv[4])
 for turn in range(5):
     model = client.registry.get("digits")
-    assert isinstance(model.aliases, dict)  # it is read
+    while (model.version("champion").number > 8) == turn % 2:  # what another did is seen within a second
+        model.refresh()
     together()
     try:
         model.set_alias("champion", turn % 2 * 8 + rank + 1)
@@ -163,7 +164,8 @@ def test_of_those_who_move_an_alias_one_wins_and_the_others_know_who(place: Plac
     """Guards aliases: of 8 processes that saw the same one moves it, and the others are told to where and by whom."""
     with opened(place) as client:
         for number in range(16):
-            client.registry.add("digits", {"source": f"/x/{number}"})
+            made = client.registry.add("digits", {"source": f"/x/{number}"})
+        made.model.set_alias("champion", made)
     outs = crowd(tmp_path / "home", MOVING, 8, place.uri, **place.settings)
     turns = list(zip(*(out.splitlines() for out in outs), strict=True))
     assert len(turns) == 5
