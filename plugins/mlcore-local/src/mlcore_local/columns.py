@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "find_run",
     "lasted",
     "moment",
+    "one_look",
 ]
 __all__ += ["TOLD", "duration", "keys", "pair", "values_of", "worth"]
 
@@ -56,6 +58,13 @@ def find_run(client: Client, text: str) -> Run:
                 f"{len(fit)} runs are named {text!r}: take an id, such as {', '.join(run.id[-8:] for run in fit[:5])}"
             ) from None
         return fit[0]
+
+
+def one_look(client: Client) -> AbstractContextManager[None]:
+    """Let what is asked of a folder store meanwhile be answered of one look at it."""
+    from mlcore_local.store import FolderStore
+
+    return client.store.one_look() if isinstance(client.store, FolderStore) else nullcontext()
 
 
 def experiments_by_id(client: Client) -> dict[str, Experiment]:

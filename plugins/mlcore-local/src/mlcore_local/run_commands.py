@@ -97,8 +97,9 @@ def list_runs(
 ) -> None:  # fmt: skip
     """List the runs that fit, the newest first."""
     client = Client(uri)
-    found = client.search_runs(query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted)
-    homes = c.experiments_by_id(client)
+    with c.one_look(client):
+        found = client.search_runs(query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted)
+        homes = c.experiments_by_id(client)
     if as_json:
         return terminal.show(terminal.as_json(c.described(run, homes) for run in found))
     asked = [
