@@ -77,10 +77,13 @@ def values_of(
 ) -> dict[str, Any]:
     """Return what a column can show of a run, by its name: of its fields those in `names`, and whole `families`."""
     home = experiments.get(run.experiment_id)
-    fields = {name: getattr(run, name) for name in names if name not in ("id", "experiment", "duration")}
-    found = {"id": run.id, "experiment": home.name if home else run.experiment_id, "duration": lasted(run), **fields}
+    found = {"id": run.id, "experiment": home.name if home else run.experiment_id, "duration": lasted(run)}
+    for name in names:
+        if name not in found:
+            found[name] = getattr(run, name)
     for family in families:
-        found |= {f"{family}.{key}": value for key, value in getattr(run, family).items()}
+        for key, value in getattr(run, family).items():
+            found[f"{family}.{key}"] = value
     return found
 
 

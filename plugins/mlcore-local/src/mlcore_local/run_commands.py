@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["runs"]
 
 _LAST_DIGITS = 8
+_TIMES = ("start_time", "end_time", "last_seen")
+_OWN = ("id", "duration", *_TIMES)  # columns that are shown otherwise than their values are written
 
 
 @click.group(cls=Group, no_args_is_help=True)
@@ -118,8 +120,8 @@ def list_runs(
 
 def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], others: Iterable[str] = ()) -> None:
     short = terminal.interactive()
-    cells = ([_cell(name, row.get(name), short=short) for name in names] for row in rows)
-    table = terminal.Table([_title(name, names) for name in names], cells)
+    columns = [_cells(name, [row.get(name) for row in rows], short=short) for name in names]
+    table = terminal.Table([_title(name, names) for name in names], zip(*columns, strict=True))
     terminal.show(table.lines())
     if left_out := [*table.left_out, *map(terminal.printable, others)]:
         terminal.remark(f"and {len(left_out)} more for --columns: {', '.join(left_out)}")
@@ -130,10 +132,14 @@ def _title(name: str, names: Sequence[str]) -> str:
     return {"start_time": "started", "end_time": "ended"}.get(short, short if short not in names else name)
 
 
+def _cells(name: str, values: list[Any], *, short: bool) -> list[Any]:
+    return [_cell(name, value, short=short) for value in values] if name in _OWN else values
+
+
 def _cell(name: str, value: Any, *, short: bool) -> Any:
     if name == "id":
         return value[-_LAST_DIGITS:] if short else value
-    if name in ("start_time", "end_time", "last_seen"):
+    if name in _TIMES:
         return c.ago(value) if short and value is not None else c.moment(value)
     return c.duration(value) if name == "duration" else value
 
@@ -274,7 +280,7 @@ def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | Non
             _title(name, ()) if name in ("start_time", "end_time") else name,
             *(f"{it:.3g}" if narrow and isinstance(it, float) else it for it in values),
         ]
-        for name, values in ((name, [_cell(name, row.get(name), short=short) for row in rows]) for name in kept)
+        for name, values in ((name, _cells(name, [row.get(name) for row in rows], short=short)) for name in kept)
     ]
     heads = [_cell("id", each.id, short=short) for each in found]
     table = terminal.Table(["", *heads], cells, most=shares)
