@@ -99,15 +99,17 @@ def list_runs(
 ) -> None:  # fmt: skip
     """List the runs that fit, the newest first."""
     client = Client(uri)
-    with c.one_look(client):
-        found = client.search_runs(query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted)
-        homes = c.experiments_by_id(client)
-    if as_json:
-        return terminal.show(terminal.as_json(c.described(run, homes) for run in found))
     asked = [
         name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
     ]
     families = (*c.FAMILIES, *(["context"] if any(name.startswith("context.") for name in asked) else []))
+    with c.one_look(client):
+        found = client.search_runs(
+            query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted, select=families
+        )
+        homes = c.experiments_by_id(client)
+    if as_json:
+        return terminal.show(terminal.as_json(c.described(run, homes) for run in found))
     rows = [c.values_of(run, homes, c.FIELDS if asked or as_csv else c.TOLD, families) for run in found]
     if as_csv:
         names = c.chosen(rows, asked) if asked else [*c.FIELDS, *sorted(c.keys(rows))]

@@ -131,7 +131,7 @@ class FolderStore(SimpleStore):
 
     @contextmanager
     def one_look(self) -> Iterator[None]:
-        """Answer what is asked meanwhile of one look at the folder: for commands, which ask several things and write none.
+        """Answer what is asked meanwhile of one look at the folder: for commands, which ask several things in a row.
 
         Each look is at all runs that ended just now, and what is read of it may be older than what was written since.
         """

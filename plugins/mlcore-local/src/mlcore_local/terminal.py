@@ -238,9 +238,7 @@ class Table:
     def _columns(self) -> list[str]:
         """Return the lines for a pipe."""
         padded = []
-        for column, most, number, measure in zip(
-            self._cells, self._widths, self._numbers, self._measures, strict=True
-        ):
+        for column, most, number, measure in zip(self._cells, self._widths, self._numbers, self._measures, strict=True):
             if measure is len:
                 pad = str.rjust if number else str.ljust
                 padded.append([pad(cell, most) for cell in column])
