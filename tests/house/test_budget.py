@@ -10,8 +10,8 @@ from house.count_lines import budgeted, count, count_folder, spine
 from house.tree import CORE, PLUGINS
 
 # docs/decisions/0012-what-core-may-weigh.md
-CORE_LIMIT = 4_560
-SPINE_LIMIT = 2_724
+CORE_LIMIT = 4_564
+SPINE_LIMIT = 2_728
 FILE_LIMIT = 500
 FUNCTION_LIMIT = 50
 
