@@ -26,6 +26,7 @@ from mlcore.errors import (
     InvalidValue,
     MlcoreError,
     NotAModel,
+    NotFound,
     StoreError,
 )
 from mlcore.store import AttributesSet, Created, Event, Updated, to_json
@@ -286,7 +287,8 @@ class Keeping(Thing):
         id, now = f"m-{os.urandom(16).hex()}", int(time.time() * 1000)
         about = {"run_id": self.id, "artifact_path": mlcore.artifacts.safe_path(name), "model_id": id}
         if self._backend.uri == OFF:
-            return LoggedModel(name, self.id, id, flavor or "", "", now)
+            logged = LoggedModel(name, self.id, id, flavor or "", "", now)
+            return logged if register is None else attrs.evolve(logged, version=self._registered(logged, register))
         with tempfile.TemporaryDirectory(prefix="mlcore-") as place:
             info = save_model(model, Path(place, "model"), about=about, **options)
             logged = LoggedModel(name, self.id, id, info.flavor, info.verify(), now)
@@ -418,6 +420,9 @@ class Loading:
 
         text = os.fspath(uri)
         version = self.registry.version(text) if text.startswith("models:/") else None
+        if version is not None and (version.deleted or version.model.deleted):
+            what = version.uri if version.deleted else f"model {version.name!r}"
+            raise NotFound(f"{text} is not loaded: {what} is deleted; restore it, or choose another")
         info = attrs.evolve(read_model(self._folder(version.source if version else text)), uri=text)
         return attrs.evolve(info, pinned=version.digest, version=version) if version else info
 
@@ -448,9 +453,10 @@ class Loading:
 
         info = self.get_model(uri)
         model = load_folder(info, trust=trust, flavor=flavor)
-        if info.version is not None and (run := active_run()) is not None:
-            used = {"uri": info.uri, "version": info.version.uri, "digest": info.version.digest}
-            run.log_events(AttributesSet("run", run.id, "used", {info.version.id: used}))
+        if (run := active_run()) is not None and info.uri.startswith(("models:/", "runs:/")):
+            known = info.version
+            used = {"uri": info.uri} | ({"version": known.uri, "digest": known.digest} if known else {})
+            run.log_events(AttributesSet("run", run.id, "used", {known.id if known else info.uri: used}))
         return model
 
     def _described(self, uri: str) -> dict[str, Any]:
@@ -463,6 +469,8 @@ class Loading:
         run = self.get_run(run_id) if uri.startswith("runs:/") and name else None
         if logged := [each for each in run.models if each.name == name] if run else []:
             return described(logged[0])
+        if self.registry._backend.uri == OFF:
+            return {"source": uri}
         info = self.get_model(uri)
         local = "://" not in uri and run is None
         source = f"runs:/{run.id}/{name}" if run else str(info.folder) if local else uri
