@@ -15,7 +15,8 @@ from typing import Any
 
 import attrs
 
-from mlcore import config, journal, plugins
+from mlcore import journal, plugins
+from mlcore.config import OFF
 from mlcore.errors import StoreError
 from mlcore.store import Created, Event, Updated, encode_event
 from mlcore.tracking._backend import Backend
@@ -70,6 +71,6 @@ def write(backend: Backend, change: Change, events: Iterable[Event], claim: str 
     if claim is not None and backend.root is not None and made:
         with suppress(StoreError):  # who copies one folder over another overwrites claims: it is in a journal, too
             backend.edit(made)
-    if backend.uri != config.OFF:
+    if backend.uri != OFF:
         plugins.notify("mlcore_registry_changed", event=change)
     return change
