@@ -333,10 +333,11 @@ def versions(
     ids = (models,) if isinstance(models, str) else tuple(models)
     asked = (Compare(_PARENT, "in", ids), *where, *([ALL] if deleted else []))
     found = backend.store().find(VERSION, Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit))
-    return ModelVersion._of(backend, sorted(found.items, key=_order))
+    return ModelVersion._of(backend, sorted(found.items, key=in_order))
 
 
-def _order(it: Entity) -> tuple[int, int, str]:
+def in_order(it: Entity) -> tuple[int, int, str]:
+    """Return by what to order versions: the highest number first, of one number the first that was made."""
     return -it.fields.get("number", 0), it.created, it.id
 
 
@@ -345,7 +346,7 @@ def _label(backend: Backend, page: Sequence[ModelVersion]) -> None:
     parents, numbers = ({*each} for each in zip(*((each._now().parent, each.number) for each in page), strict=True))
     same = Compare(_PARENT, "in", tuple(parents)), Compare(_NUMBER, "in", tuple(numbers)), ALL
     first = dict[tuple[str, int], str]()
-    for each in sorted(backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER,))).items, key=_order):
+    for each in sorted(backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER,))).items, key=in_order):
         first.setdefault((each.parent, each.fields["number"]), each.id)
     for it in page:
         keeps = first.get((it._now().parent, it.number), it.id) == it.id
