@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from mlcore import journal, plugins
-from mlcore.store import Created, Event, Updated, encode_event
+from mlcore.store import Event, Updated, encode_event
 from mlcore.tracking._backend import Backend
 
 MODEL, VERSION, FIELD = "registered_model", "model_version", "change"
@@ -58,11 +58,5 @@ def write(backend: Backend, change: Change, events: Iterable[Event], claim: str 
     change = attrs.evolve(change, digest=digest_of(events, change))
     events.append(Updated(MODEL, change.model_id, {FIELD: attrs.asdict(change)}))
     backend.edit(events, claim)
-    if (
-        claim is not None
-        and backend.root is not None
-        and (made := [each for each in events if isinstance(each, Created)])
-    ):
-        backend.edit(made)  # in a journal, too: who copies one folder over another overwrites claims
     plugins.notify("mlcore_registry_changed", event=change)
     return change
