@@ -178,8 +178,8 @@ def _numbers(before: _Model | None, after: _Model) -> Iterator[Meeting]:
         if len(several) == 1 or len(same) == len(several):
             continue
         first, *others = several
-        was = {each.id: f", which was {known[each.id]} here" for each in others if known.get(each.id) == str(number)}
-        rest = ", ".join(f"{made(each)}{was.get(each.id, '')} is {number}~{each.id[-4:]}" for each in others)
+        was = {each.id: f" and no longer {number}" for each in others if known.get(each.id) == str(number)}
+        rest = ", ".join(f"{made(each)} is {number}~{each.id[-4:]}{was.get(each.id, '')} here" for each in others)
         what = (
             f"version {number} of {after.name} was made in {'both' if len(several) == 2 else 'several'} stores:"
             f" {made(first)} keeps the number, {rest}"
