@@ -153,9 +153,11 @@ class Merging:
 
     def _aliases(self, id: str, model: _Model) -> Iterator[Meeting]:
         known, shown = self._before[id], model.labels
+        if known is None:  # it met elsewhere
+            return
         for batch in self._of(f"model-alias/{id}/"):
             alias = str(batch.claim).removeprefix(f"model-alias/{id}/").partition("/")[0]
-            before = known.aliases.get(alias) if known else None
+            before = known.aliases.get(alias)
             now = model.aliases.get(alias)
             stands = f"version {shown.get(now, now)}" if now else "no version"
             last = model.entity.attributes.get("revisions", {}).get(alias)
@@ -180,8 +182,6 @@ def _numbers(before: _Model | None, after: _Model) -> Iterator[Meeting]:
         first, *others = several
         was = {each.id: f" and no longer {number}" for each in others if known.get(each.id) == str(number)}
         rest = ", ".join(f"{made(each)} is {number}~{each.id[-4:]}{was.get(each.id, '')} here" for each in others)
-        what = (
-            f"version {number} of {after.name} was made in {'both' if len(several) == 2 else 'several'} stores:"
-            f" {made(first)} keeps the number, {rest}"
-        )
+        where = "both" if before and len(several) == 2 else "several"
+        what = f"version {number} of {after.name} was made in {where} stores: {made(first)} keeps the number, {rest}"
         yield Meeting("version", after.name, after.entity.id, str(number), what, labels(several))
