@@ -24,7 +24,7 @@ def lineage(
     of data or its beginning, a commit, or the id of a node. Raises `NotFound` or `Ambiguous`.
     """
     trace = Trace(client, limit)
-    first = trace.begin(starts(client, uri))
+    first = trace.begin(starts(trace, uri))
     for upwards in [True] * up + [False] * down:
         trace.follow(first, depth, up=upwards)
     return Graph(tuple(first), trace.nodes, tuple(trace.edges), trace.complete)
