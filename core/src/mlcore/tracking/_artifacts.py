@@ -439,7 +439,7 @@ class Loading:
         """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
 
         ``models:/NAME/3``, ``models:/NAME@alias``, ``models:/NAME/Production`` and ``models:/NAME/latest`` are versions
-        of the registry; an active run remembers that it used one.
+        of the registry; an active run remembers that it used one, or a model of another run.
         What is only data is loaded always. Code is run if you saved the model yourself on this machine, or if `trust`
         is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has.
         Raises `NotAModel`, `Untrusted`, `DigestMismatch` or `NotInstalled`.
@@ -448,9 +448,13 @@ class Loading:
 
         info = self.get_model(uri)
         model = load_folder(info, trust=trust, flavor=flavor)
-        if info.version is not None and (run := active_run()) is not None:
-            used = {"uri": info.uri, "version": info.version.uri, "digest": info.version.digest}
-            run.log_events(AttributesSet("run", run.id, "used", {info.version.id: used}))
+        if (run := active_run()) is not None and info.uri.startswith(("models:/", "runs:/")):
+            if (version := info.version) is not None:
+                key, used = version.id, {"uri": info.uri, "version": version.uri, "digest": version.digest}
+            else:
+                about = self._described(info.uri)
+                key, used = about["model_id"], {"uri": about["source"], "digest": about["digest"]}
+            run.log_events(AttributesSet("run", run.id, "used", {str(key or used["uri"]): used}))
         return model
 
     def _described(self, uri: str) -> dict[str, Any]:
