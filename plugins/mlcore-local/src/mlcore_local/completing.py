@@ -13,17 +13,23 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlcore import Client, Run
+from mlcore.registry import parse
 from mlcore_local import columns as c
 
 if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
 
-__all__ = ["columns", "experiment", "files", "metric", "order", "run"]
+    from mlcore.registry import RegisteredModel
+
+__all__ = [
+    "alias", "columns", "experiment", "files", "metric", "model", "model_uri", "order", "registered", "run",
+]  # fmt: skip
 
 _NEWEST = 200  # runs that are looked at
 _MOST = 60  # words that are offered
 _LONGEST = 80
+_MODELS = "models:/"
 _PLAIN = re.compile(r"[\w@%+=:,./ -]*")
 _WORTH = {"restore": "deleted = true", "end": "status in ('RUNNING', 'LOST')"}  # by the command
 Words = Iterable[tuple[str, str]]  # each with what it means
@@ -132,6 +138,57 @@ def files(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str
         parts = each.path.split("/")
         yield from (("/".join(parts[:end]), "a folder") for end in range(1, len(parts)))
         yield each.path, f"{each.size:,} bytes"
+
+
+def _models(client: Client, ctx: click.Context) -> Iterable[RegisteredModel]:
+    gone = ctx.command.name == "restore"
+    return client.registry.search("deleted = true" if gone else None, limit=_NEWEST, include_deleted=gone)
+
+
+@_offered
+def model(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
+    """Offer the names of registered models; to restore, of deleted ones."""
+    for each in _models(client, ctx):
+        yield each.name, ""
+
+
+@_offered
+def registered(client: Client, ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Offer models, and behind the name of one what stands for its versions, and their numbers."""
+    yield from _registered(client, ctx, incomplete)
+
+
+@_offered
+def model_uri(client: Client, ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Offer the URIs of registered models."""
+    yield from _registered(client, ctx, incomplete if incomplete.startswith(_MODELS) else _MODELS)
+
+
+@_offered
+def alias(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
+    """Offer the aliases of the model that was named."""
+    name = parse(str(ctx.params["which"])).name
+    return ((alias, f"version {each.version}") for alias, each in client.registry.get(name).aliases.items())
+
+
+def _registered(client: Client, ctx: click.Context, typed: str) -> Iterator[tuple[str, str]]:
+    scheme = _MODELS if typed.startswith(_MODELS) else ""
+    name = re.split("[/@]", typed.removeprefix(scheme))[0]
+    if typed == scheme + name:
+        for each in _models(client, ctx):
+            yield scheme + each.name, ""
+            if scheme or each.name == name:  # a URI names a version
+                yield from _versions(each, scheme)
+    else:
+        yield from _versions(client.registry.get(name), scheme)
+
+
+def _versions(found: RegisteredModel, scheme: str) -> Iterator[tuple[str, str]]:
+    name = scheme + found.name
+    aliases = found.aliases
+    yield from ((f"{name}@{alias}", f"version {each.version}") for alias, each in aliases.items())
+    for each in found.versions:
+        yield f"{name}/{each.version}", each.flavor
 
 
 def _keys(client: Client, ctx: click.Context) -> list[str]:

@@ -14,7 +14,7 @@ from mlcore.errors import DigestMismatch, InvalidValue
 from mlcore.models import ModelInfo
 from mlcore_local import terminal
 from mlcore_local.clean import check_model
-from mlcore_local.columns import find_run
+from mlcore_local.columns import whole_uri
 from mlcore_local.payloads import dumps, read_data
 
 __all__ = ["check", "inspect", "models", "predict"]
@@ -41,7 +41,7 @@ def models() -> None:
 def inspect(uri: str, uri_of_store: str | None, as_json: bool) -> None:
     """Tell what a model is and needs, without loading it."""
     client = _client(uri_of_store)
-    info = client.get_model(_whole(client, uri))
+    info = client.get_model(whole_uri(client, uri))
     if as_json:
         click.echo(json.dumps(_described(info), indent=2, default=str))
         return
@@ -68,7 +68,7 @@ def predict(
     given = dict(map(_param, params))
     read = None if source is None else read_data(source, kind)  # before the model, which may take long
     client = _client(uri_of_store)
-    model = client.load_model(_whole(client, uri), trust=trust_all or trust or None)
+    model = client.load_model(whole_uri(client, uri), trust=trust_all or trust or None)
     rows, beside = read or model.info.example()
     text = dumps(model.predict(rows, {**(beside or {}), **given} or None))
     if output is None:
@@ -86,7 +86,7 @@ def predict(
 def check(uri: str, trust: tuple[str, ...], trust_all: bool, uri_of_store: str | None, as_json: bool) -> None:
     """Load a model in a clean environment made of its requirements, and predict its example."""
     client = _client(uri_of_store)
-    info = client.get_model(_whole(client, uri))
+    info = client.get_model(whole_uri(client, uri))
     info.verify()
     checked = check_model(
         info.folder, trust=trust, everything=trust_all, tell=lambda text: click.echo(f"{text} ...", err=True)
@@ -101,12 +101,6 @@ def check(uri: str, trust: tuple[str, ...], trust_all: bool, uri_of_store: str |
 
 def _client(uri: str | None) -> mlcore.Client:
     return mlcore.Client(uri) if uri is not None else mlcore.client()
-
-
-def _whole(client: mlcore.Client, uri: str) -> str:
-    """Return a URI with the whole id of its run, which may be named as in all commands."""
-    scheme, run, name = [*uri.split("/", 2), "", ""][:3]
-    return f"runs:/{find_run(client, run).id}/{name}" if scheme == "runs:" and run and name else uri
 
 
 def _param(text: str) -> tuple[str, Any]:
