@@ -25,6 +25,5 @@ def lineage(
     """
     trace = Trace(client, limit)
     first = trace.begin(starts(trace, uri))
-    for upwards in [True] * up + [False] * down:
-        trace.follow(first, depth, up=upwards)
+    trace.follow(first, depth, [True] * up + [False] * down)
     return Graph(tuple(first), trace.nodes, tuple(trace.edges), trace.complete)

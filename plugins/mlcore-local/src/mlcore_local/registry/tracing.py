@@ -45,28 +45,35 @@ class Trace:
         self._read(nodes, {id: each for id, each in nodes.items() if isinstance(each, Node)})
         return [id for id in nodes if id in self.nodes]
 
-    def follow(self, start: Iterable[str], depth: int | None, *, up: bool) -> None:
-        """Collect what `start` came of, or what came of it, `depth` steps far: the nearest things first."""
-        level: dict[Step, None] = {(id, ""): None for id in start}
-        seen = set(level)
-        while level and depth != 0:
-            ways, links = defaultdict[str, list[str]](list), dict[Edge, Node | None]()
-            for id, way in level:
-                ways[id].append(way)
-            for edge, node in self._up(ways) if up else self._down(ways):
-                links.setdefault(edge, node)
-            self._read(
-                (end for edge in links for end in (edge.source, edge.target)),
-                {node.id: node for node in links.values() if node},
-            )
-            level = {}
-            for edge in links:
-                if edge.source in self.nodes and edge.target in self.nodes:
-                    self.edges[edge] = None
-                    steps = (onward(edge, (end, way), up) for end in (edge.source, edge.target) for way in ways[end])
-                    level |= {step: None for step in steps if step is not None and step not in seen}
-            seen |= level.keys()
+    def follow(self, start: Iterable[str], depth: int | None, ways: Iterable[bool]) -> None:
+        """Collect what `start` came of and what came of it, `depth` steps far, the nearest things first.
+
+        `ways` says which: True is up, False is down.
+        """
+        levels = {up: [(id, "") for id in start] for up in ways}
+        seen = {up: set(level) for up, level in levels.items()}
+        while any(levels.values()) and depth != 0:
+            for up, level in levels.items():  # by turns, so that the limit leaves something of both
+                levels[up] = [step for step in self._steps(level, up) if step not in seen[up]]
+                seen[up].update(levels[up])
             depth = None if depth is None else depth - 1
+
+    def _steps(self, level: Iterable[Step], up: bool) -> dict[Step, None]:
+        """Collect what is next to a level; return the steps there."""
+        ways, links = defaultdict[str, list[str]](list), dict[Edge, Node | None]()
+        for id, way in level:
+            ways[id].append(way)
+        for edge, node in self._up(ways) if up else self._down(ways):
+            links.setdefault(edge, node)
+        ends = [end for edge in links for end in (edge.source, edge.target)]
+        self._read(ends, {node.id: node for node in links.values() if node})
+        found = dict[Step, None]()
+        for edge in links:
+            if edge.source in self.nodes and edge.target in self.nodes:
+                self.edges[edge] = None
+                steps = (onward(edge, (end, way), up) for end in (edge.source, edge.target) for way in ways[end])
+                found |= {step: None for step in steps if step is not None}
+        return found
 
     def runs(self, where: Where) -> list[Entity]:
         """Return runs for which something holds, newest first, deleted ones too, one more than the limit at most."""
@@ -196,6 +203,8 @@ def _used(run: Entity) -> Iterator[Link]:
     """Yield the versions and models that a run loaded."""
     for key, each in sorted(_records(run, "used")):
         uri, about = str(each.get("uri") or ""), {"digest": each.get("digest")}
+        if _run_of(uri).get("run_id") == run.id:
+            continue  # what it had just made
         if each.get("version"):
             yield Edge(f"version:{key}", f"run:{run.id}", "used", {"uri": uri}), None
         else:
