@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mlcore_local import columns as c, terminal
 from mlcore_local.registry.graphs import Edge, Graph, Node
@@ -31,7 +32,7 @@ def title(node: Node) -> list[str]:
     about = node.about
     if about.get("missing"):
         return [f"{node.kind} {node.name}", "which is not in this store"]
-    found = [_NAMES[node.kind](node)]
+    found: list[Any] = [_NAMES[node.kind](node)]
     match node.kind:
         case "version":
             found += [*(f"@{alias}" for alias in about["aliases"]), *([about["stage"]] * (about["stage"] != "None"))]
