@@ -26,6 +26,7 @@ from mlcore.errors import (
     InvalidValue,
     MlcoreError,
     NotAModel,
+    NotFound,
     StoreError,
 )
 from mlcore.store import AttributesSet, Created, Event, Updated, to_json
@@ -418,6 +419,9 @@ class Loading:
 
         text = os.fspath(uri)
         version = self.registry.version(text) if text.startswith("models:/") else None
+        if version is not None and (version.deleted or version.model.deleted):
+            what = version.uri if version.deleted else f"model {version.name!r}"
+            raise NotFound(f"{text} is not loaded: {what} is deleted; restore it, or choose another")
         info = attrs.evolve(read_model(self._folder(version.source if version else text)), uri=text)
         return attrs.evolve(info, pinned=version.digest, version=version) if version else info
 
