@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import config, journal
 from mlcore.errors import AlreadyExists, InvalidValue, NotFound, StoreNotFound
@@ -32,7 +32,7 @@ class Registry:
         self._backend, self._client = backend, client
 
     @classmethod
-    def over(cls, store: Store, name: str, client: Client | None = None) -> Registry:
+    def over(cls, store: Store, name: str, client: Client | None = None) -> Self:
         """Return the registry of a store that is open, such as one that shows the past; messages call it `name`."""
         backend = Backend(config.OFF)
         backend._store, backend.name = store, name
