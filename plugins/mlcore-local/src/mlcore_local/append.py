@@ -154,6 +154,8 @@ class Appender:
         if new.claim is not None:
             self._claim(new, actor)
             target.marks.advance(new)
+            if not new.home and new.first == 1:
+                self._copy(target, new, actor)
         else:
             target.marks.advance(new)  # before, as a checkpoint tells it; if it fails all is read again
             self._write(target, new, actor)
@@ -226,6 +228,13 @@ class Appender:
                 pass
             raise AlreadyExists(batch.claim, holder.source)
 
+    def _copy(self, target: _Target, batch: Batch, actor: str) -> None:
+        """Write what was claimed into a journal, too: who copies one store over another overwrites claims."""
+        try:
+            self._write(target, batch, actor)
+        except OSError:  # it is claimed all the same, and `mlcore fsck --repair` writes the journal
+            self._forget(batch.source)
+
     def _write(self, target: _Target, batch: Batch, actor: str) -> None:
         if target.fd < 0:
             self._create(target, batch.source)
@@ -234,6 +243,7 @@ class Appender:
             header = f.Header(batch.source, batch.home)
             target.journal.writer = {"host": platform.node(), "user": actor or user()}
             target.journal.writer["inode"] = os.fstat(target.fd).st_ino
+            target.journal.writer |= {"claim": batch.claim} if batch.claim else {}
             data = _beginning(header, target.journal.writer)
         if target.packer is None:
             target.packer = Packer(header, target.journal.keys)
