@@ -136,6 +136,8 @@ def _table(
 
 
 def _cell(name: str, value: Any) -> Any:
+    if name == "description":
+        return describing.first_line(value)
     if name not in ("created", "changed") or value is None:
         return value
     return c.ago(value) if terminal.interactive() else c.moment(value)

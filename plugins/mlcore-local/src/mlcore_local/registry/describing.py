@@ -13,8 +13,8 @@ from mlcore_local import columns as c, terminal
 from mlcore_local.registry.naming import shown
 
 __all__ = [
-    "COLUMNS", "comments", "model_json", "model_page", "models_json", "pairs", "run_of", "tags_of", "version_json",
-    "version_page", "version_row", "worth",
+    "COLUMNS", "comments", "first_line", "model_json", "model_page", "models_json", "pairs", "run_of", "tags_of",
+    "version_json", "version_page", "version_row", "worth",
 ]  # fmt: skip
 
 _NUMBERS = ("metrics", "params")
@@ -87,13 +87,23 @@ def model_page(model: RegisteredModel) -> Iterator[str]:
     yield from _about(model, {})
     if aliases := {f"@{alias}": each.version for alias, each in model.aliases.items()}:
         yield from _titled("aliases", pairs(aliases))
-    if rows := [version_row(each) | {"created": c.moment(each.created)} for each in model.versions]:
+    if rows := [version_row(each) | _short(each) for each in model.versions]:
         names = worth(rows, [*COLUMNS, *tags_of(rows), "description", "source"])
         table = terminal.Table(names, ([row.get(name) for name in names] for row in rows))
         yield ""
         yield from table.lines()
     if lines := comments(model):
         yield from _titled("comments", lines)
+
+
+def _short(version: ModelVersion) -> dict[str, Any]:
+    return {"created": c.moment(version.created), "description": first_line(version.description)}
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text, with … if there are more."""
+    first, *more = text.splitlines() or [""]
+    return f"{first} …" if more else first
 
 
 def version_page(version: ModelVersion, run: Run | None = None) -> Iterator[str]:
