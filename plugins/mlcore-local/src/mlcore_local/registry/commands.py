@@ -13,8 +13,9 @@ from mlcore.cli import Group
 from mlcore.errors import InvalidValue, NotFound
 from mlcore.registry import STAGES, ModelVersion, RegisteredModel, Registry
 from mlcore_local import columns as c, completing, terminal
-from mlcore_local.arguments import JSON, LIMIT, STORE
+from mlcore_local.arguments import CLOCK, JSON, LIMIT, STORE, moment
 from mlcore_local.registry import describing, naming
+from mlcore_local.registry.facts import Clock
 
 __all__ = ["registry"]
 
@@ -43,23 +44,34 @@ _MANY = click.argument("which", nargs=-1, required=True, shell_complete=completi
 _SORT = click.option("--sort", "-s", multiple=True, metavar="NAME [desc]", help="Order by this; repeatable.")
 _DELETED = click.option("--deleted", is_flag=True, help="Deleted ones, too.")
 _CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-_AT = click.option(
-    "--at", "time", metavar="TIME", help="As it was then: a date, a time as 2026-03-01T12:00Z, or -7d for a week ago."
-)
 _TAGS = click.option("--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", help="A tag, its value as text.")
 _ABOUT = click.option("--description", "-d", default="", help="What it is, as Markdown.")
 _EDIT = click.option("--edit", is_flag=True, help="Write it in your editor.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
-def _registry(uri: str | None, time: str | None = None) -> Registry:
-    """Return the registry of a store, as it is or as it was."""
-    client = Client(uri)
+def _at(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command look at the registry as it was."""
+    return click.option(
+        "--at", "time", metavar="TIME", callback=moment,
+        help="As it was then: 2026-03-01, 2026-03-01T12:00Z or, for a week ago, -7d.",
+    )(CLOCK(function))  # fmt: skip
+
+
+def _registry(uri: str | None) -> Registry:
+    return Client(uri).registry
+
+
+def _look(client: Client, time: int | None, clock: Clock, *, as_json: bool) -> Registry:
+    """Return the registry of a store, as it is or as it was; tell a person whose word that is."""
     if time is None:
         return client.registry
-    from mlcore_local.registry.past import at
+    from mlcore_local.registry import past
 
-    return at(client, time)
+    found = past.look(client, time, clock=clock)
+    if not as_json:
+        click.echo(found.told(), err=True)
+    return found.registry
 
 
 @_command("list --filter \"tags.team = 'vision'\"")
@@ -68,18 +80,19 @@ def _registry(uri: str | None, time: str | None = None) -> Registry:
 @LIMIT
 @_DELETED
 @_CSV
-@_AT
+@_at
 def list_models(
-    *, query: str | None, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: str | None,
-    uri: str | None, as_json: bool,
+    *, query: str | None, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: int | None,
+    clock: Clock, uri: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """List models, the newest first, with their latest version and what aliases stand for."""
-    found = _registry(uri, time).search(query, order_by=sort, limit=limit, include_deleted=deleted)
-    content = [describing.model_json(each) for each in found]
+    known = _look(Client(uri), time, clock, as_json=as_json)
+    found = known.search(query, order_by=sort, limit=limit, include_deleted=deleted)
+    content = describing.models_json(found)
     if as_json:
         return terminal.show(terminal.as_json(content))
     rows = [_model_row(each) for each in content]
-    names = ["name", "latest", "aliases", "versions", "changed", *(["deleted"] if deleted else [])]
+    names = ["name", "latest", "aliases", "changed", *(["deleted"] if deleted else [])]
     return _table(rows, names, "there are no models", query, as_csv)
 
 
@@ -94,17 +107,18 @@ def _model_row(about: Mapping[str, Any]) -> dict[str, Any]:
 @LIMIT
 @_DELETED
 @_CSV
-@_AT
+@_at
 def search(
-    *, query: str, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: str | None,
-    uri: str | None, as_json: bool,
+    *, query: str, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: int | None,
+    clock: Clock, uri: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """List the versions of all models that fit, the newest first; without QUERY all there are."""
-    found = _registry(uri, time).search_versions(query, order_by=sort, limit=limit, include_deleted=deleted)
+    known = _look(Client(uri), time, clock, as_json=as_json)
+    found = known.search_versions(query, order_by=sort, limit=limit, include_deleted=deleted)
     if as_json:
-        return terminal.show(terminal.as_json([describing.version_json(each) for each in found]))
+        return terminal.show(terminal.as_json(describing.version_json(each) for each in found))
     rows = [describing.version_row(each) for each in found]
-    names = ["name", "version", "aliases", "stage", "status", "created", "flavor", *(["deleted"] if deleted else [])]
+    names = ["name", *describing.COLUMNS, *(["deleted"] if deleted else [])]
     return _table(rows, names, "there are no versions", query, as_csv, "source")
 
 
@@ -112,40 +126,36 @@ def _table(
     rows: Sequence[Mapping[str, Any]], names: Iterable[str], none: str, query: str | None, as_csv: bool, *last: str
 ) -> None:
     """Print rows: as CSV whole, else the columns in which one of them says something."""
-    tags = sorted({name for row in rows for name in row if name.startswith("tags.")})
-    names = [*names, *tags, *last, "description"]
+    names = [*names, *describing.tags_of(rows), *last, "description"]
     if as_csv:
         return terminal.show(terminal.as_csv(names, ([row.get(name) for name in names] for row in rows)))
     if not rows:
         return click.echo(f"{none}{' that fit' if query else ''}", err=True)
-    told = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    told = describing.worth(rows, names)
     return terminal.show_table(told, ([_cell(name, row.get(name)) for name in told] for row in rows))
 
 
 def _cell(name: str, value: Any) -> Any:
+    if name == "description":
+        return describing.first_line(value)
     if name not in ("created", "changed") or value is None:
         return value
     return c.ago(value) if terminal.interactive() else c.moment(value)
 
 
-@_command("show digits@champion")
+@_command("show digits@champion --at 2026-03-01")
 @_WHICH
-@_AT
-def show(which: str, time: str | None, uri: str | None, as_json: bool) -> None:
-    """Show all of a model and its versions, or of one version."""
-    found = naming.find(_registry(uri, time), which)
+@_at
+def show(which: str, time: int | None, clock: Clock, uri: str | None, as_json: bool) -> None:
+    """Show all of a model and its versions, or of one version and what its run measured."""
+    client = Client(uri)
+    found = naming.find(_look(client, time, clock, as_json=as_json), which)
     if isinstance(found, RegisteredModel):
-        if as_json:
-            versions = [describing.version_json(each) for each in found.versions]
-            return terminal.show(
-                terminal.as_json(describing.model_json(found) | {"comments": found.comments, "versions": versions})
-            )
-        return terminal.show(describing.model_page(found))
-    run = describing.run_of(Client(uri), found) if time is None else None
-    if as_json:
-        more = {"comments": found.comments, "run": run and {"name": run.name, "metrics": run.metrics}}
-        return terminal.show(terminal.as_json(describing.version_json(found) | more))
-    return terminal.show(describing.version_page(found, run))
+        content, page = describing.model_json(found, whole=True), describing.model_page(found)
+    else:
+        run = describing.run_of(client, found)
+        content, page = describing.version_json(found, run, whole=True), describing.version_page(found, run)
+    terminal.show(terminal.as_json(content) if as_json else page)
 
 
 @_command("register runs:/@last/model digits --alias challenger")
@@ -203,11 +213,11 @@ def rename(name: str, new: str, uri: str | None, as_json: bool) -> None:
 def alias(which: str, aliases: tuple[str, ...], gone: tuple[str, ...], uri: str | None, as_json: bool) -> None:
     """Let an alias stand for a version, and no longer for another. Without any it prints the aliases."""
     known = _registry(uri)
-    target = naming.find_version(known, which) if aliases else None
     model = naming.find_model(known, which)
+    target = naming.find_version(known, which).version if aliases else ""
     for each in gone:
         model.remove_alias(each)
-    for each in aliases if target else ():
+    for each in aliases:
         model.set_alias(each, target)
     model.refresh()
     found = {name: each.version for name, each in model.aliases.items()}
@@ -320,9 +330,11 @@ def delete(which: tuple[str, ...], yes: bool, uri: str | None, as_json: bool) ->
     """
     found = _each(uri, which)
     for each in found:
-        if isinstance(each, RegisteredModel) and each.aliases and not yes:
-            told = ", ".join(f"@{alias}" for alias in each.aliases)
-            _ask(f"{each.name} has {told}: hide it and its {terminal.counted(len(each.versions), 'version')}?")
+        aliases = ", ".join(f"@{alias}" for alias in each.aliases)
+        if aliases and isinstance(each, ModelVersion):  # before the first is hidden
+            raise InvalidValue(f"{naming.shown(each)} is {aliases}: move or remove that first")
+        if aliases and not yes:
+            _ask(f"{each.name} has {aliases}: hide it?")
     _hide(found, as_json, "deleted")
 
 
