@@ -187,6 +187,8 @@ def moment(text: str) -> int:
         else:
             found = round(datetime.fromisoformat(plain).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
+        found = -1
+    if found < 0:
         _wrong(text, "give 2026-03-01, 2026-03-01T12:00+01:00, -7d or ms since 1970")
     if found > now:
         _wrong(text, f"{shown(found)} is still to come")
