@@ -58,9 +58,9 @@ def _row(entry: Entry) -> list[str]:
     said = []
     if abs(entry.at - entry.time) > _APART_MS:
         said.append(c.moment(entry.at, seconds=True) or "")
-    if entry.by != entry.actor:
+    if entry.actor and entry.by != entry.actor:
         said.append(terminal.printable(entry.by))
-    return [when, entry.actor, version, "!" * bool(entry.unseen), _told(entry), " ".join(said)]
+    return [when, entry.actor or entry.by, version, "!" * bool(entry.unseen), _told(entry), " ".join(said)]
 
 
 def _told(entry: Entry) -> str:
