@@ -1,194 +1,232 @@
-"""A registry with a random history, and what a plain replay says that it was at each time."""
+"""Five versions of four models and some hundred queries of them, with what each finds, worked out by hand.
+
+A version is named by a letter, a model by its own; ``<1>`` in a query stands for the id of a run. `MLFLOW` holds what
+MLflow accepts, too, and tests/interop asks MLflow the same; `OURS` what only mlcore knows; `ORDERS` orders, and whether
+MLflow knows them.
+"""
 
 from __future__ import annotations
 
-import copy
-import random
 import time
-from collections.abc import Callable
 from typing import Any
 
-from mlcore import Client
-from mlcore.registry import STAGES, ModelVersion, RegisteredModel, Registry
+import mlcore
+from mlcore.testing import Writer, run_events
 
-_NAMES = ("digits", "späß x", "100%", "it's", "a.b")
-_ALIASES = ("champion", "challenger", "old.one")
-_TAGS = ("team", "späß", "a b")
-View = dict[str, dict[str, Any]]
+RUNS: dict[str, dict[str, Any]] = {
+    "1": {"metrics": {"acc": [0.7, 0.9], "loss": [1.0, 0.5]}, "params": {"lr": 0.1, "model": "cnn"}},
+    "2": {"metrics": {"acc": [0.8]}, "params": {"lr": 1, "a b": "x y"}},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "digits": {"tags": {"team": "vision", "a b": "x y"}, "description": "of handwriting"},
+    "iris": {"tags": {"team": "Vision"}},
+    "Digits": {"tags": {"team": "50%"}},
+    "it has no version": {"tags": {}},
+}
+VERSIONS: dict[str, dict[str, Any]] = {
+    "a": {"name": "digits", "run": "1", "source": "s3://models/a", "tags": {"team": "vision", "size": 3}},
+    "b": {"name": "digits", "run": "2", "source": "s3://models/b", "tags": {"a b": "x y"}},
+    "c": {"name": "digits", "source": "gs://models/c", "tags": {"team": "nlp"}},
+    "d": {"name": "iris", "run": "1", "source": "s3://models/a", "tags": {"team": "VISION"}},
+    "e": {"name": "Digits", "source": "gs://x/Models/e", "tags": {}},
+}
+ALIASES = {"champion": "bd", "old": "a"}  # of the model of each
+STAGES = {"a": "Archived", "b": "Production", "e": "Staging"}
+PENDING = "c"
+
+MLFLOW = {
+    "": "abcde",
+    "name = 'digits'": "abc",
+    'name = "digits"': "abc",
+    "name != 'digits'": "de",
+    "name LIKE 'dig%'": "abc",
+    "name like '%i%s'": "abcde",
+    "name ILIKE 'DIG%'": "abce",
+    "name LIKE '_ris'": "d",
+    "name IN ('digits', 'iris')": "abcd",
+    "name IN ('none')": "",
+    "name = 'none'": "",
+    "version_number = 1": "ade",
+    "version_number != 1": "bc",
+    "version_number > 1": "bc",
+    "version_number >= 2": "bc",
+    "version_number < 3": "abde",
+    "version_number <= 1": "ade",
+    "run_id = '<1>'": "ad",
+    "run_id IN ('<1>', '<2>')": "abd",
+    "source_path = 's3://models/a'": "ad",
+    "source_path LIKE 's3://%'": "abd",
+    "source_path ILIKE '%/MODELS/%'": "abcde",
+    "source_path != 's3://models/a'": "bce",
+    "tags.team = 'vision'": "a",
+    "tag.team = 'vision'": "a",
+    "tags.team != 'vision'": "cd",
+    "tags.team LIKE '%is%'": "a",
+    "tags.team ILIKE 'vis%'": "ad",
+    "tags.`a b` = 'x y'": "b",
+    'tags."a b" = "x y"': "b",
+    "tags.size = '3'": "a",
+    "tags.none = 'x'": "",
+    "name = 'digits' AND version_number > 1": "bc",
+    "name = 'digits' and tags.team = 'nlp' and version_number = 3": "c",
+    "name ILIKE 'digits' AND source_path LIKE 'gs%'": "ce",
+}
+OURS = {
+    # the model's
+    "name not in ('digits')": "de",
+    "name not like 'dig%'": "de",
+    "name is null": "",
+    "name is not null": "abcde",
+    "not name = 'digits'": "de",
+    "name between 'Digits' and 'e'": "abce",
+    "attributes.name = 'iris'": "d",
+    # aliases, of which one that fits is enough
+    "alias = 'champion'": "bd",
+    "alias in ('champion', 'old')": "abd",
+    "alias != 'champion'": "a",
+    "alias like 'o%'": "a",
+    "alias ilike 'CHAMP%'": "bd",
+    "alias is null": "ce",
+    "alias is not null": "abd",
+    "alias = 'none'": "",
+    "alias = 'champion' and name = 'digits'": "b",
+    # stage and status, also where nobody ever said them
+    "stage = 'Production'": "b",
+    "stage != 'Production'": "acde",
+    "stage = 'None'": "cd",
+    "stage in ('None', 'Staging')": "cde",
+    "stage is null": "",
+    "stage is not null": "abcde",
+    "stage ilike 'prod%'": "b",
+    "status = 'READY'": "abde",
+    "status = 'PENDING'": "c",
+    "status != 'FAILED'": "abcde",
+    # numbers
+    "version = 2": "b",
+    "number = 2.0": "b",
+    "number in (1, 3)": "acde",
+    "latest = true": "cde",
+    "latest = false": "ab",
+    "latest != true": "ab",
+    "latest is not null": "abcde",
+    # the run it came from
+    "metrics.acc > 0.85": "ad",
+    "metrics.acc >= 0.8": "abd",
+    "metrics.acc != 0.9": "b",
+    "metrics.acc.min = 0.7": "ad",
+    "metrics.acc.count = 1": "b",
+    "metric.loss < 1": "ad",
+    "metrics.loss is null": "bce",
+    "metrics.acc is null": "ce",
+    "metrics.acc is not null": "abd",
+    "not metrics.acc > 0.85": "bce",
+    "metrics.acc between 0.75 and 0.85": "b",
+    "metrics.none > 0": "",
+    "params.lr = 0.1": "ad",
+    "params.lr = '0.1'": "ad",
+    "params.lr < 2": "abd",
+    "params.lr != '1'": "ad",
+    "params.model like 'c%'": "ad",
+    "params.`a b` = 'x y'": "b",
+    "params.model is null": "bce",
+    "run_id is null": "ce",
+    "metrics.acc > 0.7 and stage = 'Production'": "b",
+    "metrics.acc > 0.7 and (stage = 'None' or alias = 'old')": "ad",
+    # its own
+    "flavor = 'toy'": "abcde",
+    "digest like 'sha256:%'": "abcde",
+    "description = ''": "abcde",
+    "source = 's3://models/b'": "b",
+    "tags.size = 3": "a",
+    "tags.team is null": "be",
+    "parent_version is null": "abcde",
+    "created > 0 and creation_timestamp < now + 1d": "abcde",
+    "changed >= now - 1d and last_updated_timestamp <= now + 1d": "abcde",
+    "deleted = false": "abcde",
+    "deleted = true": "",
+}
+MLFLOW_MODELS = {
+    "": ["digits", "iris", "Digits", "it has no version"],
+    "name = 'digits'": ["digits"],
+    "name != 'digits'": ["iris", "Digits", "it has no version"],
+    "name LIKE 'dig%'": ["digits"],
+    "name ILIKE 'dig%'": ["digits", "Digits"],
+    "name LIKE '% %'": ["it has no version"],
+    "name IN ('iris', 'digits')": ["digits", "iris"],
+    "tags.team = 'vision'": ["digits"],
+    "tag.team != 'vision'": ["iris", "Digits"],
+    "tags.team ILIKE 'VISION'": ["digits", "iris"],
+    "tags.team LIKE '50%'": ["Digits"],
+    "tags.`a b` = 'x y'": ["digits"],
+    "name ILIKE 'digits' and tags.team = '50%'": ["Digits"],
+}
+OUR_MODELS = {
+    "aliases.champion is not null": ["digits", "iris"],
+    "aliases.champion is null": ["Digits", "it has no version"],
+    "alias.champion = 2": ["digits"],
+    "aliases.champion = '2'": ["digits"],
+    "aliases.champion < 2": ["iris"],
+    "aliases.champion in (1, 2)": ["digits", "iris"],
+    "not aliases.champion = 2": ["iris", "Digits", "it has no version"],
+    "aliases.`old` = 1": ["digits"],
+    "aliases.none = 1": [],
+    "latest = 3": ["digits"],
+    "latest_version >= 1": ["digits", "iris", "Digits"],
+    "latest is null": ["it has no version"],
+    "latest < 3 and aliases.champion is null": ["Digits"],
+    "description = 'of handwriting'": ["digits"],
+    "description like '%writing'": ["digits"],
+    "tags.team is null": ["it has no version"],
+    "name = 'iris' or tags.team = 'vision'": ["digits", "iris"],
+    "created > 0 and timestamp < now + 1d and creation_timestamp > -1d": [
+        "digits",
+        "iris",
+        "Digits",
+        "it has no version",
+    ],
+    "deleted = true": [],
+}
+ORDERS = {
+    ("name", "version_number"): ("eabcd", True),
+    ("name DESC", "version_number DESC"): ("dcbae", True),
+    ("version_number DESC", "name"): ("cbead", True),
+    ("creation_timestamp ASC",): ("abcde", True),
+    ("creation_timestamp DESC",): ("edcba", True),
+    ("metrics.acc desc", "number", "name"): ("adbec", False),
+    ("metrics.acc.count", "name", "number"): ("badec", False),
+    ("params.lr", "name", "number desc"): ("adbec", False),
+    ("params.lr desc", "name desc", "number desc"): ("bdace", False),
+    ("latest desc", "name", "number"): ("ecdab", False),
+    ("latest", "metrics.loss", "created"): ("abdce", False),
+}
+MODEL_ORDERS = {
+    ("name",): (["Digits", "digits", "iris", "it has no version"], True),
+    ("name DESC",): (["it has no version", "iris", "digits", "Digits"], True),
+    ("creation_timestamp",): (["digits", "iris", "Digits", "it has no version"], True),
+    ("latest desc", "name"): (["digits", "Digits", "iris", "it has no version"], False),
+    ("aliases.champion", "created"): (["iris", "digits", "Digits", "it has no version"], False),
+    ("aliases.champion desc", "name"): (["digits", "iris", "Digits", "it has no version"], False),
+}
 
 
-def now() -> int:
-    """Return the time, in ms since 1970."""
-    return time.time_ns() // 1_000_000
-
-
-def next_ms() -> int:
-    """Wait for the next millisecond, and return it."""
-    began = now()
-    while now() == began:
-        time.sleep(0.0002)
-    return now()
-
-
-class Random:
-    """Change the registry of some clients, at random, and know by plain dicts what it was after each change.
-
-    Models are known by their first names, which are all different; versions by their ids.
-    """
-
-    def __init__(self, clients: list[Client], seed: int) -> None:
-        self._random, self._clients = random.Random(seed), clients
-        self._models: View = {}
-        self._ids: dict[str, str] = {}  # of models, by their first names
-        self.marks: list[tuple[int, int, View]] = []  # from when to when it was how
-        self.actions = 0
-
-    def run(self, count: int) -> None:
-        """Make so many changes."""
-        while self.actions < count:
-            self._note()
-            self._act()
-        self._note()
-
-    def _note(self) -> None:
-        """Note that it is as it is for one millisecond at least."""
-        began = next_ms()
-        self.marks.append((began, next_ms(), copy.deepcopy(self._models)))
-
-    def times(self, count: int) -> list[tuple[int, View]]:
-        """Return so many times, and how it was then."""
-        chosen = self._random.choices(self.marks, k=count)
-        return [(self._random.randrange(began, until), view) for began, until, view in chosen]
-
-    # What is done
-
-    def _act(self) -> None:
-        """Make one change."""
-        registry = self._random.choice(self._clients).registry
-        live = [id for id, each in self._models.items() if not each["deleted"]]
-        if not live or (len(self._models) < len(_NAMES) and self._random.random() < 0.1):
-            return self._change(self._create, registry)
-        id = self._random.choice(live)
-        known = self._models[id]
-        model = registry.get(known["name"])
-        if not known["versions"] or self._random.random() < 0.12:
-            return self._change(self._register, registry, model, known)
-        acts: list[Callable[..., None]] = [self._alias, self._stage, self._describe, self._tags, self._comment]
-        acts += [self._status, self._hide, self._rename, self._alias, self._stage]
-        return self._change(self._random.choice(acts), registry, model, known)
-
-    def _change(self, act: Callable[..., None], *about: Any) -> None:
-        act(*about)
-        self.actions += 1
-
-    def _create(self, registry: Registry) -> None:
-        name = f"{self._random.choice(_NAMES)} {len(self._models)}"
-        tags = {"team": 1} if self._random.random() < 0.5 else {}
-        made = registry.create(name, tags=tags)
-        self._models[made.id] = {
-            "name": name, "deleted": False, "description": "", "tags": tags, "aliases": {}, "comments": [],
-            "versions": {},
-        }  # fmt: skip
-
-    def _register(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        aliases = self._random.sample(_ALIASES, self._random.choice([0, 0, 1, 2]))
-        made = registry.add(model.name, {"source": "s", "digest": "d"}, tags={"n": 1.5}, aliases=aliases)
-        known["versions"][made.id] = {
-            "number": len(known["versions"]) + 1, "stage": "None", "status": "READY", "description": "",
-            "tags": {"n": 1.5}, "deleted": False, "comments": [],
-        }  # fmt: skip
-        known["aliases"] |= dict.fromkeys(aliases, made.id)
-
-    def _version(self, registry: Registry, known: dict[str, Any]) -> tuple[ModelVersion, dict[str, Any]]:
-        id = self._random.choice(list(known["versions"]))
-        return registry.version_by_id(id), known["versions"][id]
-
-    def _alias(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        alias = self._random.choice(_ALIASES)
-        if alias in known["aliases"] and self._random.random() < 0.3:
-            model.remove_alias(alias)
-            del known["aliases"][alias]
-            return
-        version, about = self._version(registry, known)
-        if not about["deleted"]:
-            model.set_alias(alias, version)
-            known["aliases"][alias] = version.id
-
-    def _stage(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        version, about = self._version(registry, known)
-        stage, archive = self._random.choice(STAGES), self._random.random() < 0.5
-        version.transition(stage, archive_existing=archive)
-        for each in known["versions"].values() if archive and stage != "None" else ():
-            if each["stage"] == stage:
-                each["stage"] = "Archived"
-        about["stage"] = stage
-
-    def _either(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return (model, known) if self._random.random() < 0.5 else self._version(registry, known)
-
-    def _describe(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        thing, about = self._either(registry, model, known)
-        about["description"] = f"*{self._random.random()}*"
-        thing.describe(about["description"])
-
-    def _tags(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        thing, about = self._either(registry, model, known)
-        if about["tags"] and self._random.random() < 0.3:
-            gone = self._random.choice(list(about["tags"]))
-            thing.remove_tag(gone)
-            del about["tags"][gone]
-            return
-        values: list[Any] = [1, 1.0, True, None, "text", [1, "a"], float("inf")]
-        tags = {key: self._random.choice(values) for key in self._random.sample(_TAGS, 2)}
-        thing.set_tags(tags)
-        about["tags"] |= tags
-
-    def _comment(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        thing, about = self._either(registry, model, known)
-        if about["comments"] and self._random.random() < 0.4:
-            at = self._random.randrange(len(about["comments"]))
-            thing.remove_comment(thing.comments[at]["id"])
-            del about["comments"][at]
-            return
-        about["comments"].append(f"it is {self._random.random()}")
-        thing.comment(about["comments"][-1])
-
-    def _status(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        version, about = self._version(registry, known)
-        about["status"] = self._random.choice(["PENDING", "READY", "FAILED"])
-        version.set_status(about["status"], "because")
-
-    def _hide(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        version, about = self._version(registry, known)
-        if about["deleted"]:
-            version.restore()
-            about["deleted"] = False
-        elif version.id not in known["aliases"].values():
-            version.delete()
-            about["deleted"] = True
-        elif len(self._models) > 2 and self._random.random() < 0.1:
-            model.delete()
-            known["deleted"] = True
-
-    def _rename(self, registry: Registry, model: RegisteredModel, known: dict[str, Any]) -> None:
-        if self._random.random() < 0.3:
-            known["name"] = f"{self._random.choice(_NAMES)} renamed {self.actions}"
-            model.rename(known["name"])
-
-
-def seen(registry: Registry) -> View:
-    """Return what a registry shows, as `Random` knows it."""
-    found: View = {}
-    for model in registry.list(include_deleted=True):
-        found[model.id] = {
-            "name": model.name, "deleted": model.deleted, "description": model.description, "tags": model.tags,
-            "aliases": {alias: each.id for alias, each in model.aliases.items()},
-            "comments": [each["text"] for each in model.comments], "versions": {},
-        }  # fmt: skip
-    for version in registry.search_versions(include_deleted=True):
-        found[version.model.id]["versions"][version.id] = {
-            "number": version.number, "stage": version.stage, "status": version.status,
-            "description": version.description, "tags": version.tags, "deleted": version.deleted,
-            "comments": [each["text"] for each in version.comments],
-        }  # fmt: skip
-    return found
+def fill(client: mlcore.Client) -> dict[str, str]:
+    """Register all this in a store; return the letters of the versions by their ids."""
+    home = client.create_experiment("sources").id
+    for digit, about in RUNS.items():
+        client.store.append(Writer(digit * 32).batch(*run_events(digit * 32, parent=home, **about)))
+    registry, made = client.registry, {}
+    for name, about in MODELS.items():
+        time.sleep(0.002)  # so that each has a time of its own, in ms
+        registry.create(name, **about)
+    for letter, about in VERSIONS.items():
+        time.sleep(0.002)
+        run = about["run"] * 32 if "run" in about else None
+        told = {"source": about["source"], "run_id": run, "flavor": "toy", "digest": f"sha256:{letter}"}
+        made[letter] = registry.add(about["name"], told, tags=about["tags"])
+    for alias, letters in ALIASES.items():
+        for letter in letters:
+            made[letter].model.set_alias(alias, made[letter])
+    for letter, stage in STAGES.items():
+        made[letter].transition(stage)
+    made[PENDING].set_status("PENDING")
+    return {version.id: letter for letter, version in made.items()}

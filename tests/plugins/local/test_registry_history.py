@@ -19,7 +19,7 @@ from mlcore.testing import Writer
 from mlcore_local.registry.facts import MODEL
 from mlcore_local.registry.history import Edit, Entry, history
 from mlcore_local.sync import sync
-from registries import Random, next_ms, now, seen
+from random_registry import Random, next_ms, now, seen
 from serving import serving_here
 
 

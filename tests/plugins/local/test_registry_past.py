@@ -20,7 +20,7 @@ from mlcore_local.registry.history import history
 from mlcore_local.registry.past import at, look, moment, shown
 from mlcore_local.store import FolderStore
 from mlcore_local.sync import sync
-from registries import Random, next_ms, now, seen
+from random_registry import Random, next_ms, now, seen
 from serving import serving_here
 
 CHANGES = {"folder": 500, "sqlite": 150, "postgresql": 150, "server": 150}
