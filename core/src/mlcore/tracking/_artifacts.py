@@ -26,6 +26,7 @@ from mlcore.errors import (
     InvalidValue,
     MlcoreError,
     NotAModel,
+    NotFound,
     StoreError,
 )
 from mlcore.store import AttributesSet, Created, Event, Updated, to_json
@@ -418,6 +419,9 @@ class Loading:
 
         text = os.fspath(uri)
         version = self.registry.version(text) if text.startswith("models:/") else None
+        if version is not None and (version.deleted or version.model.deleted):
+            what = version.uri if version.deleted else f"model {version.name!r}"
+            raise NotFound(f"{text} is not loaded: {what} is deleted; restore it, or choose another")
         info = attrs.evolve(read_model(self._folder(version.source if version else text)), uri=text)
         return attrs.evolve(info, pinned=version.digest, version=version) if version else info
 
@@ -448,9 +452,10 @@ class Loading:
 
         info = self.get_model(uri)
         model = load_folder(info, trust=trust, flavor=flavor)
-        if info.version is not None and (run := active_run()) is not None:
-            used = {"uri": info.uri, "version": info.version.uri, "digest": info.version.digest}
-            run.log_events(AttributesSet("run", run.id, "used", {info.version.id: used}))
+        if (run := active_run()) is not None and info.uri.startswith(("models:/", "runs:/")):
+            known = info.version
+            used = {"uri": info.uri} | ({"version": known.uri, "digest": known.digest} if known else {})
+            run.log_events(AttributesSet("run", run.id, "used", {known.id if known else info.uri: used}))
         return model
 
     def _described(self, uri: str) -> dict[str, Any]:

@@ -10,15 +10,18 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
 from mlcore import journal, plugins
+from mlcore.errors import StoreError
 from mlcore.store import Created, Event, Updated, encode_event
 from mlcore.tracking._backend import Backend
 
 MODEL, VERSION, FIELD = "registered_model", "model_version", "change"
+_LONGEST = 500  # characters of one detail, as every reading of the model brings them along
 
 
 @attrs.frozen
@@ -26,8 +29,9 @@ class Change:
     """Tell of one change of a registered model: what was done (`action`), to which, by whom, and when (ms since 1970).
 
     `version` is the number of the version, as text, empty where the model itself changed; `details` depend on the
-    action: an alias has `alias`, `before` and `after`. `by` and `at` are what the writer said. `digest` stands for
-    the change and all that it came after, of which `previous` is the last.
+    action: an alias has `alias`, `before` and `after`. What is long is cut there, and whole in the change's events.
+    `by` and `at` are what the writer said. `digest` stands for the change and all that it came after, of which
+    `previous` is the last.
     """
 
     action: str
@@ -54,15 +58,17 @@ def write(backend: Backend, change: Change, events: Iterable[Event], claim: str 
     known, events = backend.get(MODEL, change.model_id), list(events)
     before = known.fields.get(FIELD) if known else None
     previous = str(before.get("digest", "")) if isinstance(before, Mapping) else ""
-    change = attrs.evolve(change, by=journal.user(), at=int(time.time() * 1000), previous=previous)
+    details = {
+        key: each if len(str(each)) <= _LONGEST else f"{each!s:.{_LONGEST}}…" for key, each in change.details.items()
+    }
+    by, at = journal.user(), int(time.time() * 1000)
+    change = attrs.evolve(change, details=details, by=by, at=at, previous=previous)
     change = attrs.evolve(change, digest=digest_of(events, change))
     events.append(Updated(MODEL, change.model_id, {FIELD: attrs.asdict(change)}))
     backend.edit(events, claim)
-    if (
-        claim is not None
-        and backend.root is not None
-        and (made := [each for each in events if isinstance(each, Created)])
-    ):
-        backend.edit(made)  # in a journal, too: who copies one folder over another overwrites claims
+    made = [each for each in events if isinstance(each, Created)]
+    if claim is not None and backend.root is not None and made:
+        with suppress(StoreError):  # who copies one folder over another overwrites claims: it is in a journal, too
+            backend.edit(made)
     plugins.notify("mlcore_registry_changed", event=change)
     return change

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import journal, store
 from mlcore.errors import AliasMoved, AlreadyExists, InvalidValue, NotFound
-from mlcore.store import AttributesRemoved, AttributesSet, Compare, Event, Query, Sort, Term, Updated
+from mlcore.store import AttributesRemoved, AttributesSet, Compare, Entity, Event, Query, Sort, Term, Updated
 from mlcore.tracking._changes import MODEL, VERSION, Change, write
+from mlcore.tracking._ids import new_run_id
 from mlcore.tracking._model_uris import LATEST, SCHEME, STAGES, ModelUri, check_alias, check_stage, parse
 from mlcore.tracking._plain import plain
 from mlcore.tracking._thing import ALL, Listing, Thing, field, shown
@@ -16,7 +21,8 @@ if TYPE_CHECKING:
     from mlcore.tracking._backend import Backend
 
 STATUSES = ("PENDING", "READY", "FAILED")
-_NUMBER = Term("fields", "number")
+_PARENT, _NUMBER, _STAGE = Term("", "parent"), Term("fields", "number"), Term("fields", "stage")
+_SAME = 16  # versions of one number, made apart and merged, of which the first is the latest
 
 
 class Registered(Thing):
@@ -27,25 +33,34 @@ class Registered(Thing):
     created = shown(lambda it: it.created_ms, "When it was made, in ms since 1970.")
     changed = shown(lambda it: it.changed_ms, "When it was last changed, in ms since 1970.")
 
+    def __init__(self, backend: Backend, id: str, entity: Entity | None = None) -> None:
+        super().__init__(backend, id, entity)
+        self._page: Sequence[Any] = (self,)  # what was read with it: what else is shown of them is read at once, too
+
+    @classmethod
+    def _of(cls, backend: Backend, found: Iterable[Entity]) -> list[Self]:
+        page = super()._of(backend, found)
+        for each in page:
+            each._page = page
+        return page
+
     def _about(self) -> dict[str, Any]:
         """Return what a change says that it is about."""
         raise NotImplementedError
 
     def _change(self, action: str, *events: Event, claim: str | None = None, **details: Any) -> Change:
         change = write(self._backend, Change(action, **self._about(), details=details), events, claim)
-        self._entity = None
+        self.refresh()
         return change
 
     def _put(self, events: tuple[Event, ...]) -> None:
         match events[0]:
-            case AttributesSet(family="tags"):
+            case AttributesSet():
                 self._change("set_tags", *events, tags={k: v for each in events for k, v in each.values.items()})  # type: ignore[attr-defined]
             case AttributesRemoved(names=names):
                 self._change("remove_tag", *events, tag=names[0])
-            case Updated(fields={"deleted": deleted}):
-                self._change("delete" if deleted else "restore", *events)
-            case _:
-                self._change("update", *events)
+            case Updated(fields=fields):
+                self._change("delete" if fields["deleted"] else "restore", *events)
 
     @property
     def comments(self) -> list[dict[str, Any]]:
@@ -63,11 +78,9 @@ class Registered(Thing):
         """Add a comment, as Markdown; return its id."""
         if not str(text).strip():
             raise InvalidValue("a comment must not be empty")
-        from mlcore.tracking._ids import new_run_id
-
         id = new_run_id()
         value = {"id": id, "text": plain("comment", text), "user": journal.user(), "time": int(id[:12], 16)}
-        self._change("comment", AttributesSet(self.kind, self.id, "comments", {id: value}), text=text[:200], comment=id)
+        self._change("comment", AttributesSet(self.kind, self.id, "comments", {id: value}), text=text, comment=id)
         return id
 
     def remove_comment(self, id: str) -> None:
@@ -81,6 +94,7 @@ class RegisteredModel(Registered):
     """A model of the registry: versions under one name, which can change."""
 
     kind = MODEL
+    _known: Sequence[ModelVersion] | None = None
 
     def _about(self) -> dict[str, Any]:
         return {"model": self.name, "model_id": self.id}
@@ -88,30 +102,41 @@ class RegisteredModel(Registered):
     @property
     def aliases(self) -> dict[str, ModelVersion]:
         """The versions that aliases stand for."""
-        found = self._now().attributes.get("aliases", {})
-        known = {each.id: each for each in versions(self._backend, self)} if found else {}
-        return {alias: known[id] for alias, id in sorted(found.items()) if id in known}
+        ids = self._now().attributes.get("aliases", {})
+        found = self._backend.store().get(VERSION, list(ids.values())) if ids else []
+        known = {each.id: each for each in ModelVersion._of(self._backend, filter(None, found))}
+        return {alias: known[id] for alias, id in sorted(ids.items()) if id in known}
 
     @property
     def versions(self) -> Listing[ModelVersion]:
         """The versions, the highest number first, without those that are deleted."""
-        return Listing(each for each in versions(self._backend, self) if not each.deleted)
+        return Listing(each for each in versions(self._backend, self.id) if not each.deleted)
+
+    @property
+    def latest_versions(self) -> dict[str, ModelVersion]:
+        """The version with the highest number of each stage that has one."""
+        return {each.stage: each for each in reversed(self.versions)}
 
     def version(self, which: str | int = LATEST) -> ModelVersion:
-        """Return the version with a number, an alias, the highest of a stage, or the ``latest``. Raises `NotFound`."""
-        text = str(which)
+        """Return the version with a number, an alias, the highest of a stage, or the ``latest``. Raises `NotFound`.
+
+        What is an alias of the model is taken for that, even if it is a stage, too.
+        """
+        text, aliases = str(which), self._now().attributes.get("aliases", {})
         known = text.lower() in (LATEST, *map(str.lower, STAGES)) or text[:1].isdigit()
-        return self._fitting(parse(f"{self.name}/{text}" if known else f"{self.name}@{text}"))
+        return self._fitting(parse(f"{self.name}{'/' if known and text not in aliases else '@'}{text}"))
 
     def _fitting(self, uri: ModelUri) -> ModelVersion:
-        found = versions(self._backend, self)
+        found: Sequence[ModelVersion]
         if uri.alias:
-            id = self._now().attributes.get("aliases", {}).get(uri.alias)
-            found = [each for each in found if each.id == id]
+            found = [each for alias, each in self.aliases.items() if alias == uri.alias]
         elif uri.number:
-            found = [each for each in found if uri.number in (each.version, each.id)]
+            number = Compare(_NUMBER, "=", int(uri.number.partition("~")[0]))
+            found = [each for each in versions(self._backend, self.id, number) if each.version == uri.number]
         else:
-            found = [each for each in found if not each.deleted and uri.stage in ("", each.stage)]
+            stage = Compare(_STAGE, "=", uri.stage) if uri.stage != "None" else Compare(_STAGE, "is null")
+            named = [store.Or((stage, Compare(_STAGE, "=", "None")))] if uri.stage == "None" else [stage]
+            found = versions(self._backend, self.id, *(named if uri.stage else ()), deleted=False, limit=_SAME)
         if not found:
             raise NotFound(f"there is no {uri}: {self._there()}")
         return found[0]
@@ -123,12 +148,15 @@ class RegisteredModel(Registered):
     def set_alias(self, alias: str, version: str | int | ModelVersion) -> None:
         """Let an alias stand for a version, and no longer for another.
 
-        Raises `AliasMoved` if somebody else moved it since this was read; then nothing is changed.
+        Raises `AliasMoved` if somebody else moved it since this was read; then nothing is changed, and this is read
+        anew.
         """
         target = version if isinstance(version, ModelVersion) else self.version(version)
-        if target.deleted:
-            raise InvalidValue(f"version {target.version} of {self.name} is deleted: restore it, or choose another")
+        if target.deleted or target._now().parent != self.id:
+            what = "deleted: restore it" if target.deleted else f"no version of {self.name}"
+            raise InvalidValue(f"version {target.version} of {target.name} is {what}, or choose another")
         self._move(check_alias(alias), target)
+        target.refresh()
 
     def remove_alias(self, alias: str) -> None:
         """Let an alias stand for nothing. Raises `NotFound` or `AliasMoved`."""
@@ -136,54 +164,66 @@ class RegisteredModel(Registered):
             raise NotFound(f"{self.name} has no alias {alias!r}")
         self._move(alias, None)
 
+    def _holds(self, alias: str) -> tuple[str | None, Mapping[str, Any]]:
+        """Return the id of the version that an alias stands for, and which move made it so."""
+        kept = self._now().attributes
+        return kept.get("aliases", {}).get(alias), kept.get("revisions", {}).get(alias, {})
+
     def _move(self, alias: str, target: ModelVersion | None) -> None:
-        """Move an alias by a claim of its next revision, which of several that try at once one gets."""
-        known = self._backend.get(MODEL, self.id) or store.Entity(MODEL, self.id)
-        before = known.attributes.get("aliases", {}).get(alias)
-        after = target.id if target else None
-        revision = known.attributes.get("revisions", {}).get(alias, 0)
-        names = {each.id: each.version for each in versions(self._backend, self)}
-        while before != after:
-            revision += 1
+        """Move an alias by a claim of what comes after its last move, which of several that try at once one gets."""
+        seen, after = self._holds(alias), target.id if target else None
+        self.refresh()
+        before = self.aliases.get(alias)
+        if self._holds(alias) == seen and seen[0] != after:
+            revision = {"id": new_run_id(), "by": journal.user()}
             moved = AttributesSet(MODEL, self.id, "aliases", {alias: after})
-            event = moved if target else AttributesRemoved(MODEL, self.id, "aliases", [alias])
-            counted = AttributesSet(MODEL, self.id, "revisions", {alias: revision})
-            told = {"alias": alias, "before": before and names.get(before), "after": after and names.get(after)}
-            try:
+            removed = AttributesRemoved(MODEL, self.id, "aliases", [alias])
+            with suppress(AlreadyExists):
                 self._change(
-                    "set_alias" if target else "remove_alias", event, counted,
-                    claim=f"model-alias/{self.id}/{alias}/{revision}", **told,
+                    "set_alias" if target else "remove_alias", moved if target else removed,
+                    AttributesSet(MODEL, self.id, "revisions", {alias: revision}),
+                    claim=f"model-alias/{self.id}/{alias}/{seen[1].get('id', 0)}", alias=alias,
+                    before=before and before.version, after=target and target.version,
                 )  # fmt: skip
                 return
-            except AlreadyExists:
-                self.refresh()
-                now = self._now()
-            holds = now.attributes.get("aliases", {}).get(alias)
-            if holds == after:
-                return
-            if holds != before or now.attributes.get("revisions", {}).get(alias, 0) >= revision:
-                change = now.fields.get("change") or {}
-                names = {each.id: each.version for each in versions(self._backend, self)}
-                what = f"to version {names.get(holds)}" if holds else "to no version"
-                raise AliasMoved(
-                    f"{self.name}@{alias} was moved {what} by {change.get('by', 'somebody')} just now, not by you:"
-                    " look again, and move it if that is still right"
-                )
-            # a store that was merged may know of revisions that others claimed here before: try the next one
+            soon(lambda: RegisteredModel(self._backend, self.id)._holds(alias) != seen)
+            self.refresh()
+        holds, last = self._holds(alias)
+        if holds != after:
+            found = self.aliases.get(alias)
+            what, who = f"version {found.version}" if found else "no version", last.get("by", "somebody")
+            raise AliasMoved(
+                f"{self.name}@{alias} was moved to {what} by {who}, not by you: look again, and move it if that is"
+                " still right"
+            )
 
     def rename(self, name: str) -> None:
         """Give it another name, which must be free. Raises `AlreadyExists`."""
-        from mlcore.tracking._registry import claim_name
+        from mlcore.tracking._registry import take_name
 
-        claim_name(self._backend, name, self)
+        change = Change("rename", self.name, self.id, details={"before": self.name, "after": name})
+        take_name(self._backend, name, lambda _: (change, [Updated(MODEL, self.id, {"name": name})]), self.id)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See `Thing.refresh`."""
+        super().refresh()
+        self._page, self._known = (self,), None
 
     def _view(self) -> dict[str, Any]:
-        aliases = {f"aliases.{alias}": each.version for alias, each in self.aliases.items()}
-        tags = {f"tags.{key}": value for key, value in self.tags.items()}
-        latest = next(iter(self.versions), None)
-        more = {"description": self.description} if self.description else {}
-        gone = {"deleted": True} if self.deleted else {}
-        return {"name": self.name, "latest": latest and latest.version, **aliases, **tags, **more, **gone}
+        if self._known is None or len(self._page) == 1:
+            found = defaultdict[str, list[ModelVersion]](list)
+            for version in versions(self._backend, [each.id for each in self._page]):
+                found[version._now().parent].append(version)
+            for each in self._page:
+                each._known = found[each.id]
+        names = {each.id: each.version for each in self._known or ()}
+        aliases = sorted(self._now().attributes.get("aliases", {}).items())
+        latest = next((each.version for each in self._known or () if not each.deleted), None)
+        view = {"name": self.name, "latest": latest} | {f"aliases.{alias}": names.get(id) for alias, id in aliases}
+        view |= {f"tags.{key}": value for key, value in self.tags.items()}
+        view |= {"description": self.description} if self.description else {}
+        return view | ({"deleted": True} if self.deleted else {})
 
 
 class ModelVersion(Registered):
@@ -197,31 +237,35 @@ class ModelVersion(Registered):
     run_id = field("run_id", "The run that it came from.")
     model_id = field("model_id", "The id of the model that was logged.")
     status = field("status", "PENDING, READY or FAILED.", default="READY")
+    status_message = field("status_message", "Why it has its status.", default="")
     stage = field("stage", "None, Staging, Production or Archived, as text.", default="None")
     parent_version = field("parent_version", "The id of the version that it was copied from.")
-
-    def __init__(self, backend: Backend, id: str, entity: store.Entity | None = None) -> None:
-        super().__init__(backend, id, entity)
-        self._version = self._name = ""
+    _version = ""
+    _model: Entity | None = None
 
     def _about(self) -> dict[str, Any]:
         about = {"model": self.name, "model_id": self._now().parent}
         return about | {"version": self.version, "version_id": self.id}
 
+    def _of_model(self) -> Entity:
+        """Return the model, read for all of the page at once."""
+        if self._model is None:
+            ids = list({each._now().parent for each in self._page})
+            found = dict(zip(ids, self._backend.store().get(MODEL, ids), strict=True))
+            for each in self._page:
+                each._model = found.get(each._now().parent)
+        return self._model or Entity(MODEL, self._now().parent)
+
     @property
     def name(self) -> str:
         """The name of the model."""
-        if not self._name:
-            model = self._backend.get(MODEL, self._now().parent)
-            self._name = str(model.fields.get("name", "")) if model else ""
-        return self._name
+        return str(self._of_model().fields.get("name", ""))
 
     @property
     def version(self) -> str:
         """The number as text: ``3``, or of the later of two that were made apart and merged ``3~ab12``."""
         if not self._version:
-            number = Compare(_NUMBER, "=", self.number)
-            label([*_versions(self._backend, self._now().parent, number), self])
+            _label(self._backend, self._page)
         return self._version
 
     @property
@@ -237,19 +281,21 @@ class ModelVersion(Registered):
     @property
     def aliases(self) -> list[str]:
         """The aliases that stand for it."""
-        found = self.model._now().attributes.get("aliases", {})
+        found = self._of_model().attributes.get("aliases", {})
         return sorted(alias for alias, id in found.items() if id == self.id)
 
     def transition(self, stage: str, *, archive_existing: bool = False) -> None:
         """Move it to a stage, and with `archive_existing` what was there to Archived. Raises `InvalidValue`."""
         after, before = check_stage(stage), self.stage
+        wanted = archive_existing and after not in ("None", "Archived")
+        there = Compare(_STAGE, "=", after)
+        others = [
+            each for each in versions(self._backend, self._now().parent, there) if each.id != self.id
+        ] if wanted else []  # fmt: skip
         events = [Updated(VERSION, self.id, {"stage": after})]
-        if archive_existing and after != "None":
-            others = (
-                each for each in versions(self._backend, self.model) if each.stage == after and each.id != self.id
-            )
-            events += [Updated(VERSION, each.id, {"stage": "Archived"}) for each in others]
-        self._change("transition", *events, before=before, after=after, archived=len(events) - 1)
+        events += [Updated(VERSION, each.id, {"stage": "Archived"}) for each in others]
+        archived = {"archived": [each.version for each in others]} if wanted else {}
+        self._change("transition", *events, **{"before": before, "after": after, **archived})
 
     def set_status(self, status: str, message: str = "") -> None:
         """Say that it is PENDING, READY or FAILED, and why. Raises `InvalidValue`."""
@@ -260,10 +306,16 @@ class ModelVersion(Registered):
 
     def delete(self) -> None:
         """Hide it until it is restored; its number is never used again. Raises `InvalidValue` while an alias has it."""
+        self.refresh()
         if aliases := self.aliases:
             told = ", ".join(f"@{alias}" for alias in aliases)
             raise InvalidValue(f"version {self.version} of {self.name} is {told}: move or remove that first")
         super().delete()
+
+    def refresh(self) -> None:
+        """See `Thing.refresh`."""
+        super().refresh()
+        self._page, self._version, self._model = (self,), "", None
 
     def _view(self) -> dict[str, Any]:
         view = {"name": self.name, "version": self.version, "created": self.created, "source": self.source}
@@ -275,25 +327,37 @@ class ModelVersion(Registered):
         return view | {f"tags.{key}": value for key, value in self.tags.items()}
 
 
-def versions(backend: Backend, model: RegisteredModel) -> list[ModelVersion]:
-    """Return all versions of a model, deleted ones too, the highest number first."""
-    found = label(_versions(backend, model.id))
-    for each in found:
-        each._name = model.name
-    return found
+def versions(
+    backend: Backend, models: str | Iterable[str], *where: store.Where, deleted: bool = True, limit: int | None = None
+) -> list[ModelVersion]:
+    """Return versions of models by their ids, the highest number first, of one number the first that was made."""
+    ids = (models,) if isinstance(models, str) else tuple(models)
+    asked = (Compare(_PARENT, "in", ids), *where, *([ALL] if deleted else []))
+    query = Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit)
+    found = sorted(backend.store().find(VERSION, query).items, key=_order)
+    return ModelVersion._of(backend, found)
 
 
-def _versions(backend: Backend, model_id: str, *where: store.Where) -> list[ModelVersion]:
-    query = Query(
-        store.And((Compare(Term("", "parent"), "=", model_id), *where, ALL)), order=(Sort(_NUMBER, descending=True),)
-    )
-    return [ModelVersion(backend, each.id, each) for each in backend.store().find(VERSION, query).items]
+def _order(it: Entity) -> tuple[int, int, str]:
+    return -it.fields.get("number", 0), it.created, it.id
 
 
-def label(found: list[ModelVersion]) -> list[ModelVersion]:
-    """Give versions their numbers as text: of several with one number, the first keeps it."""
-    first: dict[tuple[str, int], ModelVersion] = {}
-    for each in sorted(found, key=lambda it: (it._now().created, it.id)):
-        keeper = first.setdefault((each._now().parent, each.number), each)
-        each._version = str(each.number) + ("" if keeper.id == each.id else f"~{each.id[-4:]}")
-    return found
+def _label(backend: Backend, page: Sequence[ModelVersion]) -> None:
+    """Give versions their numbers as text: of several with one number, the first that was made keeps it."""
+    parents, numbers = ({*each} for each in zip(*((each._now().parent, each.number) for each in page), strict=True))
+    same = Compare(_PARENT, "in", tuple(parents)), Compare(_NUMBER, "in", tuple(numbers)), ALL
+    first = dict[tuple[str, int], str]()
+    for each in sorted(backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER,))).items, key=_order):
+        first.setdefault((each.parent, each.fields["number"]), each.id)
+    for it in page:
+        keeps = first.get((it._now().parent, it.number), it.id) == it.id
+        it._version = str(it.number) + ("" if keeps else f"~{it.id[-4:]}")
+
+
+def soon(look: Callable[[], Any]) -> Any:
+    """Return what is there within a second, in which any store shows what others wrote."""
+    for pause in (0, 0.05, 0.15, 0.3, 0.6):
+        time.sleep(pause)
+        if found := look():
+            return found
+    return None

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from mlcore import config, journal
-from mlcore.errors import AlreadyExists, InvalidValue, NotFound, StoreNotFound
-from mlcore.store import AttributesSet, Compare, Created, Event, Store, Term, Updated
+from mlcore.errors import AliasMoved, AlreadyExists, InvalidValue, NotFound, StoreNotFound
+from mlcore.store import AttributesSet, Compare, Created, Event, Store, Term
 from mlcore.tracking._backend import Backend
 from mlcore.tracking._changes import MODEL, VERSION, Change, write
 from mlcore.tracking._ids import new_run_id
 from mlcore.tracking._model_uris import check_alias, check_model_name, parse
 from mlcore.tracking._plain import plain, portions
-from mlcore.tracking._registered import ModelVersion, RegisteredModel, versions
+from mlcore.tracking._registered import ModelVersion, RegisteredModel, soon, versions
 from mlcore.tracking._thing import Listing
 
 if TYPE_CHECKING:
     from mlcore.tracking._client import Client
 
-_NAME, _PARENT, _NUMBER = Term("fields", "name"), Term("", "parent"), Term("fields", "number")
+_NAME = Term("fields", "name")
 
 
 class Registry:
@@ -40,10 +40,14 @@ class Registry:
 
     def create(self, name: str, *, description: str = "", tags: Mapping[str, Any] | None = None) -> RegisteredModel:
         """Make a model without versions. Raises `AlreadyExists` or `InvalidValue`."""
-        model = claim_name(self._backend, name, description=description)
-        if tags:
-            model.set_tags(tags)
-        return model
+        fields = {"name": name, "description": plain("description", description), "user": journal.user()}
+        values = _plain(tags)
+
+        def made(id: str) -> tuple[Change, list[Event]]:
+            tagged = [AttributesSet(MODEL, id, "tags", part) for part in portions(values)]
+            return Change("create", name, id, details=_details(values)), [Created(MODEL, id, fields=fields), *tagged]
+
+        return RegisteredModel(self._backend, take_name(self._backend, name, made))
 
     def get(self, name: str) -> RegisteredModel:
         """Return a model by its name or id, deleted or not. Raises `NotFound`."""
@@ -122,27 +126,28 @@ class Registry:
     ) -> ModelVersion:
         """Make a version of what is known already: its `source`, `digest`, `flavor`, `run_id` and `model_id`."""
         wanted = [check_alias(each) for each in ([aliases] if isinstance(aliases, str) else aliases)]
-        values = {journal.check_key(key): plain(key, value) for key, value in (tags or {}).items()}
+        values, id = _plain(tags), new_run_id()
+        fields = {key: value for key, value in about.items() if value is not None}
+        fields |= {"description": plain("description", description), "user": journal.user()}
         model = named(self._backend, check_model_name(name)) or self._made(name)
         if model.deleted:
             raise InvalidValue(f"model {name!r} is deleted: restore it, or choose another name")
-        id = new_run_id()
-        fields = {key: value for key, value in about.items() if value is not None}
-        fields |= {"description": plain("description", description), "user": journal.user()}
-        set_tags = [AttributesSet(VERSION, id, "tags", part) for part in portions(values)]
-        number = next((each.number for each in versions(self._backend, model)), 0)
-        while True:
-            number += 1
-            events: list[Event] = [Created(VERSION, id, model.id, {"number": number, **fields}), *set_tags]
-            change = Change("register", model.name, model.id, str(number), id, {"source": fields.get("source")})
+        details = {"source": fields.get("source"), **_details(values)}
+        tagged = [AttributesSet(VERSION, id, "tags", part) for part in portions(values)]
+        latest = versions(self._backend, model.id, limit=1)
+        for number in count(latest[0].number + 1 if latest else 1):
+            change = Change("register", model.name, model.id, str(number), id, details)
+            made = Created(VERSION, id, model.id, {"number": number, **fields})
             with suppress(AlreadyExists):  # somebody took the number just now: the next one is free, or taken as well
-                write(self._backend, change, events, claim=f"model-version/{model.id}/{number}")
+                write(self._backend, change, [made, *tagged], f"model-version/{model.id}/{number}")
                 break
-        model.refresh()
-        made = self.version_by_id(id)
         for alias in wanted:
-            model.set_alias(alias, made)
-        return made
+            while True:
+                with suppress(AliasMoved):  # to another version that was made just now, and before this
+                    model.refresh()
+                    model.set_alias(alias, ModelVersion(self._backend, id))
+                    break
+        return ModelVersion(self._backend, id)
 
     def version_by_id(self, id: str) -> ModelVersion:
         """Return a version by its id, which no other model's has and which never changes. Raises `NotFound`."""
@@ -166,31 +171,34 @@ def named(backend: Backend, name: str) -> RegisteredModel | None:
     return None
 
 
-def claim_name(
-    backend: Backend, name: str, model: RegisteredModel | None = None, description: str = ""
-) -> RegisteredModel:
-    """Make a model of a name, or give the name to one that is there. Raises `AlreadyExists`."""
-    name = check_model_name(name)
+def take_name(backend: Backend, name: str, wanted: Callable[[str], tuple[Change, list[Event]]], own: str = "") -> str:
+    """Write a change that makes a model of a name, or gives it to the `own` one; return its id.
+
+    `wanted` returns the change and its events by the id that is derived from the name. Raises `AlreadyExists`.
+    """
+    check_model_name(name)
+    holder = named(backend, name)
     for generation in count():
+        if holder is not None:
+            gone = ", and is deleted: restore it" if holder.deleted else ""
+            raise AlreadyExists(f"model {name!r}", f"id {holder.id}{gone}")
         id = hashlib.sha256(f"{MODEL}\0{name}\0{generation}".encode()).hexdigest()[:32]
-        if backend.get(MODEL, id) is not None and (model is None or model.id != id):
-            if generation == 0 and (holder := named(backend, name)) is not None:
-                gone = ", and is deleted: restore it" if holder.deleted else ""
-                raise AlreadyExists(f"model {name!r}", f"id {holder.id}{gone}")
-            continue
-        if holder := named(backend, name):
-            raise AlreadyExists(f"model {name!r}", f"id {holder.id}")
-        with suppress(AlreadyExists):
-            claim = f"model-name/{name}/{generation}"
-            if model is not None:
-                model._change(
-                    "rename", Updated(MODEL, model.id, {"name": name}), claim=claim, before=model.name, after=name
-                )
-                return model
-            fields = {"name": name, "description": plain("description", description), "user": journal.user()}
-            write(backend, Change("create", name, id), [Created(MODEL, id, fields=fields)], claim)
-            return RegisteredModel(backend, id)
+        if id == own or backend.get(MODEL, id) is None:  # else one that had the name before it was renamed
+            try:
+                write(backend, *wanted(id), f"model-name/{name}/{generation}")
+            except AlreadyExists:  # somebody took it just now, or had it before a rename
+                holder = soon(lambda: named(backend, name))
+            else:
+                return id
     raise AssertionError("generations do not end")
+
+
+def _plain(tags: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {journal.check_key(key): plain(key, value) for key, value in (tags or {}).items()}
+
+
+def _details(tags: Mapping[str, Any]) -> dict[str, Any]:
+    return {"tags": tags} if tags else {}
 
 
 def _near(name: str, names: Iterable[str]) -> str:

@@ -177,10 +177,14 @@ class Thing(Viewed):
             """Return a page, and what reads the next one."""
             page = backend.store().find(cls.kind, attrs.evolve(query, limit=most, token=token))
             more = partial(read, most * _GROWTH, page.token) if limit is None and page.token else None
-            return [cls(backend, each.id, each) for each in page.items], more
+            return cls._of(backend, page.items), more
 
         view = None if chosen is None else lambda each: each._chosen(chosen)
         return Listing(*read(_FIRST if limit is None else limit, None), view)
+
+    @classmethod
+    def _of(cls, backend: Backend, found: Iterable[store.Entity]) -> list[Self]:
+        return [cls(backend, each.id, each) for each in found]
 
     def _chosen(self, columns: Mapping[str, tuple[store.Term, ...]]) -> dict[str, Any]:
         """Return what was selected: of whole families all there is, else the first of its terms that is there."""
