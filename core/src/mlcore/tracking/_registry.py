@@ -72,11 +72,12 @@ class Registry:
         include_deleted: bool = False,
     ) -> Listing[RegisteredModel]:
         """Return the models that fit a filter, newest first; see `Client.search_runs`. Raises `InvalidQuery`."""
-        from mlcore import query
+        from mlcore.tracking._searching import search
 
-        asked, order = query.where(filter or "", query.MODEL, params), query.order(order_by or (), query.MODEL)
-        where = [] if asked is None else [asked]
-        return RegisteredModel._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order)
+        return search(
+            RegisteredModel, self._backend, filter, params,
+            order_by=order_by, limit=limit, include_deleted=include_deleted,
+        )  # fmt: skip
 
     def search_versions(
         self,
@@ -86,12 +87,16 @@ class Registry:
         limit: int | None = None,
         include_deleted: bool = False,
     ) -> Listing[ModelVersion]:
-        """Return the versions of all models that fit a filter, newest first. Raises `InvalidQuery`."""
-        from mlcore import query
+        """Return the versions of all models that fit a filter, newest first. Raises `InvalidQuery`.
 
-        asked, order = query.where(filter or "", query.VERSION, params), query.order(order_by or (), query.VERSION)
-        where = [] if asked is None else [asked]
-        return ModelVersion._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order)
+        ``metrics.KEY`` and ``params.KEY`` are those of the run that a version came from; see docs/reference/query.md.
+        """
+        from mlcore.tracking._searching import search
+
+        return search(
+            ModelVersion, self._backend, filter, params,
+            order_by=order_by, limit=limit, include_deleted=include_deleted,
+        )  # fmt: skip
 
     def version(self, uri: str) -> ModelVersion:
         """Return the version that a URI names, such as ``models:/NAME/3`` or ``NAME@alias``. Raises `NotFound`."""
