@@ -23,8 +23,8 @@ from mlcore.errors import AlreadyExists, InvalidQuery, InvalidValue, NotFound
 
 MODEL = ["name", "id", "latest", "aliases", "tags", "description", "user", "created", "changed", "deleted"]
 VERSION = [
-    "name", "version", "uri", "id", "number", "stage", "status", "aliases", "tags", "source", "digest", "flavor",
-    "run_id", "model_id", "parent_version", "description", "user", "created", "changed", "deleted",
+    "name", "version", "uri", "id", "number", "stage", "status", "status_message", "aliases", "tags", "source",
+    "digest", "flavor", "run_id", "model_id", "parent_version", "description", "user", "created", "changed", "deleted",
 ]  # fmt: skip
 HOSTILE = "\x1b[31mred \u202eabc\nline 深層 `'\"" + "x" * 100
 
@@ -179,7 +179,10 @@ class TestChanging:
         assert said("register", "models:/digits@challenger", "numbers") == "models:/numbers/1\n"
         for uri in ("models:/digits@challenger", "models:/digits/latest", "models:/numbers/1"):
             done = CliRunner().invoke(program, ["models", "inspect", uri, "--json"])
-            assert json.loads(done.stdout)["digest"] == found["digest"]
+            told = json.loads(done.stdout)
+            assert (told["digest"], told["version"]) == (
+                found["digest"], "models:/numbers/1" if "numbers" in uri else "models:/digits/4"
+            )  # fmt: skip
             done = CliRunner().invoke(program, ["models", "predict", uri, "--example"])
             assert json.loads(done.stdout) == {"predictions": [3, 8]}
         missing = call("register", "runs:/bayes/modle", "digits")
@@ -218,6 +221,7 @@ class TestChanging:
         assert json.loads(said("show", "digits/Production", "--json"))["version"] == "3"
         assert said("status", "digits@champion", "FAILED", "--message", "It does not load.") == "FAILED\n"
         assert said("status", "digits/2") == "FAILED\n"
+        assert said("show", "digits/2").startswith("digits/2  FAILED: It does not load.\n")
         assert call("stage", "digits/1", "live").exit_code == 2
 
     def test_tags_descriptions_and_comments(self, client: mlcore.Client) -> None:

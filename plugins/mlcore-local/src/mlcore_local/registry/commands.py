@@ -101,7 +101,7 @@ def _model_row(about: Mapping[str, Any]) -> dict[str, Any]:
     return {**about, "aliases": aliases, **{f"tags.{key}": value for key, value in about["tags"].items()}}
 
 
-@_command("search \"stage = 'Production' and tags.team = 'vision'\"")
+@_command("search \"alias = 'champion' and metrics.accuracy > 0.9\"")
 @click.argument("query", metavar="[QUERY]", default="")
 @_SORT
 @LIMIT

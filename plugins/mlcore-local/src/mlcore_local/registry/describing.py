@@ -21,8 +21,8 @@ _NUMBERS = ("metrics", "params")
 _ALIAS = "aliases."
 _OF_MODEL = ("description", "user", "created", "changed", "deleted")
 _OF_VERSION = (
-    "name", "version", "uri", "id", "number", "stage", "status", "aliases", "tags", "source", "digest", "flavor",
-    "run_id", "model_id", "parent_version", "description", "user", "created", "changed", "deleted",
+    "name", "version", "uri", "id", "number", "stage", "status", "status_message", "aliases", "tags", "source",
+    "digest", "flavor", "run_id", "model_id", "parent_version", "description", "user", "created", "changed", "deleted",
 )  # fmt: skip
 COLUMNS = ("version", "aliases", "stage", "status", "created", "flavor")
 
@@ -109,7 +109,8 @@ def first_line(text: str) -> str:
 def version_page(version: ModelVersion, run: Run | None = None) -> Iterator[str]:
     """Yield the lines that tell a person of a version, and what the run measured that it came from."""
     text = terminal.printable
-    yield f"{terminal.styled(text(shown(version)), bold=True)}  {terminal.status(text(version.status))}"
+    why = f": {version.status_message}" if version.status_message else ""
+    yield f"{terminal.styled(text(shown(version)), bold=True)}  {terminal.status(text(version.status))}{text(why)}"
     told: dict[str, Any] = {"uri": version.uri, "aliases": ", ".join(f"@{each}" for each in version.aliases)}
     told |= {"stage": "" if version.stage == "None" else version.stage, "flavor": version.flavor}
     told |= {"source": version.source, "run": version.run_id if run is None else f"{run.name} ({run.id[-8:]})"}
