@@ -1,4 +1,4 @@
-"""Give tests a database to share."""
+"""Give tests real databases."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from mlcore_local.reader import Journal, read
 if TYPE_CHECKING:
     from mlcore_local.commit_log import CommitLog
 
-__all__ = ["Appender", "claim_path"]
+__all__ = ["Appender", "claim_path", "copy_claim"]
 
 ClaimsOf = Callable[[str, str], list[Path]]
 _SOURCES = 4_096  # whose journals' ends are remembered
@@ -284,6 +284,22 @@ def claim_path(folder: Folder, claim: str) -> Path:
     kind = re.sub(r"[^a-z_-]", "_", claim.partition("/")[0][:40])
     name = hashlib.sha256(claim.encode()).hexdigest()[:32]
     return folder.root / "claims" / f"{kind}-{name[:2]}" / (name + f.SUFFIX)
+
+
+def copy_claim(folder: Folder, path: Path) -> bool:
+    """Write the first record of a source, which a claim's file has, to a journal; False if that is there."""
+    journal = Journal()
+    records = list(read(path, journal))
+    assert journal.header is not None
+    target = folder.root / "store" / (journal.source + f.SUFFIX)
+    about: dict[str, object] = {
+        name: journal.writer[name] for name in ("host", "user", "claim") if name in journal.writer
+    }
+    packer = Packer(journal.header)
+    data = _beginning(journal.header, about) + b"".join(map(packer.pack, records))
+    with _locked(folder.root / "lock"):
+        target.parent.mkdir(exist_ok=True)
+        return publish(target, data)
 
 
 def _elsewhere(batch: Batch, home: str) -> SourceReused:
