@@ -286,6 +286,8 @@ HOSTILE = [
     "disable_plugins",
     "token",
     "artifacts",
+    "registry_log",
+    "registry_command",
     "run_id",
     "process",
     "env",

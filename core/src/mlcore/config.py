@@ -25,9 +25,9 @@ __all__ += ["user_state"]
 OFF = "off"
 STORE_FOLDER = ".mlcore"
 _DEFAULTS = {"experiment": "Default", "capture": "all", "spool_keep": "7d", "spool_limit": "20GB", "spool_wait": "10s"}
-KEYS = ("store", "experiment", "capture", "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait")
-_PATHS = ("store", "artifacts", "spool")
-_SHARED = KEYS[:3]  # what a repository's file may say, which others wrote: never where files go, nor what is trusted
+_SHARED = ("store", "experiment", "capture")  # what a repository's file may say, which others wrote, and no more
+KEYS = (*_SHARED, "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait", "registry_log", "registry_command")
+_PATHS = ("store", "artifacts", "spool", "registry_log")
 _TABLES = ("entry_points", "environment")  # of a project: they belong to who runs it
 _PROJECT = "pyproject.toml"
 _MARKS = (".git", _PROJECT, "MLproject")
@@ -173,6 +173,10 @@ def parse(file: Path, content: bytes) -> dict[str, str]:
     found = {key: each for key, each in found.items() if key not in _TABLES or not isinstance(each, dict)}
     if isinstance(names := found.get("capture"), list):
         found["capture"] = ",".join(map(str, names)) or OFF
+    if isinstance(words := found.get("registry_command"), list):
+        from shlex import join
+
+        found["registry_command"] = join(map(str, words))
     for key, value in found.items():
         if key not in known:
             raise ConfigError(f"{file} sets {key!r:.80}, and may set only {', '.join(known)}")

@@ -33,6 +33,7 @@ _TOKEN = re.compile(
 )
 _ALIASES = {"": "attribute attributes attr run", "metrics": "metric", "params": "param parameter parameters"}
 _ALIASES |= {"tags": "tag", "context": "", "artifacts": "artifact", "datasets": "dataset", "models": "model"}
+_ALIASES |= {"aliases": "alias"}
 _FAMILIES = {alias: family for family, names in _ALIASES.items() for alias in filter(None, [family, *names.split()])}
 _EXPECTED = {"number": "a number", "text": "text in quotes", "any": "text in quotes, a number, true or false"}
 _EXPECTED |= {"time": "a time: '2026-01-31', now - 2h, -7d or ms since 1970", "span": "a duration: 90s, 5m, 2h or ms"}
@@ -43,12 +44,14 @@ _EXPECTED |= {"flag": "true or false"}
 class Named:
     """Say what a name stands for: the first of `terms` that is there, with values of a `kind`.
 
-    With a `rule`, that makes the tree of an operator and a value. A name that ends in a dot is a whole family.
+    With a `rule`, that makes the tree of an operator and a value. What is `joined` from other entities puts another
+    tree for one of its terms. A name that ends in a dot is a whole family.
     """
 
     terms: tuple[Term, ...] = ()
     kind: str = "any"
     rule: Callable[..., Where] | None = None
+    joined: Callable[[Where], Where] | None = None
 
     def compare(self, op: str, value: Any = None) -> Where:
         """Return the tree that holds where this compares to `value`."""
@@ -62,7 +65,7 @@ class Named:
         for term in terms[-2::-1]:
             missing = Compare(term, "is null")
             found = Or((And((Not(missing), Compare(term, op, value))), And((missing, found))))
-        return found
+        return self.joined(found) if self.joined else found
 
 
 def _table(rows: Mapping[str, tuple[str, ...]]) -> dict[str, Named]:
@@ -74,17 +77,21 @@ _TAGS = {"runName": "name", "user": "user", "note.content": "note", "parentRunId
 _ANY = {"artifacts": "name sha256 uri", "datasets": "name digest context", "models": "name flavor digest id"}
 _FIELDS = {"name": "name,run_name,run name,Run name,Run Name", "user": "user,user_id", "parent_run": "parent_run_id"}
 _FIELDS |= {"artifacts": "artifact_uri", "status": "status", "note": "note", "key": "key"}
-_GONE = Term("fields", "deleted")
 
 
-def _deleted(op: str, value: Any = None) -> Where:
-    """Take what was never deleted, and so has no such field, as false."""
-    asked, missing = Compare(_GONE, op, value), Compare(_GONE, "is null")
-    there = And((Not(missing), asked))
-    return Or((there, missing)) if holds(asked, Entity("", "", fields={"deleted": False})) else there
+def _unless(name: str, kind: str, default: Any) -> Named:
+    """Take what has no such field as the default: never deleted, never moved to a stage."""
+    term = Term("fields", name)
+
+    def compare(op: str, value: Any = None) -> Where:
+        asked, missing = Compare(term, op, value), Compare(term, "is null")
+        there = And((Not(missing), asked))
+        return Or((there, missing)) if holds(asked, Entity("", "", fields={name: default})) else there
+
+    return Named((term,), kind, compare)
 
 
-_DELETED = Named((_GONE,), "flag", _deleted)
+_DELETED = _unless("deleted", "flag", False)
 RUN: Mapping[str, Named] = _table({
     "id,run_id": ("text", "", "id"), "experiment_id": ("text", "", "parent"), "duration": ("span", "", "duration"),
     "start_time,created,Created": ("time", "fields", "start_time"), "end_time": ("time", "fields", "end_time"),
@@ -95,14 +102,21 @@ RUN: Mapping[str, Named] = _table({
     **{f"tags.mlflow.{tag}": Named((Term("tags", f"mlflow.{tag}"), Term("fields", key))) for tag, key in _TAGS.items()},
     "metrics.": Named(kind="number"), "params.": Named(), "tags.": Named(), "context.": Named(), "deleted": _DELETED,
 }  # fmt: skip
-MODEL: Mapping[str, Named] = {"tags.": Named(), "deleted": _DELETED} | _table({
-    "id": ("text", "", "id"), "name": ("text", "fields", "name"), "description": ("text", "fields", "description"),
-    "user": ("text", "fields", "user"), "created,creation_timestamp": ("time", "", "created_ms"),
-    "changed,timestamp,last_updated_timestamp": ("time", "", "changed_ms"),
+_OWN: dict[str, Named] = {"tags.": Named(), "deleted": _DELETED} | _table({
+    "id": ("text", "", "id"), **{name: ("text", "fields", name) for name in ("name", "description", "user")},
+    "created,creation_timestamp,creation_time": ("time", "", "created_ms"),
+    "changed,timestamp,last_updated_timestamp,last_update_time": ("time", "", "changed_ms"),
 })  # fmt: skip
-VERSION: Mapping[str, Named] = {**MODEL} | _table({
+MODEL: Mapping[str, Named] = {**_OWN, "aliases.": Named()} | _table({
+    "latest,latest_version": ("number", "latest", "number"),
+})  # fmt: skip
+VERSION: Mapping[str, Named] = _OWN | {
+    "status": _unless("status", "text", "READY"), "stage": _unless("stage", "text", "None"),
+    "metrics.": Named(kind="number"), "params.": Named(),
+} | _table({
+    "name": ("text", "model", "name"), "alias": ("text", "alias", "name", "any"), "latest": ("flag", "latest", "is"),
     "number,version,version_number": ("number", "fields", "number"), "source,source_path": ("text", "fields", "source"),
-    **{name: ("text", "fields", name) for name in ("run_id", "model_id", "digest", "flavor", "status", "stage")},
+    **{name: ("text", "fields", name) for name in ("run_id", "model_id", "digest", "flavor", "parent_version")},
 })  # fmt: skip
 EXPERIMENT: Mapping[str, Named] = {"tags.": Named(), "deleted": _DELETED} | _table({
     "id,experiment_id": ("text", "", "id"), "name": ("text", "fields", "name"), "note": ("text", "fields", "note"),
@@ -271,7 +285,7 @@ class _Parser:
         if family == "metrics" and raw[-1] in _FUNCTIONS and raw[2:]:  # a key may end so: in quotes it does not
             of = Term(family, ".".join(key[:-1]), raw[-1])
             found = (of,) if set("`'\"") & set(token) else (*found, of)
-        return full, Named(found, whole.kind)
+        return full, attrs.evolve(whole, terms=found, rule=None)
 
     def unknown(self, token: str) -> NoReturn:
         from difflib import get_close_matches

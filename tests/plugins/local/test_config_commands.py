@@ -80,6 +80,8 @@ def test_the_round_of_a_setting(project: Path) -> None:
         "spool_keep = 7d\n  because: the default\n"
         "spool_limit = 20GB\n  because: the default\n"
         "spool_wait = 10s\n  because: the default\n"
+        "registry_log is not set: what changes in the registry is written to no file\n"
+        "registry_command is not set: what changes in the registry runs no command\n"
     )
     assert call("unset", "experiment").output == f"experiment is no longer set in {file}\n"
     assert call("get", "experiment").output == "Default\n"
@@ -103,6 +105,7 @@ def test_json_is_the_same_for_good(project: Path) -> None:
     assert found[:4] == [store, experiment, capture, {"name": "artifacts", **unset}]
     assert [(each["name"], each["value"]) for each in found[4:]] == [
         ("spool", None), ("spool_keep", "7d"), ("spool_limit", "20GB"), ("spool_wait", "10s"),
+        ("registry_log", None), ("registry_command", None),
     ]  # fmt: skip
     assert asked("get", "artifacts") == {"name": "artifacts", **unset}
     assert asked("unset", "experiment") == {"name": "experiment", "value": None, "file": file}

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import config, journal
 from mlcore.errors import AliasMoved, AlreadyExists, InvalidValue, NotFound, StoreNotFound
@@ -32,7 +32,7 @@ class Registry:
         self._backend, self._client = backend, client
 
     @classmethod
-    def over(cls, store: Store, name: str, client: Client | None = None) -> Registry:
+    def over(cls, store: Store, name: str, client: Client | None = None) -> Self:
         """Return the registry of a store that is open, such as one that shows the past; messages call it `name`."""
         backend = Backend(config.OFF)
         backend._store, backend.name = store, name
@@ -72,11 +72,12 @@ class Registry:
         include_deleted: bool = False,
     ) -> Listing[RegisteredModel]:
         """Return the models that fit a filter, newest first; see `Client.search_runs`. Raises `InvalidQuery`."""
-        from mlcore import query
+        from mlcore.tracking._searching import search
 
-        asked, order = query.where(filter or "", query.MODEL, params), query.order(order_by or (), query.MODEL)
-        where = [] if asked is None else [asked]
-        return RegisteredModel._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order)
+        return search(
+            RegisteredModel, self._backend, filter, params,
+            order_by=order_by, limit=limit, include_deleted=include_deleted,
+        )  # fmt: skip
 
     def search_versions(
         self,
@@ -86,12 +87,16 @@ class Registry:
         limit: int | None = None,
         include_deleted: bool = False,
     ) -> Listing[ModelVersion]:
-        """Return the versions of all models that fit a filter, newest first. Raises `InvalidQuery`."""
-        from mlcore import query
+        """Return the versions of all models that fit a filter, newest first. Raises `InvalidQuery`.
 
-        asked, order = query.where(filter or "", query.VERSION, params), query.order(order_by or (), query.VERSION)
-        where = [] if asked is None else [asked]
-        return ModelVersion._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order)
+        ``metrics.KEY`` and ``params.KEY`` are those of the run that a version came from; see docs/reference/query.md.
+        """
+        from mlcore.tracking._searching import search
+
+        return search(
+            ModelVersion, self._backend, filter, params,
+            order_by=order_by, limit=limit, include_deleted=include_deleted,
+        )  # fmt: skip
 
     def version(self, uri: str) -> ModelVersion:
         """Return the version that a URI names, such as ``models:/NAME/3`` or ``NAME@alias``. Raises `NotFound`."""

@@ -39,6 +39,13 @@ def field(name: str, doc: str, default: Any = None) -> Any:
     return shown(lambda it: default if (found := it.fields.get(name)) is None else found, doc)
 
 
+def checked(limit: int | None) -> int | None:
+    """Return how many things are asked for, None for all. Raises `InvalidValue`."""
+    if limit is not None and journal.as_int("limit", limit) < 0:
+        raise InvalidValue(f"limit is a number of things to return, or None for all, not {limit}")
+    return limit
+
+
 def frame(columns: Mapping[str, Sequence[Any]]) -> pandas.DataFrame:
     """Return columns as a DataFrame. Raises `NotInstalled`."""
     try:
@@ -168,8 +175,7 @@ class Thing(Viewed):
         cls, backend: Backend, *where: store.Where, deleted: bool, chosen: Chosen = None, **asked: Any
     ) -> Listing[Self]:
         """Return those for which all of `where` holds, newest first, deleted ones only if they are asked for."""
-        if (limit := asked.get("limit")) is not None and journal.as_int("limit", limit) < 0:
-            raise InvalidValue(f"limit is a number of things to return, or None for all, not {limit}")
+        limit = checked(asked.get("limit"))
         select = None if chosen is None else (store.Term("fields", ""), *chain.from_iterable(chosen.values()))
         query = store.Query(store.And((*where, ALL) if deleted else where), select, **asked)
 

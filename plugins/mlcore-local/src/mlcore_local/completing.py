@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlcore import Client, Run
+from mlcore import Client, Listing, Run
 from mlcore.registry import parse
 from mlcore_local import columns as c
 
@@ -140,55 +140,52 @@ def files(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str
         yield each.path, f"{each.size:,} bytes"
 
 
+def _restores(ctx: click.Context) -> bool:
+    return ctx.command.name == "restore"
+
+
 def _models(client: Client, ctx: click.Context) -> Iterable[RegisteredModel]:
-    gone = ctx.command.name == "restore"
-    return client.registry.search("deleted = true" if gone else None, limit=_NEWEST, include_deleted=gone)
+    return client.registry.search("deleted = true" if _restores(ctx) else None, limit=_NEWEST)
 
 
 @_offered
 def model(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
-    """Offer the names of registered models; to restore, of deleted ones."""
+    """Offer the names of registered models."""
     for each in _models(client, ctx):
         yield each.name, ""
 
 
 @_offered
 def registered(client: Client, ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    """Offer models, and behind the name of one what stands for its versions, and their numbers."""
-    yield from _registered(client, ctx, incomplete)
+    """Offer models, and whoever has typed the name of one its versions; to restore, what is deleted."""
+    return _registered(client, ctx, incomplete)
 
 
 @_offered
 def model_uri(client: Client, ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    """Offer the URIs of registered models."""
-    yield from _registered(client, ctx, incomplete if incomplete.startswith(_MODELS) else _MODELS)
+    """Offer the URIs of what aliases stand for, and whoever has typed the name of a model its versions."""
+    return _registered(client, ctx, incomplete, _MODELS)
 
 
 @_offered
 def alias(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
     """Offer the aliases of the model that was named."""
-    name = parse(str(ctx.params["which"])).name
+    named = ctx.params.get("which") or next(iter(ctx.args), "")  # click has it there after an option without its value
+    name = parse(str(named)).name
     return ((alias, f"version {each.version}") for alias, each in client.registry.get(name).aliases.items())
 
 
-def _registered(client: Client, ctx: click.Context, typed: str) -> Iterator[tuple[str, str]]:
-    scheme = _MODELS if typed.startswith(_MODELS) else ""
-    name = re.split("[/@]", typed.removeprefix(scheme))[0]
-    if typed == scheme + name:
-        for each in _models(client, ctx):
-            yield scheme + each.name, ""
-            if scheme or each.name == name:  # a URI names a version
-                yield from _versions(each, scheme)
-    else:
-        yield from _versions(client.registry.get(name), scheme)
-
-
-def _versions(found: RegisteredModel, scheme: str) -> Iterator[tuple[str, str]]:
-    name = scheme + found.name
-    aliases = found.aliases
-    yield from ((f"{name}@{alias}", f"version {each.version}") for alias, each in aliases.items())
-    for each in found.versions:
-        yield f"{name}/{each.version}", each.flavor
+def _registered(client: Client, ctx: click.Context, typed: str, scheme: str = "") -> Iterator[tuple[str, str]]:
+    name = re.split("[/@]", typed.removeprefix(_MODELS))[0]
+    known, scheme = list(_models(client, ctx)), _MODELS if typed.startswith(_MODELS) else scheme
+    for each, view in zip(known, Listing(known).to_dicts(), strict=True):
+        yield (f"{scheme}{each.name}/latest" if scheme else each.name), ""
+        if scheme or each.name == name:
+            aliases = ((key.partition(".")[2], at) for key, at in view.items() if key.startswith("aliases.") and at)
+            yield from ((f"{scheme}{each.name}@{alias}", f"version {at}") for alias, at in aliases)
+    gone = " and deleted = true" if _restores(ctx) else ""
+    for found in client.registry.search_versions(f"name = ?{gone}", name, limit=_NEWEST):
+        yield f"{scheme}{name}/{found.version}", found.flavor
 
 
 def _keys(client: Client, ctx: click.Context) -> list[str]:

@@ -20,6 +20,8 @@ __all__ = ["config"]
 _NOT_SET = {  # these alone have no default
     "artifacts": "not set: files lie with their run, in the store",
     "spool": "not set: runs wait in your folder of state, if the store is no folder",
+    "registry_log": "not set: what changes in the registry is written to no file",
+    "registry_command": "not set: what changes in the registry runs no command",
 }
 _key = click.argument("key", type=click.Choice(core.KEYS))
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -27,7 +29,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group(no_args_is_help=True, epilog="Example: mlcore config list")
 def config() -> None:
-    """Show and change settings: store, experiment, artifacts, where runs keep their files, and those of the spool.
+    """Show and change settings: store, experiment, where files go, the spool, who is told of the registry.
 
     The strongest counts: what a script or command says itself, then the environment (MLCORE_STORE and so on), the
     project's pyproject.toml, your own file, and last what is found where you are.
@@ -156,7 +158,8 @@ def _file(shared: bool) -> Path:
 
 def _written(key: str, value: str, folder: Path | None) -> str:
     """Return a value as a file shall have it: the project's paths relative to its folder, the user's absolute."""
-    plain = key == "experiment" or key.startswith("spool_") or (value == core.OFF and key != "artifacts")
+    plain = key in ("experiment", "registry_command") or key.startswith("spool_")
+    plain = plain or (value == core.OFF and key != "artifacts")
     if not value or plain or "://" in value:
         return value
     if folder is None:

@@ -10,11 +10,12 @@ import click
 
 from mlcore import Client
 from mlcore.cli import Group
-from mlcore.errors import InvalidValue, NotFound
+from mlcore.errors import AliasMoved, InvalidValue, NotFound
 from mlcore.registry import STAGES, ModelVersion, RegisteredModel, Registry
 from mlcore_local import columns as c, completing, terminal
-from mlcore_local.arguments import JSON, LIMIT, STORE
+from mlcore_local.arguments import CLOCK, JSON, LIMIT, STORE, moment
 from mlcore_local.registry import describing, naming
+from mlcore_local.registry.facts import Clock
 
 __all__ = ["registry"]
 
@@ -43,23 +44,34 @@ _MANY = click.argument("which", nargs=-1, required=True, shell_complete=completi
 _SORT = click.option("--sort", "-s", multiple=True, metavar="NAME [desc]", help="Order by this; repeatable.")
 _DELETED = click.option("--deleted", is_flag=True, help="Deleted ones, too.")
 _CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-_AT = click.option(
-    "--at", "time", metavar="TIME", help="As it was then: a date, a time as 2026-03-01T12:00Z, or -7d for a week ago."
-)
 _TAGS = click.option("--tag", "-t", "tags", multiple=True, metavar="KEY=VALUE", help="A tag, its value as text.")
 _ABOUT = click.option("--description", "-d", default="", help="What it is, as Markdown.")
 _EDIT = click.option("--edit", is_flag=True, help="Write it in your editor.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
-def _registry(uri: str | None, time: str | None = None) -> Registry:
-    """Return the registry of a store, as it is or as it was."""
-    client = Client(uri)
+def _at(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command look at the registry as it was."""
+    return click.option(
+        "--at", "time", metavar="TIME", callback=moment,
+        help="As it was then: 2026-03-01, 2026-03-01T12:00Z or, for a week ago, -7d.",
+    )(CLOCK(function))  # fmt: skip
+
+
+def _registry(uri: str | None) -> Registry:
+    return Client(uri).registry
+
+
+def _look(client: Client, time: int | None, clock: Clock, *, as_json: bool) -> Registry:
+    """Return the registry of a store, as it is or as it was; tell a person whose word that is."""
     if time is None:
         return client.registry
-    from mlcore_local.registry.past import at
+    from mlcore_local.registry import past
 
-    return at(client, time)
+    found = past.look(client, time, clock=clock)
+    if not as_json:
+        click.echo(found.told(), err=True)
+    return found.registry
 
 
 @_command("list --filter \"tags.team = 'vision'\"")
@@ -68,18 +80,22 @@ def _registry(uri: str | None, time: str | None = None) -> Registry:
 @LIMIT
 @_DELETED
 @_CSV
-@_AT
+@_at
 def list_models(
-    *, query: str | None, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: str | None,
-    uri: str | None, as_json: bool,
+    *, query: str | None, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: int | None,
+    clock: Clock, uri: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """List models, the newest first, with their latest version and what aliases stand for."""
-    found = _registry(uri, time).search(query, order_by=sort, limit=limit, include_deleted=deleted)
-    content = [describing.model_json(each) for each in found]
+    """List models, the newest first.
+
+    Of each it tells the latest version, and which versions its aliases stand for.
+    """
+    known = _look(Client(uri), time, clock, as_json=as_json)
+    found = known.search(query, order_by=sort, limit=limit, include_deleted=deleted)
+    content = describing.models_json(found)
     if as_json:
         return terminal.show(terminal.as_json(content))
     rows = [_model_row(each) for each in content]
-    names = ["name", "latest", "aliases", "versions", "changed", *(["deleted"] if deleted else [])]
+    names = ["name", "latest", "aliases", "changed", *(["deleted"] if deleted else [])]
     return _table(rows, names, "there are no models", query, as_csv)
 
 
@@ -88,23 +104,27 @@ def _model_row(about: Mapping[str, Any]) -> dict[str, Any]:
     return {**about, "aliases": aliases, **{f"tags.{key}": value for key, value in about["tags"].items()}}
 
 
-@_command("search \"stage = 'Production' and tags.team = 'vision'\"")
+@_command("search \"alias = 'champion' and metrics.accuracy > 0.9\"")
 @click.argument("query", metavar="[QUERY]", default="")
 @_SORT
 @LIMIT
 @_DELETED
 @_CSV
-@_AT
+@_at
 def search(
-    *, query: str, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: str | None,
-    uri: str | None, as_json: bool,
+    *, query: str, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: int | None,
+    clock: Clock, uri: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """List the versions of all models that fit, the newest first; without QUERY all there are."""
-    found = _registry(uri, time).search_versions(query, order_by=sort, limit=limit, include_deleted=deleted)
+    """List the versions of all models that fit.
+
+    The newest comes first; without QUERY all there are.
+    """
+    known = _look(Client(uri), time, clock, as_json=as_json)
+    found = known.search_versions(query, order_by=sort, limit=limit, include_deleted=deleted)
     if as_json:
-        return terminal.show(terminal.as_json([describing.version_json(each) for each in found]))
+        return terminal.show(terminal.as_json(describing.version_json(each) for each in found))
     rows = [describing.version_row(each) for each in found]
-    names = ["name", "version", "aliases", "stage", "status", "created", "flavor", *(["deleted"] if deleted else [])]
+    names = ["name", *describing.COLUMNS, *(["deleted"] if deleted else [])]
     return _table(rows, names, "there are no versions", query, as_csv, "source")
 
 
@@ -112,40 +132,39 @@ def _table(
     rows: Sequence[Mapping[str, Any]], names: Iterable[str], none: str, query: str | None, as_csv: bool, *last: str
 ) -> None:
     """Print rows: as CSV whole, else the columns in which one of them says something."""
-    tags = sorted({name for row in rows for name in row if name.startswith("tags.")})
-    names = [*names, *tags, *last, "description"]
+    names = [*names, *describing.tags_of(rows), *last, "description"]
     if as_csv:
         return terminal.show(terminal.as_csv(names, ([row.get(name) for name in names] for row in rows)))
     if not rows:
         return click.echo(f"{none}{' that fit' if query else ''}", err=True)
-    told = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    told = describing.worth(rows, names)
     return terminal.show_table(told, ([_cell(name, row.get(name)) for name in told] for row in rows))
 
 
 def _cell(name: str, value: Any) -> Any:
+    if name == "description":
+        return describing.first_line(value)
     if name not in ("created", "changed") or value is None:
         return value
     return c.ago(value) if terminal.interactive() else c.moment(value)
 
 
-@_command("show digits@champion")
+@_command("show digits@champion --at 2026-03-01")
 @_WHICH
-@_AT
-def show(which: str, time: str | None, uri: str | None, as_json: bool) -> None:
-    """Show all of a model and its versions, or of one version."""
-    found = naming.find(_registry(uri, time), which)
+@_at
+def show(which: str, time: int | None, clock: Clock, uri: str | None, as_json: bool) -> None:
+    """Show all of a model, or of one version.
+
+    Of a model it tells the versions, too, and of a version what the run measured that it came from.
+    """
+    client = Client(uri)
+    found = naming.find(_look(client, time, clock, as_json=as_json), which)
     if isinstance(found, RegisteredModel):
-        if as_json:
-            versions = [describing.version_json(each) for each in found.versions]
-            return terminal.show(
-                terminal.as_json(describing.model_json(found) | {"comments": found.comments, "versions": versions})
-            )
-        return terminal.show(describing.model_page(found))
-    run = describing.run_of(Client(uri), found) if time is None else None
-    if as_json:
-        more = {"comments": found.comments, "run": run and {"name": run.name, "metrics": run.metrics}}
-        return terminal.show(terminal.as_json(describing.version_json(found) | more))
-    return terminal.show(describing.version_page(found, run))
+        content, page = describing.model_json(found, whole=True), describing.model_page(found)
+    else:
+        run = describing.run_of(client, found)
+        content, page = describing.version_json(found, run, whole=True), describing.version_page(found, run)
+    terminal.show(terminal.as_json(content) if as_json else page)
 
 
 @_command("register runs:/@last/model digits --alias challenger")
@@ -158,11 +177,11 @@ def register(
     *, model: str, name: str, description: str, tags: tuple[str, ...], aliases: tuple[str, ...], uri: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Make a version of the model NAME, which is made if there is none, of the model at URI. Prints its URI.
+    """Make a version of a model, and print its URI.
 
-    URI is runs:/RUN/NAME with any RUN that `mlcore runs` takes, a folder, any URI of a folder that an artifact backend
-    reads, or another version, as models:/NAME/3. Nothing is copied: the version is loaded as long as the files are the
-    same.
+    The version is the model at URI; the model NAME is made if there is none. URI is runs:/RUN/NAME with any RUN
+    that `mlcore runs` takes, a folder, any URI of a folder that an artifact backend reads, or another version, as
+    models:/NAME/3. Nothing is copied: the version is loaded as long as the files are the same.
     """
     client = Client(uri)
     given = dict(map(c.pair, tags))
@@ -177,7 +196,10 @@ def register(
 @_ABOUT
 @_TAGS
 def create(name: str, description: str, tags: tuple[str, ...], uri: str | None, as_json: bool) -> None:
-    """Make a model without versions; the first version of one makes it, too."""
+    """Make a model without versions.
+
+    The first version of one makes it, too.
+    """
     made = _registry(uri).create(name, description=description, tags=dict(map(c.pair, tags)))
     _tell(made, as_json, [f"created {made.name}"])
 
@@ -193,25 +215,45 @@ def rename(name: str, new: str, uri: str | None, as_json: bool) -> None:
     _tell(found, as_json, [f"renamed {before} to {found.name}"])
 
 
-@_command("alias digits/3 champion")
+@_command("alias digits/3 champion --from digits/2")
 @_WHICH
 @click.argument("aliases", nargs=-1, metavar="[ALIAS]...", shell_complete=completing.alias)
+@click.option("--from", "before", metavar="VERSION", help="Only if it stands for this one now; none is for nothing.")
 @click.option(
     "--remove", "gone", multiple=True, metavar="ALIAS", help="Let it stand for nothing; can be repeated.",
     shell_complete=completing.alias,
 )  # fmt: skip
-def alias(which: str, aliases: tuple[str, ...], gone: tuple[str, ...], uri: str | None, as_json: bool) -> None:
-    """Let an alias stand for a version, and no longer for another. Without any it prints the aliases."""
+def alias(
+    *, which: str, aliases: tuple[str, ...], gone: tuple[str, ...], before: str | None, uri: str | None, as_json: bool
+) -> None:
+    """Let an alias stand for a version, and no longer for another.
+
+    Without any it prints the aliases. With --from it moves only what stands for that version now: whoever decided by
+    what he saw is told if somebody else was faster.
+    """
     known = _registry(uri)
-    target = naming.find_version(known, which) if aliases else None
     model = naming.find_model(known, which)
+    target = naming.find_version(known, which).version if aliases else ""
+    if before is not None:
+        for each in (*aliases, *gone):
+            _check_from(model, each, before.rpartition("/")[2])
     for each in gone:
         model.remove_alias(each)
-    for each in aliases if target else ():
+    for each in aliases:
         model.set_alias(each, target)
     model.refresh()
     found = {name: each.version for name, each in model.aliases.items()}
     terminal.show(terminal.as_json(found) if as_json else describing.pairs(found, ""))
+
+
+def _check_from(model: RegisteredModel, alias: str, before: str) -> None:
+    """Raise `AliasMoved` unless an alias stands for a version, or for none; what moves it sees the same."""
+    found = model.aliases.get(alias)
+    now = found.version if found else "none"
+    if now != before:
+        raise AliasMoved(
+            f"{model.name}@{alias} stands for {now}, not for {before}: look again, and move it if that is right"
+        )
 
 
 @_command("stage digits/3 Production --archive")
@@ -219,9 +261,10 @@ def alias(which: str, aliases: tuple[str, ...], gone: tuple[str, ...], uri: str 
 @click.argument("stage", required=False, type=click.Choice(STAGES, case_sensitive=False))
 @click.option("--archive", is_flag=True, help="Move what was in that stage to Archived.")
 def stage(version: str, stage: str | None, archive: bool, uri: str | None, as_json: bool) -> None:
-    """Move a version to a stage: None, Staging, Production or Archived. Without one it prints the stage.
+    """Move a version to a stage.
 
-    Stages are for those who know them from MLflow; an alias says more, and moves in one step.
+    That is None, Staging, Production or Archived; without one it prints the stage. Stages are for those who know
+    them from MLflow; an alias says more, and moves in one step.
     """
     found = naming.find_version(_registry(uri), version)
     if stage is not None:
@@ -249,7 +292,10 @@ def tag(which: str, tags: tuple[str, ...], gone: tuple[str, ...], uri: str | Non
 @click.argument("text", required=False)
 @_EDIT
 def describe(which: str, text: str | None, edit: bool, uri: str | None, as_json: bool) -> None:
-    """Say what a model or a version is, as Markdown; - reads it from standard input. Without TEXT it prints that."""
+    """Say what a model or a version is, as Markdown.
+
+    - reads it from standard input. Without TEXT it prints what was said.
+    """
     found = naming.find(_registry(uri), which)
     given = _written(text, edit, found.description)
     if given is not None:
@@ -263,9 +309,9 @@ def describe(which: str, text: str | None, edit: bool, uri: str | None, as_json:
 @_EDIT
 @click.option("--remove", "gone", multiple=True, metavar="ID", help="Take out the comment of this id, or its end.")
 def comment(which: str, text: str | None, edit: bool, gone: tuple[str, ...], uri: str | None, as_json: bool) -> None:
-    """Add a comment to a model or a version, as Markdown; - reads it from standard input.
+    """Add a comment to a model or a version, as Markdown.
 
-    Prints the comments. The history keeps those that are taken out.
+    - reads it from standard input. Prints the comments; the history keeps those that are taken out.
     """
     found = naming.find(_registry(uri), which)
     taken = [_comment(found, each) for each in gone]
@@ -313,16 +359,18 @@ def status(version: str, status: str | None, message: str, uri: str | None, as_j
 @_MANY
 @_YES
 def delete(which: tuple[str, ...], yes: bool, uri: str | None, as_json: bool) -> None:
-    """Hide models or versions until they are restored; nothing of them is lost.
+    """Hide models or versions until they are restored.
 
-    A version for which an alias stands is not hidden. A model with aliases is after you were asked, as whoever loads it
-    by them finds nothing then.
+    Nothing of them is lost. A version for which an alias stands is not hidden. A model with aliases is after you
+    were asked, as whoever loads it by them finds nothing then.
     """
     found = _each(uri, which)
     for each in found:
-        if isinstance(each, RegisteredModel) and each.aliases and not yes:
-            told = ", ".join(f"@{alias}" for alias in each.aliases)
-            _ask(f"{each.name} has {told}: hide it and its {terminal.counted(len(each.versions), 'version')}?")
+        aliases = ", ".join(f"@{alias}" for alias in each.aliases)
+        if aliases and isinstance(each, ModelVersion):  # before the first is hidden
+            raise InvalidValue(f"{naming.shown(each)} is {aliases}: move or remove that first")
+        if aliases and not yes:
+            _ask(f"{each.name} has {aliases}: hide it?")
     _hide(found, as_json, "deleted")
 
 

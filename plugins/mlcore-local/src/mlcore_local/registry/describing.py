@@ -2,55 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mlcore import Client, Run
+from mlcore import Client, Listing, Run
 from mlcore.errors import MlcoreError
 from mlcore.registry import ModelVersion, RegisteredModel
 from mlcore_local import columns as c, terminal
 from mlcore_local.registry.naming import shown
 
-__all__ = ["comments", "model_json", "model_page", "pairs", "run_of", "version_json", "version_page", "version_row"]
+__all__ = [
+    "COLUMNS", "comments", "first_line", "model_json", "model_page", "models_json", "pairs", "run_of", "tags_of",
+    "version_json", "version_page", "version_row", "worth",
+]  # fmt: skip
 
 _NUMBERS = ("metrics", "params")
+_ALIAS = "aliases."
+_OF_MODEL = ("description", "user", "created", "changed", "deleted")
 _OF_VERSION = (
-    "name", "version", "uri", "id", "number", "stage", "status", "aliases", "description", "tags", "source", "digest",
-    "flavor", "run_id", "model_id", "parent_version", "user", "created", "changed", "deleted",
+    "name", "version", "uri", "id", "number", "stage", "status", "status_message", "aliases", "tags", "source",
+    "digest", "flavor", "run_id", "model_id", "parent_version", "description", "user", "created", "changed", "deleted",
 )  # fmt: skip
+COLUMNS = ("version", "aliases", "stage", "status", "created", "flavor")
 
 
-def model_json(model: RegisteredModel) -> dict[str, Any]:
-    """Return a model as ``--json`` prints it."""
-    versions = model.versions
-    return {
-        "name": model.name,
-        "id": model.id,
-        "description": model.description,
-        "latest": versions[0].version if versions else None,
-        "versions": len(versions),
-        "aliases": {alias: each.version for alias, each in model.aliases.items()},
-        "tags": model.tags,
-        "user": model.user,
-        "created": model.created,
-        "changed": model.changed,
-        "deleted": model.deleted,
-    }
+def models_json(models: Listing[RegisteredModel]) -> list[dict[str, Any]]:
+    """Return models as ``--json`` prints them; what their aliases stand for is read for all of them at once."""
+    found = []
+    for model, view in zip(models, models.to_dicts(), strict=True):
+        aliases = {name.removeprefix(_ALIAS): each for name, each in view.items() if name.startswith(_ALIAS) and each}
+        fields = {name: getattr(model, name) for name in _OF_MODEL}
+        found.append(
+            {"name": model.name, "id": model.id, "latest": view["latest"], "aliases": aliases, "tags": model.tags}
+            | fields
+        )
+    return found
 
 
-def version_json(version: ModelVersion) -> dict[str, Any]:
-    """Return a version as ``--json`` prints it."""
-    return {name: getattr(version, name) for name in _OF_VERSION}
+def model_json(model: RegisteredModel, *, whole: bool = False) -> dict[str, Any]:
+    """Return a model as ``--json`` prints it; the `whole` of it has its versions and comments, too."""
+    (found,) = models_json(Listing([model]))
+    return found | (
+        {"comments": model.comments, "versions": [version_json(each) for each in model.versions]} if whole else {}
+    )
+
+
+def version_json(version: ModelVersion, run: Run | None = None, *, whole: bool = False) -> dict[str, Any]:
+    """Return a version as ``--json`` prints it; the `whole` of it has its comments, and what its `run` measured."""
+    found = {name: getattr(version, name) for name in _OF_VERSION}
+    about = run and {"id": run.id, "name": run.name, **{family: getattr(run, family) for family in _NUMBERS}}
+    return found | ({"comments": version.comments, "run": about} if whole else {})
 
 
 def version_row(version: ModelVersion) -> dict[str, Any]:
     """Return what a table can show of a version, by its name; nothing stands for what most versions have."""
     found = {name: getattr(version, name) for name in ("name", "version", "created", "flavor", "source", "description")}
-    found |= {"aliases": ", ".join(version.aliases), "deleted": version.deleted or None}
+    found |= {"aliases": ", ".join(f"@{alias}" for alias in version.aliases), "deleted": version.deleted or None}
     found |= {"stage": None if version.stage == "None" else version.stage}
     found |= {"status": None if version.status == "READY" else version.status}
     return found | {f"tags.{key}": value for key, value in version.tags.items()}
+
+
+def tags_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the columns of tags."""
+    return sorted({name for row in rows for name in row if name.startswith("tags.")})
+
+
+def worth(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """Return those names of columns in which some row says something."""
+    return [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
 
 
 def run_of(client: Client, version: ModelVersion) -> Run | None:
@@ -62,14 +83,12 @@ def run_of(client: Client, version: ModelVersion) -> Run | None:
 
 def model_page(model: RegisteredModel) -> Iterator[str]:
     """Yield the lines that tell a person of a model: what it is, what stands for which version, and all versions."""
-    text = terminal.printable
-    yield terminal.styled(text(model.name), bold=True)
-    yield from _about(model)
+    yield terminal.styled(terminal.printable(model.name), bold=True)
+    yield from _about(model, {})
     if aliases := {f"@{alias}": each.version for alias, each in model.aliases.items()}:
         yield from _titled("aliases", pairs(aliases))
-    if versions := model.versions:
-        rows = [version_row(each) | {"created": c.moment(each.created)} for each in versions]
-        names = [name for name in _columns(rows) if name != "name"]
+    if rows := [version_row(each) | _short(each) for each in model.versions]:
+        names = worth(rows, [*COLUMNS, *tags_of(rows), "description", "source"])
         table = terminal.Table(names, ([row.get(name) for name in names] for row in rows))
         yield ""
         yield from table.lines()
@@ -77,16 +96,25 @@ def model_page(model: RegisteredModel) -> Iterator[str]:
         yield from _titled("comments", lines)
 
 
+def _short(version: ModelVersion) -> dict[str, Any]:
+    return {"created": c.moment(version.created), "description": first_line(version.description)}
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text, with … if there are more."""
+    first, *more = text.splitlines() or [""]
+    return f"{first} …" if more else first
+
+
 def version_page(version: ModelVersion, run: Run | None = None) -> Iterator[str]:
     """Yield the lines that tell a person of a version, and what the run measured that it came from."""
     text = terminal.printable
-    yield f"{terminal.styled(text(shown(version)), bold=True)}  {terminal.status(text(version.status))}"
+    why = f": {version.status_message}" if version.status_message else ""
+    yield f"{terminal.styled(text(shown(version)), bold=True)}  {terminal.status(text(version.status))}{text(why)}"
     told: dict[str, Any] = {"uri": version.uri, "aliases": ", ".join(f"@{each}" for each in version.aliases)}
     told |= {"stage": "" if version.stage == "None" else version.stage, "flavor": version.flavor}
     told |= {"source": version.source, "run": version.run_id if run is None else f"{run.name} ({run.id[-8:]})"}
-    told |= {"digest": version.digest}
-    yield from pairs({name: each for name, each in told.items() if each}, "")
-    yield from _about(version)
+    yield from _about(version, told | {"digest": version.digest})
     for family in _NUMBERS if run is not None else ():
         if values := getattr(run, family):
             yield from _titled(f"{family} of its run", pairs(values))
@@ -94,15 +122,14 @@ def version_page(version: ModelVersion, run: Run | None = None) -> Iterator[str]
         yield from _titled("comments", lines)
 
 
-def _about(thing: RegisteredModel | ModelVersion) -> Iterator[str]:
-    """Yield what is said of models and versions alike."""
-    told = {"made": f"{c.moment(thing.created, seconds=True)}{f' by {thing.user}' if thing.user else ''}"}
-    if thing.changed != thing.created:
-        told["changed"] = str(c.moment(thing.changed, seconds=True))
-    yield from pairs(told | ({"deleted": "yes"} if thing.deleted else {}), "")
+def _about(thing: RegisteredModel | ModelVersion, told: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is said of models and versions alike, after what is told of one of them."""
+    made = f"{c.moment(thing.created, seconds=True)}{f' by {thing.user}' if thing.user else ''}"
+    changed = None if thing.changed == thing.created else c.moment(thing.changed, seconds=True)
+    told = {**told, "made": made, "changed": changed, "deleted": "yes" if thing.deleted else None}
+    yield from pairs({name: each for name, each in told.items() if each}, "")
     if thing.description:
-        lines = (f"  {terminal.printable(line)}" for line in thing.description.splitlines())
-        yield from _titled("description", lines)
+        yield from _titled("description", (f"  {terminal.printable(line)}" for line in thing.description.splitlines()))
     if thing.tags:
         yield from _titled("tags", pairs(thing.tags))
 
@@ -114,13 +141,6 @@ def comments(thing: RegisteredModel | ModelVersion, indent: str = "  ") -> list[
         lines.append(terminal.printable(f"{indent}{c.moment(each['time'])}  {each['user']}  ({each['id'][-8:]})"))
         lines += [f"{indent}  {terminal.printable(line)}" for line in each["text"].splitlines()]
     return lines
-
-
-def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the columns in which some row says something; descriptions come last, as they are long."""
-    found = dict.fromkeys(name for row in rows for name, value in row.items() if value not in (None, ""))
-    last = ("source", "description")
-    return [*(name for name in found if name not in last), *(name for name in last if name in found)]
 
 
 def _titled(title: str, lines: Iterable[str]) -> Iterator[str]:

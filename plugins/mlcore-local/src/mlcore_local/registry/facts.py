@@ -20,6 +20,7 @@ MODEL, VERSION = "registered_model", "model_version"
 Clock = Literal["store", "writer"]
 CLOCKS: tuple[Clock, ...] = ("store", "writer")
 _STORE_HOME = ""
+_GRAIN_MS = 2_000  # of the times of files, on the coarsest file systems
 
 
 @attrs.frozen
@@ -63,8 +64,8 @@ def facts(store: Store, clock: Clock = "store") -> list[Fact]:
             if (batch.source, record.number) in seen:
                 continue
             seen.add((batch.source, record.number))
-            stamped = record.stamp // 1_000_000
-            time = stored.received_at if receipts else min(stamped, stored.received_at)
+            stamped, received = record.stamp // 1_000_000, stored.received_at
+            time = received if receipts or stamped > received + _GRAIN_MS else stamped
             found.append(Fact(time, stored.received_at, stored.actor, batch.source, record))
     return sorted(found, key=attrgetter("order"))
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 import re
 import time as clocks
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NoReturn
 
 import attrs
 
 from mlcore import Client, config
-from mlcore.errors import InvalidValue, NotSupported, PositionLost
-from mlcore.registry import Registry
+from mlcore.errors import InvalidValue, NotFound, NotSupported, PositionLost
+from mlcore.registry import RegisteredModel, Registry
 from mlcore.store import (
     START,
     Batch,
@@ -36,13 +37,13 @@ from mlcore.store import (
     selected,
 )
 from mlcore_local.registry.facts import MODEL, VERSION, Clock, Fact, change_in, facts, vouched
+from mlcore_local.registry.history import names_of
 
 __all__ = ["Past", "PastStore", "at", "look", "moment", "shown"]
 
 _LATE_MS = 60_000  # what a store received so much after its writer's time came from elsewhere
 _SPAN = re.compile(r"-\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _END = "end"
 
 
@@ -60,10 +61,12 @@ class Past:
 
     def told(self) -> str:
         """Say in one line what this is."""
-        from mlcore_local import terminal
+        return f"as of {shown(self.time)}; {self.vouched}{f'; {self.came_later()}' if self.late else ''}"
 
-        late = f"; {terminal.counted(self.late, 'change')} of before came later: --clock writer" if self.late else ""
-        return f"as of {shown(self.time)}; {self.vouched}{late}"
+    def came_later(self) -> str:
+        """Say what is not in it though its writers date it before that time."""
+        changes = f"{self.late:,} change{'s' * (self.late != 1)}"
+        return f"{changes} of before came to this store only later: the writers' clock (--clock writer) counts them"
 
 
 def at(client: Client, time: int | str, *, clock: Clock = "store") -> Registry:
@@ -87,7 +90,29 @@ def look(client: Client, time: int | str, *, clock: Clock = "store", known: Sequ
         if change_in(each.record.events)
     )
     name = f"{config.shown(client.setting.value)} as of {shown(until)}"
-    return Past(Registry.over(PastStore(store, known, until), name, client), until, vouched(store, clock), late)
+    registry = _PastRegistry.over(PastStore(store, known, until), name, client)
+    registry.about, registry.known = Past(registry, until, vouched(store, clock), late), known
+    return registry.about
+
+
+class _PastRegistry(Registry):
+    """Tell who asks for a model by a name that it had at another time."""
+
+    about: Past
+    known: Sequence[Fact]
+
+    def get(self, name: str) -> RegisteredModel:
+        """See `Registry.get`."""
+        try:
+            return super().get(name)
+        except NotFound as error:
+            raise NotFound(f"{error}{self._hint(name)}") from None
+
+    def _hint(self, name: str) -> str:
+        for id in reversed(names_of(self.known).get(name, [])):
+            with suppress(NotFound):
+                return f"; what is or was called so was {super().get(id).name!r} then"
+        return f"; {self.about.came_later()}" if self.about.late else ""
 
 
 class PastStore(SimpleStore):
@@ -152,14 +177,18 @@ def moment(text: str) -> int:
     plain, now = text.strip(), clocks.time_ns() // 1_000_000
     if plain == "now":
         return now
+    if re.fullmatch(r"[0-9]{9,11}", plain):
+        _wrong(text, f"it is given in ms, which {plain}000 would be")
     try:
         if span := _SPAN.fullmatch(plain):
             found = now - round(timedelta(**{_UNITS[span[2]]: float(span[1])}).total_seconds() * 1000)
-        elif plain.isascii() and plain.isdigit() and len(plain) != len("20260301"):
-            found = int(plain) if len(plain) > 11 else _wrong(text, f"in ms it would be {plain}000")
+        elif re.fullmatch(r"[0-9]{12,15}", plain):
+            found = int(plain)
         else:
             found = round(datetime.fromisoformat(plain).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
+        found = -1
+    if found < 0:
         _wrong(text, "give 2026-03-01, 2026-03-01T12:00+01:00, -7d or ms since 1970")
     if found > now:
         _wrong(text, f"{shown(found)} is still to come")
