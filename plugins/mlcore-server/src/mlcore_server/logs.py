@@ -10,7 +10,6 @@ import queue
 import threading
 import time
 from functools import lru_cache
-from typing import Any
 
 from mlcore.config import shown
 
