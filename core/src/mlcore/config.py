@@ -25,12 +25,9 @@ __all__ += ["user_state"]
 OFF = "off"
 STORE_FOLDER = ".mlcore"
 _DEFAULTS = {"experiment": "Default", "capture": "all", "spool_keep": "7d", "spool_limit": "20GB", "spool_wait": "10s"}
-KEYS = (
-    *("store", "experiment", "capture", "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait"),
-    *("registry_log", "registry_command"),
-)
+_SHARED = ("store", "experiment", "capture")  # what a repository's file may say, which others wrote, and no more
+KEYS = (*_SHARED, "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait", "registry_log", "registry_command")
 _PATHS = ("store", "artifacts", "spool", "registry_log")
-_SHARED = KEYS[:3]  # what a repository's file may say, which others wrote: neither where files go, nor what is run
 _TABLES = ("entry_points", "environment")  # of a project: they belong to who runs it
 _PROJECT = "pyproject.toml"
 _MARKS = (".git", _PROJECT, "MLproject")

@@ -348,11 +348,13 @@ def versions(
     """Return versions of models by their ids, the highest number first, of one number the first that was made."""
     ids = (models,) if isinstance(models, str) else tuple(models)
     asked = (Compare(_PARENT, "in", ids), *where, *([ALL] if deleted else []))
-    found = backend.store().find(VERSION, Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit))
-    return ModelVersion._of(backend, sorted(found.items, key=_order))
+    query = Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit)
+    found = sorted(backend.store().find(VERSION, query).items, key=in_order)
+    return ModelVersion._of(backend, found)
 
 
-def _order(it: Entity) -> tuple[int, int, str]:
+def in_order(it: Entity) -> tuple[int, int, str]:
+    """Return by what to order versions: the highest number first, of one number the first that was made."""
     return -it.fields.get("number", 0), it.fields.get("numbered", it.created), it.id
 
 
@@ -362,7 +364,7 @@ def _label(backend: Backend, page: Sequence[ModelVersion]) -> None:
     same = Compare(_PARENT, "in", tuple(parents)), Compare(_NUMBER, "in", tuple(numbers)), ALL
     first = dict[tuple[str, int], str]()
     for each in sorted(
-        backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER, _NUMBERED))).items, key=_order
+        backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER, _NUMBERED))).items, key=in_order
     ):
         first.setdefault((each.parent, each.fields["number"]), each.id)
     for it in page:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from mlcore import query, store
-from mlcore.store import Compare, Entity, Not, Query, Sort, Term, Where
+from mlcore.store import Compare, Entity, Not, Query, Term, Where
 from mlcore.tracking._changes import MODEL, VERSION
+from mlcore.tracking._registered import in_order
 from mlcore.tracking._thing import ALL, Listing, Thing, checked
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ def search(
     find = partial(thing._find, backend, *where, deleted=include_deleted)
     if not (families := {each.term.family for each in order} & _FROM.keys()):
         return find(limit=limit, order=order)
-    found = {each.id: each for each in find()}
-    joined = _joined(backend, thing.kind, [each._now() for each in found.values()], families)
+    found = {each.id: each._now() for each in find()}
+    joined = _joined(backend, thing.kind, list(found.values()), families)
     page = store.find(joined, Query(ALL, order=order, limit=checked(limit)))
-    return Listing(found[each.id] for each in page.items)
+    return Listing(thing._of(backend, [found[each.id] for each in page.items]))
 
 
-def _among(backend: Backend, kind: str, where: Where = ALL, *select: Term, **asked: Any) -> Sequence[Entity]:
-    return backend.store().find(kind, Query(store.And((where, ALL)), select=(_NUMBER, *select), **asked)).items
+def _among(backend: Backend, kind: str, where: Where = ALL, *select: Term) -> Sequence[Entity]:
+    return backend.store().find(kind, Query(store.And((where, ALL)), select=(_NUMBER, *select))).items
 
 
 def _of_models(backend: Backend, op: str, value: Any = None) -> Where:
@@ -78,8 +79,8 @@ def _with(entity: Entity, family: str, values: Mapping[Any, Any]) -> Entity:
 
 
 def _latest(backend: Backend, kind: str, found: Sequence[Entity]) -> dict[str, Any]:
-    live = _among(backend, VERSION, query.VERSION["deleted"].compare("=", False), order=(Sort(_NUMBER, True),))
-    last = {each.parent: each for each in reversed(live)}
+    live = _among(backend, VERSION, query.VERSION["deleted"].compare("=", False))
+    last = {each.parent: each for each in sorted(live, key=in_order, reverse=True)}
     if kind == MODEL:
         return {id: {"number": each.fields.get("number")} for id, each in last.items()}
     return {each.id: {"is": each.parent in last and last[each.parent].id == each.id} for each in found}

@@ -89,7 +89,7 @@ class History:
         """Look at what is there now, and yield it after a position as it is asked for; see `Store.events`."""
         with self._lock:
             start, known = self._place(after)
-            self._look()
+            self._look(of)
             pieces = self._pieces[start - self._gone :]
         return (
             stored
@@ -120,10 +120,13 @@ class History:
 
     # What is there
 
-    def _look(self) -> None:
+    def _look(self, of: str | None = None) -> None:
         now = time.time()
         for shard, name in self._watch.claims():
             self._look_at_claim(f"claims/{shard}/{name}")
+        if of == STORE_HOME:  # whoever asks for the store itself need not wait for a look at all runs
+            self._goes_on(STORE_HOME, self._open[STORE_HOME], now)
+            return
         for home in self._watch.runs():
             self._open.setdefault(home, _Open())
         for home in self._watch.noted():  # its journal may be there only a moment later
