@@ -19,7 +19,7 @@ from sklearn.naive_bayes import GaussianNB
 import mlcore
 from faults.processes import environment
 from mlcore.cli import program
-from mlcore.errors import AlreadyExists, InvalidQuery, InvalidValue, NotFound
+from mlcore.errors import AliasMoved, AlreadyExists, InvalidQuery, InvalidValue, NotFound
 
 MODEL = ["name", "id", "latest", "aliases", "tags", "description", "user", "created", "changed", "deleted"]
 VERSION = [
@@ -211,6 +211,16 @@ class TestChanging:
         assert isinstance(call("alias", "digits", "best").exception, InvalidValue)
         assert isinstance(call("alias", "digits/1", "v1").exception, InvalidValue)
         assert said("alias", "digits") == "champion  3\n"
+
+    def test_an_alias_moves_only_from_where_it_was_seen(self, client: mlcore.Client) -> None:
+        """Guards who promotes by what he saw: somebody else was faster, and nothing changes."""
+        refused = call("alias", "digits/3", "champion", "--from", "digits/1")
+        assert isinstance(refused.exception, AliasMoved)
+        assert "digits@champion stands for 2, not for 1" in str(refused.exception)
+        assert said("alias", "digits/3", "champion", "--from", "2") == "champion  3\n"
+        assert said("alias", "digits/2", "challenger", "--from", "none") == "challenger  2\nchampion    3\n"
+        assert isinstance(call("alias", "digits", "--remove", "champion", "--from", "2").exception, AliasMoved)
+        assert said("alias", "digits", "--remove", "champion", "--from", "3") == "challenger  2\n"
 
     def test_stages_and_status(self, client: mlcore.Client) -> None:
         """Guards what users of MLflow know, and that only one version is in production if they ask for that."""

@@ -348,9 +348,8 @@ def versions(
     """Return versions of models by their ids, the highest number first, of one number the first that was made."""
     ids = (models,) if isinstance(models, str) else tuple(models)
     asked = (Compare(_PARENT, "in", ids), *where, *([ALL] if deleted else []))
-    query = Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit)
-    found = sorted(backend.store().find(VERSION, query).items, key=in_order)
-    return ModelVersion._of(backend, found)
+    found = backend.store().find(VERSION, Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit))
+    return ModelVersion._of(backend, sorted(found.items, key=in_order))
 
 
 def in_order(it: Entity) -> tuple[int, int, str]:

@@ -60,17 +60,17 @@ def find_run(client: Client, text: str) -> Run:
         return fit[0]
 
 
+def whole_uri(client: Client, uri: str) -> str:
+    """Return the URI of a model with the whole id of its run, which may be named as in all commands."""
+    scheme, run, name = [*uri.split("/", 2), "", ""][:3]
+    return f"runs:/{find_run(client, run).id}/{name}" if scheme == "runs:" and run and name else uri
+
+
 def one_look(client: Client) -> AbstractContextManager[None]:
     """Let what is asked of a folder store meanwhile be answered of one look at it."""
     from mlcore_local.store import FolderStore
 
     return client.store.one_look() if isinstance(client.store, FolderStore) else nullcontext()
-
-
-def whole_uri(client: Client, uri: str) -> str:
-    """Return the URI of a model with the whole id of its run, which may be named as in all commands."""
-    scheme, run, name = [*uri.split("/", 2), "", ""][:3]
-    return f"runs:/{find_run(client, run).id}/{name}" if scheme == "runs:" and run and name else uri
 
 
 def experiments_by_id(client: Client) -> dict[str, Experiment]:

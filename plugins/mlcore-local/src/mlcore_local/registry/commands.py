@@ -10,7 +10,7 @@ import click
 
 from mlcore import Client
 from mlcore.cli import Group
-from mlcore.errors import InvalidValue, NotFound
+from mlcore.errors import AliasMoved, InvalidValue, NotFound
 from mlcore.registry import STAGES, ModelVersion, RegisteredModel, Registry
 from mlcore_local import columns as c, completing, terminal
 from mlcore_local.arguments import CLOCK, JSON, LIMIT, STORE, moment
@@ -85,7 +85,10 @@ def list_models(
     *, query: str | None, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: int | None,
     clock: Clock, uri: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """List models, the newest first, with their latest version and what aliases stand for."""
+    """List models, the newest first.
+
+    Of each it tells the latest version, and which versions its aliases stand for.
+    """
     known = _look(Client(uri), time, clock, as_json=as_json)
     found = known.search(query, order_by=sort, limit=limit, include_deleted=deleted)
     content = describing.models_json(found)
@@ -112,7 +115,10 @@ def search(
     *, query: str, sort: tuple[str, ...], limit: int | None, deleted: bool, as_csv: bool, time: int | None,
     clock: Clock, uri: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """List the versions of all models that fit, the newest first; without QUERY all there are."""
+    """List the versions of all models that fit.
+
+    The newest comes first; without QUERY all there are.
+    """
     known = _look(Client(uri), time, clock, as_json=as_json)
     found = known.search_versions(query, order_by=sort, limit=limit, include_deleted=deleted)
     if as_json:
@@ -147,7 +153,10 @@ def _cell(name: str, value: Any) -> Any:
 @_WHICH
 @_at
 def show(which: str, time: int | None, clock: Clock, uri: str | None, as_json: bool) -> None:
-    """Show all of a model and its versions, or of one version and what its run measured."""
+    """Show all of a model, or of one version.
+
+    Of a model it tells the versions, too, and of a version what the run measured that it came from.
+    """
     client = Client(uri)
     found = naming.find(_look(client, time, clock, as_json=as_json), which)
     if isinstance(found, RegisteredModel):
@@ -168,11 +177,11 @@ def register(
     *, model: str, name: str, description: str, tags: tuple[str, ...], aliases: tuple[str, ...], uri: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Make a version of the model NAME, which is made if there is none, of the model at URI. Prints its URI.
+    """Make a version of a model, and print its URI.
 
-    URI is runs:/RUN/NAME with any RUN that `mlcore runs` takes, a folder, any URI of a folder that an artifact backend
-    reads, or another version, as models:/NAME/3. Nothing is copied: the version is loaded as long as the files are the
-    same.
+    The version is the model at URI; the model NAME is made if there is none. URI is runs:/RUN/NAME with any RUN
+    that `mlcore runs` takes, a folder, any URI of a folder that an artifact backend reads, or another version, as
+    models:/NAME/3. Nothing is copied: the version is loaded as long as the files are the same.
     """
     client = Client(uri)
     given = dict(map(c.pair, tags))
@@ -187,7 +196,10 @@ def register(
 @_ABOUT
 @_TAGS
 def create(name: str, description: str, tags: tuple[str, ...], uri: str | None, as_json: bool) -> None:
-    """Make a model without versions; the first version of one makes it, too."""
+    """Make a model without versions.
+
+    The first version of one makes it, too.
+    """
     made = _registry(uri).create(name, description=description, tags=dict(map(c.pair, tags)))
     _tell(made, as_json, [f"created {made.name}"])
 
@@ -203,18 +215,28 @@ def rename(name: str, new: str, uri: str | None, as_json: bool) -> None:
     _tell(found, as_json, [f"renamed {before} to {found.name}"])
 
 
-@_command("alias digits/3 champion")
+@_command("alias digits/3 champion --from digits/2")
 @_WHICH
 @click.argument("aliases", nargs=-1, metavar="[ALIAS]...", shell_complete=completing.alias)
+@click.option("--from", "before", metavar="VERSION", help="Only if it stands for this one now; none is for nothing.")
 @click.option(
     "--remove", "gone", multiple=True, metavar="ALIAS", help="Let it stand for nothing; can be repeated.",
     shell_complete=completing.alias,
 )  # fmt: skip
-def alias(which: str, aliases: tuple[str, ...], gone: tuple[str, ...], uri: str | None, as_json: bool) -> None:
-    """Let an alias stand for a version, and no longer for another. Without any it prints the aliases."""
+def alias(
+    *, which: str, aliases: tuple[str, ...], gone: tuple[str, ...], before: str | None, uri: str | None, as_json: bool
+) -> None:
+    """Let an alias stand for a version, and no longer for another.
+
+    Without any it prints the aliases. With --from it moves only what stands for that version now: whoever decided by
+    what he saw is told if somebody else was faster.
+    """
     known = _registry(uri)
     model = naming.find_model(known, which)
     target = naming.find_version(known, which).version if aliases else ""
+    if before is not None:
+        for each in (*aliases, *gone):
+            _check_from(model, each, before.rpartition("/")[2])
     for each in gone:
         model.remove_alias(each)
     for each in aliases:
@@ -224,14 +246,25 @@ def alias(which: str, aliases: tuple[str, ...], gone: tuple[str, ...], uri: str 
     terminal.show(terminal.as_json(found) if as_json else describing.pairs(found, ""))
 
 
+def _check_from(model: RegisteredModel, alias: str, before: str) -> None:
+    """Raise `AliasMoved` unless an alias stands for a version, or for none; what moves it sees the same."""
+    found = model.aliases.get(alias)
+    now = found.version if found else "none"
+    if now != before:
+        raise AliasMoved(
+            f"{model.name}@{alias} stands for {now}, not for {before}: look again, and move it if that is right"
+        )
+
+
 @_command("stage digits/3 Production --archive")
 @_VERSION
 @click.argument("stage", required=False, type=click.Choice(STAGES, case_sensitive=False))
 @click.option("--archive", is_flag=True, help="Move what was in that stage to Archived.")
 def stage(version: str, stage: str | None, archive: bool, uri: str | None, as_json: bool) -> None:
-    """Move a version to a stage: None, Staging, Production or Archived. Without one it prints the stage.
+    """Move a version to a stage.
 
-    Stages are for those who know them from MLflow; an alias says more, and moves in one step.
+    That is None, Staging, Production or Archived; without one it prints the stage. Stages are for those who know
+    them from MLflow; an alias says more, and moves in one step.
     """
     found = naming.find_version(_registry(uri), version)
     if stage is not None:
@@ -259,7 +292,10 @@ def tag(which: str, tags: tuple[str, ...], gone: tuple[str, ...], uri: str | Non
 @click.argument("text", required=False)
 @_EDIT
 def describe(which: str, text: str | None, edit: bool, uri: str | None, as_json: bool) -> None:
-    """Say what a model or a version is, as Markdown; - reads it from standard input. Without TEXT it prints that."""
+    """Say what a model or a version is, as Markdown.
+
+    - reads it from standard input. Without TEXT it prints what was said.
+    """
     found = naming.find(_registry(uri), which)
     given = _written(text, edit, found.description)
     if given is not None:
@@ -273,9 +309,9 @@ def describe(which: str, text: str | None, edit: bool, uri: str | None, as_json:
 @_EDIT
 @click.option("--remove", "gone", multiple=True, metavar="ID", help="Take out the comment of this id, or its end.")
 def comment(which: str, text: str | None, edit: bool, gone: tuple[str, ...], uri: str | None, as_json: bool) -> None:
-    """Add a comment to a model or a version, as Markdown; - reads it from standard input.
+    """Add a comment to a model or a version, as Markdown.
 
-    Prints the comments. The history keeps those that are taken out.
+    - reads it from standard input. Prints the comments; the history keeps those that are taken out.
     """
     found = naming.find(_registry(uri), which)
     taken = [_comment(found, each) for each in gone]
@@ -323,10 +359,10 @@ def status(version: str, status: str | None, message: str, uri: str | None, as_j
 @_MANY
 @_YES
 def delete(which: tuple[str, ...], yes: bool, uri: str | None, as_json: bool) -> None:
-    """Hide models or versions until they are restored; nothing of them is lost.
+    """Hide models or versions until they are restored.
 
-    A version for which an alias stands is not hidden. A model with aliases is after you were asked, as whoever loads it
-    by them finds nothing then.
+    Nothing of them is lost. A version for which an alias stands is not hidden. A model with aliases is after you
+    were asked, as whoever loads it by them finds nothing then.
     """
     found = _each(uri, which)
     for each in found:

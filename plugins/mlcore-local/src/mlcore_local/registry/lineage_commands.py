@@ -16,6 +16,8 @@ from mlcore_local.registry.lineage import LIMIT, lineage as trace
 
 __all__ = ["lineage"]
 
+_DRAWN = 500  # https://mermaid.js.org/config/schema-docs/config.html#maxedges
+
 
 @click.command(epilog="Example: mlcore lineage models:/digits@champion")
 @click.argument("thing", metavar="URI", shell_complete=completing.registered)
@@ -45,6 +47,8 @@ def lineage(
         terminal.show(terminal.as_json(_content(found)))
     else:
         terminal.show(drawing.mermaid(found) if as_mermaid else drawing.lines(found, up=up, down=down))
+    if as_mermaid and len(found.edges) > _DRAWN:
+        click.echo(f"mlcore: Mermaid draws {_DRAWN} arrows unless maxEdges says more: --limit shows less", err=True)
     if not found.complete:
         click.echo(f"mlcore: there is more than {limit:,} things: --limit shows more, --depth less", err=True)
 
