@@ -209,6 +209,8 @@ def create(name: str, description: str, tags: tuple[str, ...], uri: str | None, 
 @click.argument("new")
 def rename(name: str, new: str, uri: str | None, as_json: bool) -> None:
     """Give a model another name, which must be free."""
+    if naming.names_version(name):
+        raise InvalidValue(f"{name!r} is a version: give the name of its model")
     found = naming.find_model(_registry(uri), name)
     before = found.name
     found.rename(new)
