@@ -202,7 +202,7 @@ ORDERS = {
 MODEL_ORDERS = {
     ("name",): (["Digits", "digits", "iris", "it has no version"], True),
     ("name DESC",): (["it has no version", "iris", "digits", "Digits"], True),
-    ("creation_timestamp",): (["digits", "iris", "Digits", "it has no version"], True),
+    ("creation_timestamp",): (["digits", "iris", "Digits", "it has no version"], False),
     ("latest desc", "name"): (["digits", "Digits", "iris", "it has no version"], False),
     ("aliases.champion", "created"): (["iris", "digits", "Digits", "it has no version"], False),
     ("aliases.champion desc", "name"): (["digits", "iris", "Digits", "it has no version"], False),

@@ -242,6 +242,11 @@ def test_what_is_selected_is_what_is_shown(client: Client) -> None:
     assert [run.tags for run in runs] == [{}, {}]
     assert list(runs.to_pandas().columns) == list(runs.to_dicts()[0])
     assert client.search_runs(experiment="digits", select=["name"], limit=1).to_dicts() == [{"name": "Alpha"}]
+    whole, parsed = (
+        client.search_runs(experiment="digits", select=each) for each in (["params", "tags"], "params, tags")
+    )
+    assert whole.to_dicts() == parsed.to_dicts()
+    assert [run.metrics for run in whole] == [{}] * len(whole)
     assert "metrics.loss.min" in repr(runs) or "loss.min" in repr(runs)
 
 

@@ -19,6 +19,7 @@ PAGE = (ROOT / "docs" / "reference" / "query.md").read_text()
 LOOSE, TIGHT = (
     dict(re.findall(r"^(\w+) = (.+) ;$", text, re.MULTILINE)) for _, text in blocks(PAGE, "ebnf")
 )  # spaces, and none
+NAMES = {**query.RUN, "aliases.": query.Named()}  # of runs, and the family that models alone have
 ATTRIBUTES = [name for name in query.RUN if "." not in name and " " not in name]
 GIVEN = {
     "attribute": ATTRIBUTES,
@@ -90,7 +91,7 @@ def _of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def accepted(text: str) -> bool:
     """Tell that the parser takes a filter; what it says otherwise is shown."""
-    names = {**query.RUN, "experiment": query.Named(), "metrics.": query.Named(kind="number", rule=lambda *_: None)}
+    names = {**NAMES, "experiment": query.Named(), "metrics.": query.Named(kind="number", rule=lambda *_: None)}
     try:
         query.where(text, names, [[1] if listed else 1 for listed in lists(text)])
     except InvalidQuery as error:
@@ -119,7 +120,7 @@ def test_the_parser_takes_what_the_grammar_makes(seed: int) -> None:
         assert accepted(f"start_time > {sentences.of('time')}")
         assert accepted(f"duration between {sentences.of('span')} and {sentences.of('span')}")
         assert accepted(f"{sentences.of('name')} is not null")
-        query.order(re.sub(r"\[step=\d+\]", "", sentences.of("order")), query.RUN)
+        query.order(re.sub(r"\[step=\d+\]", "", sentences.of("order")), NAMES)
 
 
 def test_the_grammar_has_every_word_of_the_parser() -> None:
@@ -138,7 +139,10 @@ def test_the_tables_have_every_name() -> None:
     """Guards the page against names that came or went, but for MLflow's spellings of one."""
     tables = PAGE.split("## Names", 1)[1].split("## Values", 1)[0]
     known = {
-        name.rpartition(".")[2] or name.rstrip(".") for name in (*query.RUN, *query.EXPERIMENT) if "mlflow" not in name
+        name.rpartition(".")[2] or name.rstrip(".")
+        for names in (query.RUN, query.EXPERIMENT, query.MODEL, query.VERSION)
+        for name in names
+        if "mlflow" not in name
     }
     known |= {"experiment", *query._FAMILIES}
     spelt = {"run name", "Run name", "Run Name", "Created"}

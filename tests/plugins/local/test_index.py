@@ -56,6 +56,7 @@ QUERIES = [
     Query(Compare(Term("metrics", "loss", "min"), "<", 0.5), order=(Sort(Term("", "changed")),)),
     Query(Compare(Term("fields", "name"), "like", "%a%"), limit=3),
     Query(EVERY, select=(LOSS,)),
+    Query(EVERY, select=tuple(Term(each, "") for each in ("fields", "metrics", "params"))),
 ]
 KINDS = ("run", "experiment", "model")
 
@@ -311,3 +312,19 @@ def test_an_index_changes_no_answer(
             assert live.used() and fresh.used()
     finally:
         history.close()
+
+
+def test_one_look_answers_several_questions_as_of_one_moment(tmp_path: Path) -> None:
+    """A command asks several things: the folder is looked at once for them, and anew for whoever asks after it."""
+    client = mlcore.Client(tmp_path)
+    client.start_run(name="first").end()
+    store = client.store
+    assert isinstance(store, FolderStore)
+    with store.one_look():
+        assert len(store.find("run", Query()).items) == 1
+        client.start_run(name="second").end()
+        with store.one_look():
+            assert len(store.find("run", Query()).items) == 1
+        assert len(store.find("experiment", Query()).items) == 1
+    assert [each.fields["name"] for each in store.find("run", Query()).items] == ["second", "first"]
+    client.close()

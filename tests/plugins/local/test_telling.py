@@ -16,6 +16,8 @@ import pytest
 
 import mlcore
 from faults.processes import finish, mlcore as in_a_process, run, start
+from house.pages import blocks
+from house.tree import ROOT
 from mlcore.errors import ConfigError
 from mlcore.registry import Change
 from mlcore_local.registry import telling
@@ -205,6 +207,22 @@ def test_a_command_that_fails_is_a_warning(
     (record,) = [each for each in caplog.records if "registry_command" in each.message]
     assert told in record.message
     assert record.exc_info is None, "a line, not a traceback"
+
+
+def test_the_script_of_the_page_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards what readers copy: it restarts the service when that alias of that model moves, and only then."""
+    page = (ROOT / "docs" / "how-to" / "react-to-registry-changes.md").read_text()
+    (code,) = (block for _, block in blocks(page, "text") if block.startswith("#!"))
+    for name, text in (("on-change", code), ("systemctl", f'#!/bin/sh\necho "$@" >> {home}/heard\n')):
+        (home / name).write_text(text)
+        (home / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("MLCORE_REGISTRY_COMMAND", "on-change --quiet")
+    registry = mlcore.Client("store").registry
+    registry.add("digits", {"source": "s3://models/a"}, aliases="champion")
+    registry.get("digits").set_alias("old", 1)
+    registry.add("iris", {"source": "s3://models/b"}, aliases="champion")
+    assert (home / "heard").read_text() == "--user restart digits\n"
 
 
 def test_a_command_is_not_waited_for_for_ever(

@@ -111,13 +111,14 @@ def compares(draw: Any) -> Where:
     return Compare(draw(searched), op, None if "null" in op else value)
 
 
+WHOLE = [tuple(Term(each, "") for each in ("fields", "metrics", *some)) for some in ((), ("params",), FAMILIES)]
 wheres = st.one_of(st.none(), compares(), st.recursive(
     compares(), lambda inner: st.one_of(st.builds(Not, inner), *(
         st.builds(make, st.lists(inner, max_size=3).map(tuple)) for make in (And, Or)
     )), max_leaves=5,
 ))  # fmt: skip
 asked = st.builds(
-    Query, wheres, st.one_of(st.none(), st.lists(terms, max_size=2).map(tuple)),
+    Query, wheres, st.one_of(st.none(), st.lists(terms, max_size=2).map(tuple), st.sampled_from(WHOLE)),
     st.lists(st.builds(Sort, terms, st.booleans()), max_size=3).map(tuple), st.sampled_from([None, 0, 1, 2, 100]),
     st.none(), st.booleans(),
 )  # fmt: skip

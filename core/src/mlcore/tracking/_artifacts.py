@@ -287,7 +287,8 @@ class Keeping(Thing):
         id, now = f"m-{os.urandom(16).hex()}", int(time.time() * 1000)
         about = {"run_id": self.id, "artifact_path": mlcore.artifacts.safe_path(name), "model_id": id}
         if self._backend.uri == OFF:
-            return LoggedModel(name, self.id, id, flavor or "", "", now)
+            logged = LoggedModel(name, self.id, id, flavor or "", "", now)
+            return logged if register is None else attrs.evolve(logged, version=self._registered(logged, register))
         with tempfile.TemporaryDirectory(prefix="mlcore-") as place:
             info = save_model(model, Path(place, "model"), about=about, **options)
             logged = LoggedModel(name, self.id, id, info.flavor, info.verify(), now)
@@ -303,7 +304,9 @@ class Keeping(Thing):
         try:
             return Registry(self._backend).add(name, described(logged))
         except MlcoreError as error:  # training goes on
-            told = f"`mlcore registry register {logged.uri} {name!r}` does it later"
+            from shlex import quote
+
+            told = f"`mlcore registry register {logged.uri} {quote(name)}` does it later"
             logging.getLogger("mlcore").warning("the model is logged, and not registered: %s; %s", error, told)
         return None
 
@@ -471,6 +474,8 @@ class Loading:
         run = self.get_run(run_id) if uri.startswith("runs:/") and name else None
         if logged := [each for each in run.models if each.name == name] if run else []:
             return described(logged[0])
+        if self.registry._backend.uri == OFF:
+            return {"source": uri}
         info = self.get_model(uri)
         local = "://" not in uri and run is None
         source = f"runs:/{run.id}/{name}" if run else str(info.folder) if local else uri

@@ -14,7 +14,8 @@ from typing import Any
 
 import attrs
 
-from mlcore import config, journal, plugins
+from mlcore import journal, plugins
+from mlcore.config import OFF
 from mlcore.store import Event, Updated, encode_event
 from mlcore.tracking._backend import Backend
 
@@ -64,6 +65,6 @@ def write(backend: Backend, change: Change, events: Iterable[Event], claim: str 
     change = attrs.evolve(change, digest=digest_of(events, change))
     events.append(Updated(MODEL, change.model_id, {FIELD: attrs.asdict(change)}))
     backend.edit(events, claim)
-    if backend.uri != config.OFF:
+    if backend.uri != OFF:
         plugins.notify("mlcore_registry_changed", event=change)
     return change

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _Uri = str | os.PathLike[str]
 _ID, _PARENT, _NAME, _STATUS = Term("", "id"), Term("", "parent"), Term("fields", "name"), Term("fields", "status")
 
+_WHOLE = ("metrics", "params", "tags", "context")  # families that no query language needs to be asked about
+
 
 class Experiment(Thing):
     """An experiment: runs that belong together, under a name that can change."""
@@ -190,14 +192,17 @@ class Client(Loading):
         Each ``?`` in the filter stands for one of `params`. Without `order_by` the newest come first. `select` names
         the columns to read. Raises `InvalidQuery`, or `NotFound` if there is no such experiment.
         """
-        where, order, chosen = list[Where](), tuple[Sort, ...](), None
+        where, order = list[Where](), tuple[Sort, ...]()
+        chosen: dict[str, tuple[Term, ...]] | None = None
+        if isinstance(select, list | tuple) and all(each in _WHOLE for each in select):
+            chosen, select = {each: (Term(each, ""),) for each in select}, None
         if filter not in (None, "") or params or order_by or select is not None:
             from mlcore import query  # who asks for nothing does not wait for it
 
             names = _run_names(self._backend)
             asked = query.where("" if filter is None else filter, names, params)
             where = [] if asked is None else [asked]
-            order, chosen = query.order(order_by or (), names), None if select is None else query.terms(select, names)
+            order, chosen = query.order(order_by or (), names), chosen if select is None else query.terms(select, names)
         name = self._title(experiment)
         if name != "*":
             id = self._experiment_id(name) if experiment is None else self.get_experiment(name).id

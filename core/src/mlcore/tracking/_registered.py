@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
-from mlcore import journal, store
+from mlcore import journal, query, store
 from mlcore.errors import AliasMoved, AlreadyExists, InvalidValue, NotFound
 from mlcore.store import AttributesRemoved, AttributesSet, Compare, Entity, Event, Query, Sort, Term, Updated
 from mlcore.tracking._changes import MODEL, VERSION, Change, write
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlcore.tracking._backend import Backend
 
 STATUSES = ("PENDING", "READY", "FAILED")
-_PARENT, _NUMBER, _STAGE = Term("", "parent"), Term("fields", "number"), Term("fields", "stage")
+_PARENT, _NUMBER = Term("", "parent"), Term("fields", "number")
 _NUMBERED = Term("fields", "numbered")  # since when it has its number, where that was not its first
 _SAME = 16  # versions of one number, made apart and merged, of which the first is the latest
 
@@ -136,9 +136,8 @@ class RegisteredModel(Registered):
             number = Compare(_NUMBER, "=", int(uri.number.partition("~")[0]))
             found = [each for each in versions(self._backend, self.id, number) if each.version == uri.number]
         else:
-            stage = Compare(_STAGE, "=", uri.stage) if uri.stage != "None" else Compare(_STAGE, "is null")
-            named = [store.Or((stage, Compare(_STAGE, "=", "None")))] if uri.stage == "None" else [stage]
-            found = versions(self._backend, self.id, *(named if uri.stage else ()), deleted=False, limit=_SAME)
+            stage = [query.VERSION["stage"].compare("=", uri.stage)] if uri.stage else []
+            found = versions(self._backend, self.id, *stage, deleted=False, limit=_SAME)
         if not found:
             raise NotFound(f"there is no {uri}: {self._there()}")
         return found[0]
@@ -290,7 +289,7 @@ class ModelVersion(Registered):
         """Move it to a stage, and with `archive_existing` what was there to Archived. Raises `InvalidValue`."""
         after, before = check_stage(stage), self.stage
         wanted = archive_existing and after not in ("None", "Archived")
-        there = Compare(_STAGE, "=", after)
+        there = query.VERSION["stage"].compare("=", after)
         others = [
             each for each in versions(self._backend, self._now().parent, there) if each.id != self.id
         ] if wanted else []  # fmt: skip
@@ -349,9 +348,8 @@ def versions(
     """Return versions of models by their ids, the highest number first, of one number the first that was made."""
     ids = (models,) if isinstance(models, str) else tuple(models)
     asked = (Compare(_PARENT, "in", ids), *where, *([ALL] if deleted else []))
-    query = Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit)
-    found = sorted(backend.store().find(VERSION, query).items, key=in_order)
-    return ModelVersion._of(backend, found)
+    found = backend.store().find(VERSION, Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit))
+    return ModelVersion._of(backend, sorted(found.items, key=in_order))
 
 
 def in_order(it: Entity) -> tuple[int, int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "find_run",
     "lasted",
     "moment",
+    "one_look",
 ]
 __all__ += ["TOLD", "duration", "keys", "pair", "values_of", "whole_uri", "worth"]
 
@@ -64,6 +66,13 @@ def whole_uri(client: Client, uri: str) -> str:
     return f"runs:/{find_run(client, run).id}/{name}" if scheme == "runs:" and run and name else uri
 
 
+def one_look(client: Client) -> AbstractContextManager[None]:
+    """Let what is asked of a folder store meanwhile be answered of one look at it."""
+    from mlcore_local.store import FolderStore
+
+    return client.store.one_look() if isinstance(client.store, FolderStore) else nullcontext()
+
+
 def experiments_by_id(client: Client) -> dict[str, Experiment]:
     """Return all experiments, deleted ones included."""
     return {each.id: each for each in client.list_experiments(include_deleted=True)}
@@ -74,10 +83,13 @@ def values_of(
 ) -> dict[str, Any]:
     """Return what a column can show of a run, by its name: of its fields those in `names`, and whole `families`."""
     home = experiments.get(run.experiment_id)
-    fields = {name: getattr(run, name) for name in names if name not in ("id", "experiment", "duration")}
-    found = {"id": run.id, "experiment": home.name if home else run.experiment_id, "duration": lasted(run), **fields}
+    found = {"id": run.id, "experiment": home.name if home else run.experiment_id, "duration": lasted(run)}
+    for name in names:
+        if name not in found:
+            found[name] = getattr(run, name)
     for family in families:
-        found |= {f"{family}.{key}": value for key, value in getattr(run, family).items()}
+        for key, value in getattr(run, family).items():
+            found[f"{family}.{key}"] = value
     return found
 
 

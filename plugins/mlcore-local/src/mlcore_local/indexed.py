@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,6 +44,7 @@ class Indexed:
         self._folder, self._root, self._index = folder, str(folder.root), index
         self._known: tuple[object, Notes] = (None, Notes())
         self._homes: OrderedDict[str, tuple[set[str], Home, SealedFold]] = OrderedDict()
+        self._once = self._looked = False  # whether one look is enough, and was taken
 
     @property
     def path(self) -> Path:
@@ -61,6 +63,15 @@ class Indexed:
     def close(self) -> None:
         """Close the index."""
         self._index.close()
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Answer what is asked meanwhile as the folder was at the first question."""
+        before, self._once = (self._once, self._looked), True
+        try:
+            yield
+        finally:
+            self._once, self._looked = before
 
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
         """See `mlcore.store.Store.get`."""
@@ -116,7 +127,8 @@ class Indexed:
             with self._index.reading() as reading:
                 notes = self._notes(reading)
                 # a run that logs all the time has something new again: what was read since the question is enough
-                if notes.get(QUICK, WHOLE) and (filled or self._quiet(notes)):
+                if notes.get(QUICK, WHOLE) and (filled or self._looked or self._quiet(notes)):
+                    self._looked = self._once
                     return question(reading, notes)
             self._fill()
             filled = True

@@ -60,12 +60,15 @@ class Marks:
         changed, count, sizes, *_ = mark
         folder = folder_of(self._root, home)
         try:
-            status = os.stat(folder)
-            if changed != _times(status) and count != sum(name.endswith(SUFFIX) for name in os.listdir(folder)):
+            same = changed is not None and changed == _times(os.stat(folder))
+            if not same and count != len([name for name in os.listdir(folder) if name.endswith(SUFFIX)]):
                 return True
-            return any(os.stat(f"{folder}/{name}").st_size != size for name, size in sizes.items())
+            for name, size in sizes.items():  # no generator: a look is at thousands that ended just now
+                if os.stat(f"{folder}/{name}").st_size != size:
+                    return True
         except FileNotFoundError:
             return bool(count)
+        return False
 
     def look(self, home: str) -> os.stat_result | None:
         """Return the status of a home's folder, None if there is none; to be asked for before the home is read."""

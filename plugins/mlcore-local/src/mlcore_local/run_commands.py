@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["runs"]
 
 _LAST_DIGITS = 8
+_TIMES = ("start_time", "end_time", "last_seen")
+_OWN = ("id", "duration", *_TIMES)  # columns that are shown otherwise than their values are written
 
 
 @click.group(cls=Group, no_args_is_help=True)
@@ -97,14 +99,17 @@ def list_runs(
 ) -> None:  # fmt: skip
     """List the runs that fit, the newest first."""
     client = Client(uri)
-    found = client.search_runs(query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted)
-    homes = c.experiments_by_id(client)
-    if as_json:
-        return terminal.show(terminal.as_json(c.described(run, homes) for run in found))
     asked = [
         name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
     ]
     families = (*c.FAMILIES, *(["context"] if any(name.startswith("context.") for name in asked) else []))
+    with c.one_look(client):
+        found = client.search_runs(
+            query, experiment=experiment, order_by=sort, limit=limit, include_deleted=deleted, select=families
+        )
+        homes = c.experiments_by_id(client)
+    if as_json:
+        return terminal.show(terminal.as_json(c.described(run, homes) for run in found))
     rows = [c.values_of(run, homes, c.FIELDS if asked or as_csv else c.TOLD, families) for run in found]
     if as_csv:
         names = c.chosen(rows, asked) if asked else [*c.FIELDS, *sorted(c.keys(rows))]
@@ -117,8 +122,8 @@ def list_runs(
 
 def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], others: Iterable[str] = ()) -> None:
     short = terminal.interactive()
-    cells = ([_cell(name, row.get(name), short=short) for name in names] for row in rows)
-    table = terminal.Table([_title(name, names) for name in names], cells)
+    columns = [_cells(name, [row.get(name) for row in rows], short=short) for name in names]
+    table = terminal.Table([_title(name, names) for name in names], zip(*columns, strict=True))
     terminal.show(table.lines())
     if left_out := [*table.left_out, *map(terminal.printable, others)]:
         terminal.remark(f"and {len(left_out)} more for --columns: {', '.join(left_out)}")
@@ -129,10 +134,14 @@ def _title(name: str, names: Sequence[str]) -> str:
     return {"start_time": "started", "end_time": "ended"}.get(short, short if short not in names else name)
 
 
+def _cells(name: str, values: list[Any], *, short: bool) -> list[Any]:
+    return [_cell(name, value, short=short) for value in values] if name in _OWN else values
+
+
 def _cell(name: str, value: Any, *, short: bool) -> Any:
     if name == "id":
         return value[-_LAST_DIGITS:] if short else value
-    if name in ("start_time", "end_time", "last_seen"):
+    if name in _TIMES:
         return c.ago(value) if short and value is not None else c.moment(value)
     return c.duration(value) if name == "duration" else value
 
@@ -273,7 +282,7 @@ def compare(run: tuple[str, ...], everything: bool, as_csv: bool, uri: str | Non
             _title(name, ()) if name in ("start_time", "end_time") else name,
             *(f"{it:.3g}" if narrow and isinstance(it, float) else it for it in values),
         ]
-        for name, values in ((name, [_cell(name, row.get(name), short=short) for row in rows]) for name in kept)
+        for name, values in ((name, _cells(name, [row.get(name) for row in rows], short=short)) for name in kept)
     ]
     heads = [_cell("id", each.id, short=short) for each in found]
     table = terminal.Table(["", *heads], cells, most=shares)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -127,6 +128,17 @@ class FolderStore(SimpleStore):
             filling=kind != "run",
         )
         return shaped(found, None, None, columns, max_points)
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Answer what is asked meanwhile of one look at the folder: for commands, which ask several things in a row.
+
+        Each look is at all runs that ended just now, and what is read of it may be older than what was written since.
+        """
+        with self._lock:
+            indexed = self._index()
+            with nullcontext() if indexed is None else indexed.one_look():
+                yield
 
     def place(self, run_id: str) -> str:
         """Return where the files of a run are, for whoever spooled it: in its folder."""

@@ -218,7 +218,8 @@ class Table:
             cells = [
                 [cut(cell, min(each, limit)) for cell in column] for column, each in zip(cells, widest, strict=True)
             ]
-        self._widths = [max(map(_measure(column), column)) for column in cells]
+        self._measures = [_measure(column) for column in cells]
+        self._widths = [max(map(measure, column)) for measure, column in zip(self._measures, cells, strict=True)]
         self._fit = _fitting(self._widths, limit)
         self.left_out = [printable(name) for name in names[self._fit :]]
         self._cells = cells  # by column, the name first: what is done column by column takes little time
@@ -237,8 +238,8 @@ class Table:
     def _columns(self) -> list[str]:
         """Return the lines for a pipe."""
         padded = []
-        for column, most, number in zip(self._cells, self._widths, self._numbers, strict=True):
-            if _measure(column) is len:
+        for column, most, number, measure in zip(self._cells, self._widths, self._numbers, self._measures, strict=True):
+            if measure is len:
                 pad = str.rjust if number else str.ljust
                 padded.append([pad(cell, most) for cell in column])
                 continue
@@ -295,8 +296,8 @@ def _fitting(widths: Sequence[int], limit: int | None) -> int:
 
 
 def _numeric(values: Sequence[Any]) -> bool:
-    known = [each for each in values if each is not None]
-    return bool(known) and all(isinstance(each, int | float) and not isinstance(each, bool) for each in known)
+    kinds = set(map(type, values)) - {type(None)}
+    return bool(kinds) and all(issubclass(each, int | float) and each is not bool for each in kinds)
 
 
 def _isolated(cell: str) -> str:

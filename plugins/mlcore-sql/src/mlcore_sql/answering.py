@@ -20,7 +20,7 @@ from mlcore.errors import Malformed
 from mlcore.store import Compare, Entity, Not, Or, Page, Query, Term, find, holds, narrowed
 from mlcore_sql import keys
 from mlcore_sql.comparing import UNSURE, Part
-from mlcore_sql.decoded import Decoded, Names
+from mlcore_sql.decoded import Decoded, Families, Names
 from mlcore_sql.dialects import REMEMBER, Binds, Runner, alone, among_all, parts
 from mlcore_sql.filters import ENTITY, Filter, terms_of
 from mlcore_sql.orders import Position, Sorted, after, order_by, position_of, sorts
@@ -52,6 +52,7 @@ class Answer:
         self._sorts = None if is_cut else sorts(kind, query.order, numbers, runner.dialect)
         hidden = "e.hidden < 2" if _DELETED in terms_of(query.where) else "e.hidden = 0"
         self._where = [f"e.kind = {self._binds.add(number)}", hidden]
+        self._families = self._whole_families()
         self._parts = self._condition.parts or (Part(self._condition.upper),)
         self._way: Part | None = None  # which fits few, that are sorted
         self._set: Part | None = None  # which fits not many, that are remembered
@@ -61,7 +62,7 @@ class Answer:
         """Return the page."""
         query, by = self._query, self._sorts
         if by is None or (query.limit is not None and query.limit < 0):
-            return find(self._entities(self._rows([], None, None), None), query)
+            return find(self._entities(self._rows([], None, None), None, None), query)
         position = None if query.token is None else _read(query.token, by)
         self._choose(query.limit)
         need = None if query.limit is None else query.limit + 1
@@ -70,7 +71,8 @@ class Answer:
         if query.limit and len(found) > query.limit:
             token = find(found[-2:], Query(_ALL, order=query.order, limit=1)).token
         items = found if query.limit is None else found[: query.limit]
-        shown = items if query.select is None else [narrowed(entity, query.select) for entity in items]
+        done = query.select is None or self._families is not None
+        shown = items if done else [narrowed(entity, query.select) for entity in items]
         return Page(tuple(shown), token, self._count() if query.count else None)
 
     def _count(self) -> int:
@@ -89,16 +91,24 @@ class Answer:
         while True:
             rows = self._rows(by, position, size)
             for part in parts(rows, 1_000):
-                for entity in self._entities(part, names):
+                for entity in self._entities(part, names, self._families):
                     if exact or holds(self._query.where, entity):
                         yield entity
             if size is None or len(rows) < size:
                 return
             position = tuple(bytes(each) if isinstance(each, memoryview) else each for each in rows[-1][2:])
 
-    def _entities(self, rows: Sequence[_Row], names: Names) -> list[Entity]:
-        found = self._decoded.get(self._runner, self._kind, [(row[0], row[1]) for row in rows], names)
+    def _entities(self, rows: Sequence[_Row], names: Names, families: Families) -> list[Entity]:
+        found = self._decoded.get(self._runner, self._kind, [(row[0], row[1]) for row in rows], names, families)
         return [found[row[0]] for row in rows if row[0] in found]
+
+    def _whole_families(self) -> Families:
+        """Return the families that are selected, if they are whole, and nothing else is looked at."""
+        select, order = self._query.select, [sort.term.family for sort in self._query.order]
+        if select is None or not self._condition.exact or any(term.name for term in select):
+            return None
+        families = frozenset(term.family for term in select)
+        return families if families.issuperset({"fields", "metrics", *order} - {""}) else None
 
     def _names(self) -> Names:
         """Return the names of the metrics that are asked for, or looked at."""
@@ -259,7 +269,7 @@ class Answer:
         ]
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Costs:
     """Say what ways to a page cost, the step from one entry of an index to the next being 1.
 

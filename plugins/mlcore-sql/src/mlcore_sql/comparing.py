@@ -41,7 +41,7 @@ class Part(NamedTuple):
         return " UNION ALL ".join(self.selects)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)  # nobody compares or shows one, and what a class can costs a start
 class Condition:
     """Hold a condition in SQL from above and from below.
 
@@ -141,7 +141,7 @@ def _joined(word: str, parts: Sequence[Condition]) -> Condition:
     return Condition(upper, lower, scans=scans, leaves=leaves, depth=depth, nesting=nesting)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Integers:
     """A column of 64-bit integers."""
 
@@ -161,7 +161,7 @@ class Integers:
         return _sure(f"{self.column} {op} {binds.add(whole)}") if op != "=" or whole == value else FALSE
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Keys:
     """A column of keys; `type` is the column of their types, or `only` the type that all have.
 
@@ -272,7 +272,7 @@ class Keys:
         return self._unless_cut(" AND ".join([*there, asked]), binds, scans)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Texts:
     """Values as `str` writes them: text has its key, all else the key of its text, in columns of their own."""
 

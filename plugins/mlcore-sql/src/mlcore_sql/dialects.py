@@ -32,6 +32,7 @@ __all__ = [
     "plain",
     "runner",
     "upsert",
+    "without",
 ]
 
 Row = Sequence[Any]
@@ -170,6 +171,15 @@ def ends(dialect: str, column: str, length: int, bind: str) -> str:
     if dialect != "postgresql":
         return f"substr({column}, -{length:d}) = {bind}"
     return f"substr({column}, length({column}) - {length - 1:d}) = {bind}"
+
+
+def without(dialect: str, column: str, paths: Sequence[str]) -> str:
+    """Return a column of JSON without what is at some paths, where that takes less time than decoding it."""
+    if dialect != "sqlite" or not paths:
+        return column
+    text, gone = f"CAST({column} AS TEXT)", ", ".join(f"'{path}'" for path in paths)
+    # what is nested deeper than SQLite follows comes as it is
+    return f"CASE WHEN json_valid({text}) THEN CAST(json_remove({text}, {gone}) AS BLOB) ELSE {column} END"
 
 
 def contains(dialect: str, column: str, bind: str) -> str:

@@ -44,7 +44,7 @@ def name_of(kind: str, term: Term) -> Name:
     return kind, term.family, term.name, context
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Filter:
     """Compile a tree for entities of one kind, whose number is `number`; `numbers` has those of its terms."""
 

@@ -60,9 +60,10 @@ class _State:
         """Return the notes, JSON values, whose names begin so."""
         found = self._connection.execute(
             "SELECT name, value FROM notes WHERE name >= ? AND name < ?", ("~" + prefix, "~" + prefix + "\U0010ffff")
-        )
-        with _decoding():
-            return {name[1:]: json.loads(value) for name, value in found}
+        ).fetchall()
+        with _decoding():  # all at once, which takes less time
+            values = json.loads(f"[{','.join([value for _, value in found])}]")
+            return {name[1:]: value for (name, _), value in zip(found, values, strict=True)}
 
     def get(self, kind: str, ids: Sequence[str]) -> list[Entity | None]:
         """See `mlcore.store.Store.get`."""

@@ -24,7 +24,7 @@ _WHOLE = ("count", "step", "time", "created", "changed", "created_ms", "changed_
 _TIES = ("e.start", "e.id")
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Sorted:
     """Say how to sort by one term: an expression, none where the term is nowhere, and the table it is in."""
 

@@ -173,6 +173,8 @@ def _type(about: dict[str, Any]) -> str:
     """Return a type in a word, if that is all there is to say, else as it is written."""
     if about.keys() <= {"type", "required"} and isinstance(about.get("type"), str):
         return f"{about['type']}{'' if about.get('required', True) else ', optional'}"
+    if about.keys() == {"type", "tensor-spec"}:
+        return f"tensor of {about['tensor-spec']['dtype']}, {about['tensor-spec']['shape']}"
     return json.dumps(about, sort_keys=True)
 
 

@@ -21,6 +21,7 @@ _ENDS = ("code", "dataset", "environment")  # which came of nothing that is know
 _LONGEST = 80
 # what Mermaid shows as it stands between quotes; it has words and marks of its own for nearly everything else
 _PLAIN = re.compile(r"[^\w .,:+@/()=-]")
+_READ = re.compile(r"[$\\]|:(?=fa-)")  # begin formulas, line ends and icons, by number as well: a joiner breaks them
 _SHAPES = {
     "version": '(["{}"])', "model": '("{}")', "run": '["{}"]', "dataset": '[("{}")]', "code": '[/"{}"/]',
     "environment": '{{{{"{}"}}}}',
@@ -115,5 +116,5 @@ def mermaid(graph: Graph) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """Return text as Mermaid shows it and never reads it: whatever could mean something by its number."""
-    shown = terminal.cut(terminal.printable(text), _LONGEST)
+    shown = _READ.sub("\\g<0>\u2060", terminal.cut(terminal.printable(text), _LONGEST))
     return _PLAIN.sub(lambda found: f"#{ord(found[0])};", shown)

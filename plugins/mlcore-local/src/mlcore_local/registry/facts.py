@@ -5,6 +5,7 @@ See docs/explanation/registry-history.md.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any, Literal
@@ -12,9 +13,9 @@ from typing import Any, Literal
 import attrs
 
 from mlcore.errors import InvalidValue
-from mlcore.store import Batch, Event, Fold, Record, Store, Updated
+from mlcore.store import Batch, Created, Event, Fold, Record, Store, Updated
 
-__all__ = ["CLOCKS", "MODEL", "VERSION", "Clock", "Fact", "change_in", "facts", "folded", "vouched"]
+__all__ = ["CLOCKS", "MODEL", "VERSION", "Clock", "Fact", "change_in", "facts", "folded", "names_of", "vouched"]
 
 MODEL, VERSION = "registered_model", "model_version"
 Clock = Literal["store", "writer"]
@@ -93,3 +94,16 @@ def vouched(store: Store, clock: Clock = "store") -> str:
     if store.capabilities.receipts:
         return "the store says when and who: when it received each change, and from whom"
     return "a folder cannot vouch: the writers say when and who, and no change is later than its file"
+
+
+def names_of(known: Iterable[Fact]) -> dict[str, list[str]]:
+    """Return the names that models ever had, each with the ids of those that had it, the latest last."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for fact in known:
+        for event in fact.record.events:
+            if event.kind == MODEL and isinstance(event, Created | Updated) and "name" in event.fields:
+                ids = found[str(event.fields["name"])]
+                if event.id in ids:
+                    ids.remove(event.id)
+                ids.append(event.id)
+    return dict(found)

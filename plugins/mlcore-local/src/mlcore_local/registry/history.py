@@ -5,7 +5,6 @@ See docs/explanation/registry-history.md.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -15,10 +14,12 @@ import attrs
 from mlcore import Client, config
 from mlcore.errors import NotFound
 from mlcore.store import AttributesRemoved, AttributesSet, Created, Event, Fold, Updated, same
-from mlcore_local.registry.facts import MODEL, VERSION, Clock, Fact, change_in, facts, folded
+from mlcore_local.registry.facts import MODEL, VERSION, Clock, Fact, change_in, facts, folded, names_of
+from mlcore_local.registry.past import look
 
-__all__ = ["Edit", "Entry", "history", "names_of"]
+__all__ = ["Edit", "Entry", "history"]
 
+_EVER = 1 << 62
 _Key = tuple[str, str, str, str]  # kind and id of what has a value, its family, its name
 
 
@@ -74,7 +75,7 @@ def history(
     known = facts(client.store, clock)
     fold = folded(known)
     id = _found(client, fold, known, name)
-    replay = _Replay(id, fold)
+    replay = _Replay(id, _labels(client, known, id))
     entries = [entry for each in known if (entry := replay.entry(each)) is not None]
     chosen = [
         each for each in entries
@@ -82,19 +83,6 @@ def history(
     ]  # fmt: skip
     chosen.reverse()  # so that of two at one time the later one comes first
     return sorted(chosen, key=lambda each: each.time, reverse=True)
-
-
-def names_of(known: Iterable[Fact]) -> dict[str, list[str]]:
-    """Return the names that models ever had, each with the ids of those that had it, the latest last."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for fact in known:
-        for event in fact.record.events:
-            if event.kind == MODEL and isinstance(event, Created | Updated) and "name" in event.fields:
-                ids = found[str(event.fields["name"])]
-                if event.id in ids:
-                    ids.remove(event.id)
-                ids.append(event.id)
-    return dict(found)
 
 
 def _found(client: Client, fold: Fold, known: Sequence[Fact], name: str) -> str:
@@ -116,8 +104,8 @@ def _found(client: Client, fold: Fold, known: Sequence[Fact], name: str) -> str:
 class _Replay:
     """Go through facts in the order of the fold, and remember what each value was and who wrote it."""
 
-    def __init__(self, id: str, fold: Fold) -> None:
-        self._id, self._labels = id, _labels(fold, id)
+    def __init__(self, id: str, labels: Mapping[str, str]) -> None:
+        self._id, self._labels = id, labels
         self._values: dict[_Key, Any] = {}
         self._writers: dict[_Key, tuple[int, str]] = {}  # the place and the digest of the change that wrote it
         self._places: dict[str, int] = {}  # of changes, by their digests
@@ -190,15 +178,11 @@ def _written(event: Event) -> Iterator[tuple[str, str, Any]]:
             yield from ((family, name, None) for name in names)
 
 
-def _labels(fold: Fold, model: str) -> dict[str, str]:
-    """Return what the versions of a model are called now, by their ids: of several with a number the first keeps it."""
-    first, found = dict[int, str](), dict[str, str]()
-    of = (each for each in fold.entities(VERSION) if each.parent == model)
-    for each in sorted(of, key=lambda it: (it.created, it.id)):
-        number = _number(each.fields.get("number"))
-        keeper = first.setdefault(number, each.id)
-        found[each.id] = str(number) + ("" if keeper == each.id else f"~{each.id[-4:]}")
-    return found
+def _labels(client: Client, known: Sequence[Fact], id: str) -> dict[str, str]:
+    """Return what the versions of a model are called now, by their ids."""
+    registry = look(client, _EVER, known=known).registry
+    found = registry.search_versions("name = ?", registry.get(id).name, include_deleted=True)
+    return {each.id: each.version for each in found if each.model.id == id}
 
 
 def _number(value: Any) -> int:

@@ -8,13 +8,15 @@ import attrs
 import click
 
 from mlcore import Client
-from mlcore_local import completing, terminal
+from mlcore_local import columns, completing, terminal
 from mlcore_local.arguments import JSON, STORE
 from mlcore_local.registry import drawing
 from mlcore_local.registry.graphs import Graph
 from mlcore_local.registry.lineage import LIMIT, lineage as trace
 
 __all__ = ["lineage"]
+
+_DRAWN = 500  # https://mermaid.js.org/config/schema-docs/config.html#maxedges
 
 
 @click.command(epilog="Example: mlcore lineage models:/digits@champion")
@@ -40,11 +42,15 @@ def lineage(
     if as_json and as_mermaid:
         raise click.UsageError("give --json or --mermaid, not both")
     up, down = only != "down", only != "up"
-    found = trace(Client(uri), thing, up=up, down=down, depth=depth, limit=limit)
+    client = Client(uri)
+    with columns.one_look(client):
+        found = trace(client, thing, up=up, down=down, depth=depth, limit=limit)
     if as_json:
         terminal.show(terminal.as_json(_content(found)))
     else:
         terminal.show(drawing.mermaid(found) if as_mermaid else drawing.lines(found, up=up, down=down))
+    if as_mermaid and len(found.edges) > _DRAWN:
+        click.echo(f"mlcore: Mermaid draws {_DRAWN} arrows unless maxEdges says more: --limit shows less", err=True)
     if not found.complete:
         click.echo(f"mlcore: there is more than {limit:,} things: --limit shows more, --depth less", err=True)
 

@@ -36,8 +36,7 @@ from mlcore.store import (
     Stored,
     selected,
 )
-from mlcore_local.registry.facts import MODEL, VERSION, Clock, Fact, change_in, facts, vouched
-from mlcore_local.registry.history import names_of
+from mlcore_local.registry.facts import MODEL, VERSION, Clock, Fact, change_in, facts, names_of, vouched
 
 __all__ = ["Past", "PastStore", "at", "look", "moment", "shown"]
 
