@@ -77,7 +77,7 @@ def test_a_model_is_registered_and_loaded_by_every_uri(client: Client) -> None:
         assert client.load_model(f"runs:/{run.id}/model").predict([1]) == [2]
     used = client.get_run(other.id)._now().attributes["used"]
     assert used[second.id] == {"uri": "models:/scale@champion", "version": second.uri, "digest": second.digest}
-    assert used[f"runs:/{run.id}/model"] == {"uri": f"runs:/{run.id}/model"}
+    assert used[first.model_id] == {"uri": f"runs:/{run.id}/model", "digest": first.digest}
     copy = client.register_model("models:/scale@champion", "copies")
     assert (copy.digest, copy.source, copy.parent_version) == (second.digest, second.source, second.id)
 
