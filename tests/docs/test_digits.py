@@ -50,13 +50,18 @@ def about(run: mlcore.Run, entity: Entity) -> dict[str, Any]:
 
 
 def stored(uri: str) -> dict[str, Any]:
-    """Return the experiments and, by their names, the runs of a store."""
+    """Return the experiments and, by their names, the runs of a store, and what it has registered."""
     client = mlcore.Client(uri)
     entities = client.store.find("run", Query()).items
     experiments = [(each.id, each.fields, each.attributes) for each in client.store.find("experiment", Query()).items]
     runs = {each.fields["name"]: about(client.get_run(each.id), each) for each in entities}
+    model = client.registry.get("digits")
+    (version,) = model.versions
+    origin = client.get_run(str(version.run_id)).name
+    kept = {"aliases": list(model.aliases), "version": version.version, "run": origin, "tags": version.tags}
+    kept |= {"description": version.description, "source": version.source == f"runs:/{version.run_id}/model"}
     client.close()
-    return {"experiments": experiments, "runs": runs}
+    return {"experiments": experiments, "runs": runs, "registry": kept}
 
 
 def started(folder: Path, **settings: str) -> subprocess.Popen[str]:
@@ -97,6 +102,8 @@ def test_the_digits_are_learned_and_are_the_same_on_a_server_as_in_a_folder(
         there, here = stored(server.url), stored(str(tmp_path / "locally" / ".mlcore"))
     assert sorted(here["runs"]) == ["bernoulli", "gaussian", "huber", "logistic", "neural net"]
     assert there["experiments"] == here["experiments"]
+    assert there["registry"] == here["registry"]
+    assert here["registry"]["aliases"] == ["champion"]
     for name, run in here["runs"].items():
         for part, expected in run.items():
             assert there["runs"][name][part] == expected, (name, part)
@@ -118,3 +125,4 @@ def check_the_page(printed: str, store: Path) -> None:
     assert best.metrics["accuracy.valid"] > 0.95
     right = round(540 * best.metrics["accuracy.valid"])
     assert f"gets {right} of 540 digits right" in printed
+    assert "@champion is version 1 of digits, and was none\n\nModel('models:/digits@champion'" in printed

@@ -18,7 +18,7 @@
     │   │   ├── SourceReused     other content stands under this source and range
     │   │   └── AlreadyExists    the claim is held by somebody else
     │   └── JournalError         a file is not a journal, or not one we can read
-    ├── NotFound                 no run or experiment of that id or name
+    ├── NotFound                 nothing of that id or name
     │   └── Ambiguous            several of them
     ├── AliasMoved               somebody else moved an alias of a model first
     ├── ArtifactError            a file cannot be stored or read
@@ -117,11 +117,11 @@ class JournalError(StoreError):
 
 
 class NotFound(MlcoreError, LookupError):
-    """Say that no run or experiment has that id or name."""
+    """Say that nothing of its kind has that id or name."""
 
 
 class Ambiguous(NotFound):
-    """Say that several runs or experiments fit, and which."""
+    """Say that several fit, and which."""
 
 
 class AliasMoved(MlcoreError):

@@ -1,4 +1,4 @@
-"""Train five classifiers on scikit-learn's digits, read back how they learned, then load the best and predict.
+"""Train five classifiers on scikit-learn's digits, read back how they learned, register the best, load it and predict.
 
 Run it as it is: the runs go into the folder .mlcore of your project, and `mlcore where` says which one that is.
 """
@@ -71,13 +71,22 @@ def show() -> mlcore.Run:
     return best
 
 
-def predict(run: mlcore.Run, images: np.ndarray, digits: np.ndarray) -> None:
-    """Load the model of a run, and ask it."""
-    model = mlcore.load_model(f"runs:/{run.id}/model")
+def register(run: mlcore.Run) -> None:
+    """Make the model of a run a version of the model "digits", and let @champion stand for it from now on."""
+    told = f"{run.metrics['accuracy.valid']:.1%} of the digits that it had not seen are right"
+    version = mlcore.register_model(f"runs:/{run.id}/model", "digits", description=told, tags={"run": run.name})
+    model = mlcore.registry.get("digits")
+    before = model.aliases.get("champion")
+    model.set_alias("champion", version)
+    print(f"\n@champion is version {version.version} of digits, and was {before.version if before else 'none'}")
+
+
+def predict(images: np.ndarray, digits: np.ndarray) -> None:
+    """Load the champion, whichever version that is, and ask it."""
+    model = mlcore.load_model("models:/digits@champion")
     right = (model.predict(images) == digits).sum()
     print(f"\n{model}\ngets {right} of {len(digits)} digits right;")
     print(f"it takes the first ten for {model.predict(images[:10])}, and they are {digits[:10]}")
-    print(f"What it confuses: {os.path.relpath(run.artifacts.get('confusion.png'))}")
 
 
 if __name__ == "__main__":
@@ -86,4 +95,7 @@ if __name__ == "__main__":
     mlcore.set_experiment("digits")
     for name, model in CLASSIFIERS.items():
         train(name, model, {"train": (x_train, y_train), "valid": (x_valid, y_valid)})
-    predict(show(), x_valid, y_valid)
+    best = show()
+    print(f"What it confuses: {os.path.relpath(best.artifacts.get('confusion.png'))}")
+    register(best)
+    predict(x_valid, y_valid)

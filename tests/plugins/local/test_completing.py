@@ -87,6 +87,27 @@ class TestOffered:
         gone = mlcore.Client(home / ".mlcore").search_runs("deleted = true", experiment="old")[0].id
         assert asked(home, f"mlcore artifacts get {gone} ") == ["plots", "plots/a.txt"]
 
+    def test_a_model_its_versions_and_what_stands_for_them(self, home: Path) -> None:
+        """Guards the words that name a version, with and without models:/, and what there is to restore."""
+        registry = mlcore.Client(home / ".mlcore").registry
+        for name in ("digits", "digits", "it's mine"):
+            registry.add(name, {"flavor": "toy"})
+        digits, mine = registry.get("digits"), registry.get("it's mine")
+        digits.set_alias("champion", 2)
+        digits.version(1).delete()
+        mine.delete()
+        assert asked(home, "mlcore registry show ") == ["digits"]
+        assert asked(home, "mlcore registry show dig") == ["digits"]
+        assert asked(home, "mlcore registry show digits") == ["digits", "digits@champion", "digits/2"]
+        assert asked(home, "mlcore registry alias digits@") == ["digits@champion"]
+        assert asked(home, "mlcore registry alias digits --remove ") == ["champion"]
+        assert asked(home, "mlcore registry rename d") == ["digits"]
+        assert asked(home, "mlcore registry restore ") == [r"it\'s\ mine"]
+        assert asked(home, "mlcore registry restore digits/") == ["digits/1"]
+        assert asked(home, "mlcore models inspect ") == ["models:/digits/latest", "models:/digits@champion"]
+        assert asked(home, "mlcore models predict models:/digits/") == ["models:/digits/latest", "models:/digits/2"]
+        assert asked(home, "mlcore registry register runs:/x/model d") == ["digits"]
+
     def test_the_store_is_the_one_that_was_named(self, home: Path) -> None:
         """Guards --store before the word that is completed."""
         assert asked(home, f"mlcore runs show --store {home}/other ") == []
@@ -97,7 +118,15 @@ class TestOffered:
         """Guards the line that somebody types from our errors, and the folder from a store that is made."""
         (home / "file").write_text("no store")
         before = sorted(home.iterdir())
-        for line in ("runs show p", "runs list -e d", "runs list -c metrics.", "artifacts get plain p"):
+        for line in (
+            "registry show d",
+            "registry alias digits ",
+            "models inspect models:/d",
+            "runs show p",
+            "runs list -e d",
+            "runs list -c metrics.",
+            "artifacts get plain p",
+        ):
             assert asked(home, f"mlcore {line}", MLCORE_STORE=store) == []
         assert sorted(home.iterdir()) == before
 

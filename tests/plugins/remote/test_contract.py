@@ -40,7 +40,7 @@ class Served(StoreContract):
 class TestFolder(Served):
     """A folder store behind a server."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(receipts=False)
 
 
 class TestSqlite(Served):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import struct
 import time
 from array import array
 from collections.abc import Callable
@@ -554,3 +555,34 @@ def test_records_are_not_looked_at_twice() -> None:
     (found,) = protocol.unpack_batches(protocol.pack_batches([Batch(new_id(), "r", (Record(2, 1, ()),))]))
     with pytest.raises(Malformed, match="no events"):
         check(found)
+
+
+@pytest.mark.parametrize(
+    ("head", "previous", "home"),
+    [
+        ('{"source":"%s","home":"h","previous":"%s"}', "a", "h"),
+        ('{"source":"%s","home":"h","previous":"%s","rows":[]}', "a", "h"),
+        ('{"source":"%s","home":"h","previous":"%s","previous":"b","home":"i"}', "b", "i"),
+        ('{"source":"%s","home":"h","previous":"%s","later":{"previous":"b","home":"i"}}', "a", "h"),
+        ('{"source":"%s","home":"h\\u002c\\u0022previous","previous":"%s"}', "a", 'h,"previous'),
+        ('{ "source":"%s", "home":"h", "previous":"%s" }', "a", "h"),
+    ],
+)
+def test_a_head_that_was_seen_before_is_read_as_one_that_was_not(head: str, previous: str, home: str) -> None:
+    """Guards what is remembered of heads: however they are written, they mean what JSON says."""
+    for digit, source in [("a", "0" * 32), ("a", "0" * 32), ("c", "0" * 32), ("a", "1" * 32)]:
+        text = (head % (source, digit * 64)).encode()
+        (batch,) = protocol.unpack_batches(b"mlcb\x01\0\0\0" + struct.pack("<II", len(text), 0) + text)
+        wanted = digit * 64 if previous == "a" else previous
+        assert (batch.source, batch.previous, batch.home) == (source, wanted, home)
+
+
+def test_a_head_with_wrong_rows_is_refused_each_time() -> None:
+    """Guards the same for what is wrong."""
+    for rows in ('[["run","a","k","",{"v":"x"}]]', '[["run"]]', "{}", "7", "[", '[["run","a","k","",{}]]'):
+        head = {"source": "0" * 32, "home": "h", "previous": "a" * 64}
+        text = to_json(head)[:-1] + f',"rows":{rows}}}'.encode()
+        for _ in range(2):
+            data = b"mlcb\x01\0\0\0" + struct.pack("<II", len(text), 4) + text + b"abcd"
+            with pytest.raises(Malformed):
+                protocol.unpack_batches(data)

@@ -235,6 +235,7 @@ class Capabilities(Shown):
     atomically. `erase`: what was erased is physically gone. `client_ids`: ids made by clients are kept.
     `durability`: what was appended survives the end of the ``"process"`` or the loss of ``"power"``.
     `shared_positions`: a position is good in every handle, not only in the one that gave it.
+    `receipts`: `received_at` is when each batch came, by a clock of the store's; else it is the time of a whole file.
     """
 
     history: bool = True
@@ -243,6 +244,7 @@ class Capabilities(Shown):
     client_ids: bool = True
     durability: str = "process"
     shared_positions: bool = False
+    receipts: bool = True
 
 
 @attrs.frozen(repr=False)

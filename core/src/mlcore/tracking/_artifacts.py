@@ -304,7 +304,9 @@ class Keeping(Thing):
         try:
             return Registry(self._backend).add(name, described(logged))
         except MlcoreError as error:  # training goes on
-            told = f"`mlcore registry register {logged.uri} {name!r}` does it later"
+            from shlex import quote
+
+            told = f"`mlcore registry register {logged.uri} {quote(name)}` does it later"
             logging.getLogger("mlcore").warning("the model is logged, and not registered: %s; %s", error, told)
         return None
 
@@ -444,7 +446,7 @@ class Loading:
         """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
 
         ``models:/NAME/3``, ``models:/NAME@alias``, ``models:/NAME/Production`` and ``models:/NAME/latest`` are versions
-        of the registry; an active run remembers that it used one.
+        of the registry; an active run remembers that it used one, or a model of another run.
         What is only data is loaded always. Code is run if you saved the model yourself on this machine, or if `trust`
         is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has.
         Raises `NotAModel`, `Untrusted`, `DigestMismatch` or `NotInstalled`.
@@ -454,9 +456,12 @@ class Loading:
         info = self.get_model(uri)
         model = load_folder(info, trust=trust, flavor=flavor)
         if (run := active_run()) is not None and info.uri.startswith(("models:/", "runs:/")):
-            known = info.version
-            used = {"uri": info.uri} | ({"version": known.uri, "digest": known.digest} if known else {})
-            run.log_events(AttributesSet("run", run.id, "used", {known.id if known else info.uri: used}))
+            if (version := info.version) is not None:
+                key, used = version.id, {"uri": info.uri, "version": version.uri, "digest": version.digest}
+            else:
+                about = self._described(info.uri)
+                key, used = about["model_id"], {"uri": about["source"], "digest": about["digest"]}
+            run.log_events(AttributesSet("run", run.id, "used", {str(key or used["uri"]): used}))
         return model
 
     def _described(self, uri: str) -> dict[str, Any]:

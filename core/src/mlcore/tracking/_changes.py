@@ -10,15 +10,13 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import attrs
 
 from mlcore import journal, plugins
 from mlcore.config import OFF
-from mlcore.errors import StoreError
-from mlcore.store import Created, Event, Updated, encode_event
+from mlcore.store import Event, Updated, encode_event
 from mlcore.tracking._backend import Backend
 
 MODEL, VERSION, FIELD = "registered_model", "model_version", "change"
@@ -67,10 +65,6 @@ def write(backend: Backend, change: Change, events: Iterable[Event], claim: str 
     change = attrs.evolve(change, digest=digest_of(events, change))
     events.append(Updated(MODEL, change.model_id, {FIELD: attrs.asdict(change)}))
     backend.edit(events, claim)
-    made = [each for each in events if isinstance(each, Created)]
-    if claim is not None and backend.root is not None and made:
-        with suppress(StoreError):  # who copies one folder over another overwrites claims: it is in a journal, too
-            backend.edit(made)
     if backend.uri != OFF:
         plugins.notify("mlcore_registry_changed", event=change)
     return change

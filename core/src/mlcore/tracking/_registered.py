@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import journal, query, store
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 STATUSES = ("PENDING", "READY", "FAILED")
 _PARENT, _NUMBER = Term("", "parent"), Term("fields", "number")
+_NUMBERED = Term("fields", "numbered")  # since when it has its number, where that was not its first
 _SAME = 16  # versions of one number, made apart and merged, of which the first is the latest
 
 
@@ -296,6 +298,20 @@ class ModelVersion(Registered):
         archived = {"archived": [each.version for each in others]} if wanted else {}
         self._change("transition", *events, **{"before": before, "after": after, **archived})
 
+    def renumber(self) -> None:
+        """Give it the next free number, of two that were made apart with one number. Raises `InvalidValue`."""
+        before, known, model = self.version, self.number, self._now().parent
+        if len(versions(self._backend, model, Compare(_NUMBER, "=", known))) == 1:
+            raise InvalidValue(f"version {before} of {self.name} has its number to itself")
+        for number in count(versions(self._backend, model, limit=1)[0].number + 1):
+            events = [Updated(VERSION, self.id, {"number": number, "numbered": time.time_ns()})]
+            with suppress(AlreadyExists):
+                claim = f"model-version/{model}/{number}"
+                self._change("renumber", *events, claim=claim, before=before, after=str(number))
+            self.refresh()
+            if self.number != known:  # else somebody took that number just now
+                break
+
     def set_status(self, status: str, message: str = "") -> None:
         """Say that it is PENDING, READY or FAILED, and why. Raises `InvalidValue`."""
         if status not in STATUSES:
@@ -338,7 +354,7 @@ def versions(
 
 def in_order(it: Entity) -> tuple[int, int, str]:
     """Return by what to order versions: the highest number first, of one number the first that was made."""
-    return -it.fields.get("number", 0), it.created, it.id
+    return -it.fields.get("number", 0), it.fields.get("numbered", it.created), it.id
 
 
 def _label(backend: Backend, page: Sequence[ModelVersion]) -> None:
@@ -346,7 +362,9 @@ def _label(backend: Backend, page: Sequence[ModelVersion]) -> None:
     parents, numbers = ({*each} for each in zip(*((each._now().parent, each.number) for each in page), strict=True))
     same = Compare(_PARENT, "in", tuple(parents)), Compare(_NUMBER, "in", tuple(numbers)), ALL
     first = dict[tuple[str, int], str]()
-    for each in sorted(backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER,))).items, key=in_order):
+    for each in sorted(
+        backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER, _NUMBERED))).items, key=in_order
+    ):
         first.setdefault((each.parent, each.fields["number"]), each.id)
     for it in page:
         keeps = first.get((it._now().parent, it.number), it.id) == it.id

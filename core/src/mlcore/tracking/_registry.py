@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from mlcore import journal
+from mlcore import config, journal
 from mlcore.errors import AliasMoved, AlreadyExists, InvalidValue, NotFound, StoreNotFound
-from mlcore.store import AttributesSet, Compare, Created, Event, Term
+from mlcore.store import AttributesSet, Compare, Created, Event, Store, Term
+from mlcore.tracking._backend import Backend
 from mlcore.tracking._changes import MODEL, VERSION, Change, write
 from mlcore.tracking._ids import new_run_id
 from mlcore.tracking._model_uris import check_alias, check_model_name, parse
@@ -19,7 +20,6 @@ from mlcore.tracking._registered import ModelVersion, RegisteredModel, soon, ver
 from mlcore.tracking._thing import Listing
 
 if TYPE_CHECKING:
-    from mlcore.tracking._backend import Backend
     from mlcore.tracking._client import Client
 
 _NAME = Term("fields", "name")
@@ -30,6 +30,13 @@ class Registry:
 
     def __init__(self, backend: Backend, client: Client | None = None) -> None:
         self._backend, self._client = backend, client
+
+    @classmethod
+    def over(cls, store: Store, name: str, client: Client | None = None) -> Self:
+        """Return the registry of a store that is open, such as one that shows the past; messages call it `name`."""
+        backend = Backend(config.OFF)
+        backend._store, backend.name = store, name
+        return cls(backend, client)
 
     def create(self, name: str, *, description: str = "", tags: Mapping[str, Any] | None = None) -> RegisteredModel:
         """Make a model without versions. Raises `AlreadyExists` or `InvalidValue`."""

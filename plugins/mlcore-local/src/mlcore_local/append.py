@@ -27,7 +27,7 @@ from mlcore_local.reader import Journal, read
 if TYPE_CHECKING:
     from mlcore_local.commit_log import CommitLog
 
-__all__ = ["Appender", "claim_path"]
+__all__ = ["Appender", "claim_path", "copy_claim"]
 
 ClaimsOf = Callable[[str, str], list[Path]]
 _SOURCES = 4_096  # whose journals' ends are remembered
@@ -154,6 +154,8 @@ class Appender:
         if new.claim is not None:
             self._claim(new, actor)
             target.marks.advance(new)
+            if not new.home and new.first == 1:
+                self._copy(target, new, actor)
         else:
             target.marks.advance(new)  # before, as a checkpoint tells it; if it fails all is read again
             self._write(target, new, actor)
@@ -226,6 +228,13 @@ class Appender:
                 pass
             raise AlreadyExists(batch.claim, holder.source)
 
+    def _copy(self, target: _Target, batch: Batch, actor: str) -> None:
+        """Write what was claimed into a journal, too: who copies one store over another overwrites claims."""
+        try:
+            self._write(target, batch, actor)
+        except OSError:  # it is claimed all the same, and `mlcore fsck --repair` writes the journal
+            self._forget(batch.source)
+
     def _write(self, target: _Target, batch: Batch, actor: str) -> None:
         if target.fd < 0:
             self._create(target, batch.source)
@@ -234,6 +243,7 @@ class Appender:
             header = f.Header(batch.source, batch.home)
             target.journal.writer = {"host": platform.node(), "user": actor or user()}
             target.journal.writer["inode"] = os.fstat(target.fd).st_ino
+            target.journal.writer |= {"claim": batch.claim} if batch.claim else {}
             data = _beginning(header, target.journal.writer)
         if target.packer is None:
             target.packer = Packer(header, target.journal.keys)
@@ -274,6 +284,22 @@ def claim_path(folder: Folder, claim: str) -> Path:
     kind = re.sub(r"[^a-z_-]", "_", claim.partition("/")[0][:40])
     name = hashlib.sha256(claim.encode()).hexdigest()[:32]
     return folder.root / "claims" / f"{kind}-{name[:2]}" / (name + f.SUFFIX)
+
+
+def copy_claim(folder: Folder, path: Path) -> bool:
+    """Write the first record of a source, which a claim's file has, to a journal; False if that is there."""
+    journal = Journal()
+    records = list(read(path, journal))
+    assert journal.header is not None
+    target = folder.root / "store" / (journal.source + f.SUFFIX)
+    about: dict[str, object] = {
+        name: journal.writer[name] for name in ("host", "user", "claim") if name in journal.writer
+    }
+    packer = Packer(journal.header)
+    data = _beginning(journal.header, about) + b"".join(map(packer.pack, records))
+    with _locked(folder.root / "lock"):
+        target.parent.mkdir(exist_ok=True)
+        return publish(target, data)
 
 
 def _elsewhere(batch: Batch, home: str) -> SourceReused:

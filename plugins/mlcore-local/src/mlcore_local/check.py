@@ -14,9 +14,11 @@ from mlcore.artifacts import is_temporary
 from mlcore.errors import JournalError
 from mlcore.folder import Folder
 from mlcore.journal.format import SUFFIX
+from mlcore_local.append import copy_claim
 from mlcore_local.commit_log import recover
 from mlcore_local.home import alive
 from mlcore_local.reader import Journal, read
+from mlcore_local.registry.checking import Chain
 from mlcore_local.seal import NAME, open_sealed
 
 __all__ = ["Finding", "Report", "check"]
@@ -27,7 +29,11 @@ _SILENT_SECONDS = 300
 
 @attrs.frozen
 class Finding:
-    """Say what is wrong with a file: ``damaged`` lost records, ``torn`` and ``leftover`` did not, ``repaired`` was."""
+    """Say what is wrong with a file: ``damaged`` lost records, ``torn`` and ``leftover`` did not, ``repaired`` was.
+
+    ``alone`` is a claim that is in no journal, which another store's would replace where that is copied over this one.
+    ``merged`` and ``odd`` are of the registry, see `mlcore_local.registry.checking`.
+    """
 
     path: Path
     what: str
@@ -46,31 +52,62 @@ class Report:
 def check(folder: Folder, *, repair: bool = False, progress: Callable[[int], None] = lambda _: None) -> Report:
     """Read every journal and seal of a store. With `repair`, mend what can be.
 
-    Then what commit logs hold is brought back, torn ends of dead writers are cut, and leftovers are removed.
+    Then what commit logs hold is brought back, torn ends of dead writers are cut, leftovers are removed, and what is
+    only claimed is written to a journal, too.
     """
-    report = Report()
+    report, gathered = Report(), _Gathered()
     if repair:
         recover(folder.root)  # first: what is torn may be whole in a log
-    gaps: dict[str, tuple[Path, list[tuple[int, int]]]] = {}
-    claimed: dict[str, set[int]] = {}
     for path in sorted(folder.root.rglob("*")):
         progress(1)
         if path.relative_to(folder.root).parts[3:4] == ("artifacts",):  # whatever their names, these are a user's
             if is_temporary(path.name):
                 _leftover(path, report, repair)
         elif path.suffix == SUFFIX and path.is_file():
-            journal = _journal(path, report, repair)
-            if path.parts[-3] == "claims":
-                claimed.setdefault(journal.source, set()).update(range(journal.last + 1))
-            if journal.gaps:
-                gaps[journal.source] = (path, journal.gaps)
+            gathered.take(path, _journal(path, report, repair, gathered.chain))
         elif path.name == NAME:
             _seal(path, report, repair)
         elif path.suffix == ".tmp":
             _leftover(path, report, repair)
-    for source, (path, missing) in gaps.items():
-        report.findings += _missing(path, missing, claimed.get(source, set()))
+    report.findings += gathered.missing()
+    for path in gathered.alone():
+        done = repair and copy_claim(folder, path)
+        report.findings.append(Finding(path, "it is in no journal", "repaired" if done else "alone"))
+    report.findings += [
+        Finding(folder.root / each.where, each.what, each.severity) for each in gathered.chain.findings()
+    ]
     return report
+
+
+@attrs.define
+class _Gathered:
+    """Hold what is known of sources once all their files were read."""
+
+    chain: Chain = attrs.field(factory=Chain)
+    _gaps: dict[str, tuple[Path, list[tuple[int, int]]]] = attrs.field(factory=dict)
+    _claimed: dict[str, set[int]] = attrs.field(factory=dict)
+    _firsts: dict[str, Path] = attrs.field(factory=dict)  # claims of the store that are the first record of a source
+    _written: set[str] = attrs.field(factory=set)
+
+    def take(self, path: Path, journal: Journal) -> None:
+        """Note what a journal, or the file of a claim, has."""
+        if path.parts[-3] == "claims":
+            self._claimed.setdefault(journal.source, set()).update(range(journal.last + 1))
+            if journal.header is not None and not journal.header.home and journal.last == 1:
+                self._firsts[journal.source] = path
+        else:
+            self._written.add(journal.source)
+        if journal.gaps:
+            self._gaps[journal.source] = path, journal.gaps
+
+    def missing(self) -> Iterator[Finding]:
+        """Tell of records that are in no file."""
+        for source, (path, missing) in self._gaps.items():
+            yield from _missing(path, missing, self._claimed.get(source, set()))
+
+    def alone(self) -> list[Path]:
+        """Return the claims that are in no journal."""
+        return [path for source, path in sorted(self._firsts.items()) if source not in self._written]
 
 
 def _missing(path: Path, gaps: Iterable[tuple[int, int]], claimed: set[int]) -> Iterator[Finding]:
@@ -84,11 +121,13 @@ def _leftover(path: Path, report: Report, repair: bool) -> None:
         _remove(path, "left over by a process that died", "leftover", report, repair)
 
 
-def _journal(path: Path, report: Report, repair: bool) -> Journal:
+def _journal(path: Path, report: Report, repair: bool, chain: Chain) -> Journal:
     journal = Journal()
     report.journals += 1
     try:
-        report.records += sum(1 for _ in read(path, journal))
+        for record in read(path, journal):
+            report.records += 1
+            chain.take(journal.source, record, str(path))
     except (JournalError, OSError) as error:
         report.findings.append(Finding(path, str(error), "damaged"))
     report.findings += [Finding(path, str(each), "damaged") for each in journal.damage]

@@ -25,7 +25,7 @@ __all__ = [
     "moment",
     "one_look",
 ]
-__all__ += ["TOLD", "duration", "keys", "pair", "values_of", "worth"]
+__all__ += ["TOLD", "duration", "keys", "pair", "values_of", "whole_uri", "worth"]
 
 _TIMES = ("start_time", "end_time", "duration", "last_seen")
 FIELDS = ("id", "name", "status", "experiment", *_TIMES, "note", "user", "deleted", "experiment_id", "parent_run_id")
@@ -58,6 +58,12 @@ def find_run(client: Client, text: str) -> Run:
                 f"{len(fit)} runs are named {text!r}: take an id, such as {', '.join(run.id[-8:] for run in fit[:5])}"
             ) from None
         return fit[0]
+
+
+def whole_uri(client: Client, uri: str) -> str:
+    """Return the URI of a model with the whole id of its run, which may be named as in all commands."""
+    scheme, run, name = [*uri.split("/", 2), "", ""][:3]
+    return f"runs:/{find_run(client, run).id}/{name}" if scheme == "runs:" and run and name else uri
 
 
 def one_look(client: Client) -> AbstractContextManager[None]:

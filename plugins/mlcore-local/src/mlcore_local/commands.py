@@ -72,7 +72,10 @@ def where(uri: str | None, as_json: bool) -> None:
 )
 @_as_json
 def fsck(uri: str | None, repair: bool, as_json: bool) -> None:
-    """Check every journal of a store: exit code 1 if anything is damaged."""
+    """Check every journal of a store, and that no change of its registry was altered: exit code 1 if anything is wrong.
+
+    It tells as well of versions that share a number, as two stores were merged: that is no error.
+    """
     folder = _folder(uri)
     findings = []
     with click.progressbar(length=0, label="checking", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:

@@ -5,6 +5,10 @@ writes the same bytes to one more file instead, with the name of the journal and
 and then the journals themselves are synced, and the log is emptied. Of a log that nobody holds open, its writer died:
 what is in it is written to the journals again, which changes nothing unless the machine went down. It is described byte
 by byte in docs/reference/folder-store.md.
+
+A file system has to keep, with every sync of a file that grew, how long it is now: that is a second write, which waits
+for the first. So the file is made longer ahead of what is written to it, by zeros, which are no entry. Nothing is ever
+written over an entry: a log that is emptied is cut off, and grows again.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ _MAGIC = b"mlcorecl"
 _HEAD = struct.Struct("<8s36s")  # magic, and when the machine was started: its boot id, or nothing
 _ENTRY = struct.Struct("<IHIQ")  # checksum of the rest, lengths of path and data, offset in the journal
 _MOST = 8 << 20  # bytes, after which journals are synced: what a start after a crash has to look at
+_AHEAD = 256 << 10  # bytes of zeros that are written at once: they take the disk a millisecond
 _log = logging.getLogger("mlcore")
 
 
@@ -42,14 +47,16 @@ class CommitLog:
         recover(folder.root)
         self._root, self._syncing = folder.root, Syncing()
         self._entries: list[bytes] = []
-        self._journals: set[str] = set()  # written to since they were synced
-        self._size = 0
+        self._journals: dict[Path, str] = {}  # written to since they were synced, and their names
+        self._end = self._size = _HEAD.size  # of the entries, and of the file
+        self._roomy = True  # the disk has room for what is written ahead
         self._path, self._fd = _made(folder.root / FOLDER)
 
     def add(self, path: Path, offset: int, data: bytes) -> None:
         """Take in what is written to a journal of the store."""
-        name = path.relative_to(self._root).as_posix()
-        self._journals.add(name)
+        name = self._journals.get(path)
+        if name is None:
+            name = self._journals[path] = path.relative_to(self._root).as_posix()
         self._entries.append(_packed(name.encode(), offset, data))
 
     def commit(self) -> None:
@@ -58,11 +65,14 @@ class CommitLog:
         self._entries.clear()
         if not data:
             return
-        if os.write(self._fd, data) != len(data):
+        end = self._end + len(data)
+        if end > self._size and self._roomy:
+            self._grow(end + _AHEAD)
+        if os.pwrite(self._fd, data, self._end) != len(data):
             raise OSError(28, "No space left on device")
         os.fdatasync(self._fd)
-        self._size += len(data)
-        if self._size > _MOST:
+        self._end, self._size = end, max(end, self._size)
+        if end - _HEAD.size > _MOST:
             self._empty()
 
     def close(self) -> None:
@@ -76,11 +86,22 @@ class CommitLog:
             os.close(self._fd)
             self._syncing.close()
 
+    def _grow(self, size: int) -> None:
+        """Write zeros up to a size; on a full disk none, which others need more, until the log is emptied."""
+        try:
+            self._roomy = os.pwrite(self._fd, bytes(size - self._size), self._size) == size - self._size
+        except OSError:  # no room, or a limit on how large a file may be
+            self._roomy = False
+        if not self._roomy:
+            os.ftruncate(self._fd, self._end)
+        self._size = size if self._roomy else self._end
+
     def _empty(self) -> None:
-        _sync(self._root, self._journals, self._syncing)
+        _sync(self._root, self._journals.values(), self._syncing)
         os.ftruncate(self._fd, _HEAD.size)
         self._journals.clear()
-        self._size = 0
+        self._end = self._size = _HEAD.size
+        self._roomy = True
 
 
 def recover(root: Path) -> None:
@@ -117,7 +138,7 @@ def _made(folder: Path) -> tuple[Path, int]:
     folder.mkdir(exist_ok=True)
     while True:
         path = folder / f"{os.urandom(8).hex()}.log"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with contextlib.suppress(OSError):  # without locks it stays when we die, and somebody has to look
             fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:  # somebody may have taken it for one whose writer died, before we had the lock

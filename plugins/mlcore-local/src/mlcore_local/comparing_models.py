@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mlcore import Artifact, LoggedModel, Run
+import attrs
+
+from mlcore import LoggedModel, Run
 from mlcore.errors import ArtifactError
 from mlcore_local.differences import Change, changes
 
-__all__ = ["model_changes"]
+__all__ = ["ModelFiles", "file_changes", "model_changes"]
 
 # of these the packages and the code of the run tell
 _AROUND = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta"}
 _SCHEMA_BYTES = 64 << 20
+_DIGITS = 12
 _ADDRESS = re.compile(r"\d{12,}")
 
 
@@ -38,27 +41,46 @@ def _shown(model: LoggedModel | None) -> str | None:
 
 def _files(first: Run, second: Run, one: LoggedModel, other: LoggedModel) -> Iterator[str]:
     """Yield what files differ, of those that hold what was learned."""
-    if one.digest == other.digest:
-        return
-    kept = [
-        {each.path.removeprefix(f"{model.name}/"): each for each in run.artifacts.list(model.name)}
-        for run, model in ((first, one), (second, other))
-    ]
-    old, new = ({name: each for name, each in files.items() if name not in _AROUND} for files in kept)
+    if one.digest != other.digest:
+        files = (ModelFiles.of_run(run, model.name) for run, model in ((first, one), (second, other)))
+        for change in file_changes(*files):
+            yield f"file {change.name}" if change.kind == "changed" else f"file {change.name} {change.kind}"
 
-    def alike(before: Artifact, after: Artifact) -> bool:
-        return before.sha256 == after.sha256 or _content(first, before) == _content(second, after)
+
+@attrs.frozen
+class ModelFiles:
+    """Tell what files a model has: the sha256 of each by its path in the model, and how to get one of them."""
+
+    found: Mapping[str, str]
+    get: Callable[[str], Path]
+
+    @classmethod
+    def of_run(cls, run: Run, name: str) -> ModelFiles:
+        """Return those of a model that a run keeps; nothing is fetched."""
+        found = {each.path.removeprefix(f"{name}/"): each.sha256 for each in run.artifacts.list(name)}
+        return cls(found, lambda path: run.artifacts.get(f"{name}/{path}"))
+
+    def content(self, path: str) -> str:
+        """Return the digest of a file, of an archive of skops that of what is in it."""
+        if path.endswith(".skops"):
+            with suppress(ArtifactError, zipfile.BadZipFile, KeyError, UnicodeDecodeError, OSError):
+                return _archive(self.get(path))
+        return self.found[path]
+
+
+def file_changes(before: ModelFiles, after: ModelFiles) -> Iterator[Change]:
+    """Yield what files two models do not have alike, of those that hold what was learned, with the starts of digests.
+
+    What is told apart elsewhere, such as requirements, and what no two have alike, is not looked at.
+    """
+    old, new = ({name: name for name in files.found if name not in _AROUND} for files in (before, after))
+
+    def alike(name: str, _: str) -> bool:
+        return before.found[name] == after.found[name] or before.content(name) == after.content(name)
 
     for change in changes(old, new, alike):
-        yield f"file {change.name}" if change.kind == "changed" else f"file {change.name} {change.kind}"
-
-
-def _content(run: Run, file: Artifact) -> str:
-    """Return the digest of a file, of an archive of skops that of what is in it."""
-    if file.path.endswith(".skops"):
-        with suppress(ArtifactError, zipfile.BadZipFile, KeyError, UnicodeDecodeError, OSError):
-            return _archive(run.artifacts.get(file.path))
-    return file.sha256
+        one, other = (files.found.get(change.name, "")[:_DIGITS] or None for files in (before, after))
+        yield Change(change.name, change.kind, one, other)
 
 
 def _archive(path: Path) -> str:

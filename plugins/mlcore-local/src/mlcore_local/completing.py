@@ -12,18 +12,24 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlcore import Client, Run
+from mlcore import Client, Listing, Run
+from mlcore.registry import parse
 from mlcore_local import columns as c
 
 if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
 
-__all__ = ["columns", "experiment", "files", "metric", "order", "run"]
+    from mlcore.registry import RegisteredModel
+
+__all__ = [
+    "alias", "columns", "experiment", "files", "metric", "model", "model_uri", "order", "registered", "run",
+]  # fmt: skip
 
 _NEWEST = 200  # runs that are looked at
 _MOST = 60  # words that are offered
 _LONGEST = 80
+_MODELS = "models:/"
 _PLAIN = re.compile(r"[\w@%+=:,./ -]*")
 _WORTH = {"restore": "deleted = true", "end": "status in ('RUNNING', 'LOST')"}  # by the command
 Words = Iterable[tuple[str, str]]  # each with what it means
@@ -132,6 +138,54 @@ def files(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str
         parts = each.path.split("/")
         yield from (("/".join(parts[:end]), "a folder") for end in range(1, len(parts)))
         yield each.path, f"{each.size:,} bytes"
+
+
+def _restores(ctx: click.Context) -> bool:
+    return ctx.command.name == "restore"
+
+
+def _models(client: Client, ctx: click.Context) -> Iterable[RegisteredModel]:
+    return client.registry.search("deleted = true" if _restores(ctx) else None, limit=_NEWEST)
+
+
+@_offered
+def model(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
+    """Offer the names of registered models."""
+    for each in _models(client, ctx):
+        yield each.name, ""
+
+
+@_offered
+def registered(client: Client, ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Offer models, and whoever has typed the name of one its versions; to restore, what is deleted."""
+    return _registered(client, ctx, incomplete)
+
+
+@_offered
+def model_uri(client: Client, ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Offer the URIs of what aliases stand for, and whoever has typed the name of a model its versions."""
+    return _registered(client, ctx, incomplete, _MODELS)
+
+
+@_offered
+def alias(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
+    """Offer the aliases of the model that was named."""
+    named = ctx.params.get("which") or next(iter(ctx.args), "")  # click has it there after an option without its value
+    name = parse(str(named)).name
+    return ((alias, f"version {each.version}") for alias, each in client.registry.get(name).aliases.items())
+
+
+def _registered(client: Client, ctx: click.Context, typed: str, scheme: str = "") -> Iterator[tuple[str, str]]:
+    name = re.split("[/@]", typed.removeprefix(_MODELS))[0]
+    known, scheme = list(_models(client, ctx)), _MODELS if typed.startswith(_MODELS) else scheme
+    for each, view in zip(known, Listing(known).to_dicts(), strict=True):
+        yield (f"{scheme}{each.name}/latest" if scheme else each.name), ""
+        if scheme or each.name == name:
+            aliases = ((key.partition(".")[2], at) for key, at in view.items() if key.startswith("aliases.") and at)
+            yield from ((f"{scheme}{each.name}@{alias}", f"version {at}") for alias, at in aliases)
+    gone = " and deleted = true" if _restores(ctx) else ""
+    for found in client.registry.search_versions(f"name = ?{gone}", name, limit=_NEWEST):
+        yield f"{scheme}{name}/{found.version}", found.flavor
 
 
 def _keys(client: Client, ctx: click.Context) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -14,28 +14,38 @@ from mlcore.errors import InvalidValue
 from mlcore_local import columns as c, completing, terminal
 from mlcore_local.arguments import JSON, STORE
 from mlcore_local.comparing import compare
-from mlcore_local.differences import PARTS, Change, Differences
+from mlcore_local.differences import Change, Differences
 
-__all__ = ["diff", "lines", "shown"]
+__all__ = ["OPTIONS", "allowed", "conclude", "diff", "lines", "shown"]
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def OPTIONS(function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - as those of `arguments`
+    """Add what a comparison may be told: what counts as alike, what is left out, and how to exit."""
+    for add in (
+        click.option("--exit-code", "tell", is_flag=True, help="Exit with 1 if anything differs, with 0 if not."),
+        click.option(
+            "--ignore", "-i", multiple=True, metavar="PATTERN",
+            help="Leave out what fits, such as 'code.docs/*' or 'metrics.seconds*'; can be repeated.",
+        ),
+        click.option(
+            "--within", "-w", multiple=True, metavar="METRIC=NUMBER",
+            help="What one metric may differ by; can be repeated.",
+        ),
+        click.option(
+            "--tolerance", type=click.FloatRange(min=0), default=0.0, metavar="SHARE",
+            help="Metrics are alike that differ by this share of the larger at most, such as 1e-6.",
+        ),
+    ):  # fmt: skip
+        function = add(function)
+    return function
 
 
 @click.command(epilog="Example: mlcore runs diff 5b0540c9 @last --within accuracy=0.001 --ignore 'metrics.seconds*'")
 @click.argument("first", metavar="A", shell_complete=completing.run)
 @click.argument("second", metavar="B", shell_complete=completing.run)
-@click.option(
-    "--tolerance", type=click.FloatRange(min=0), default=0.0, metavar="SHARE",
-    help="Metrics are alike that differ by this share of the larger at most, such as 1e-6.",
-)  # fmt: skip
-@click.option(
-    "--within", "-w", multiple=True, metavar="METRIC=NUMBER", help="What one metric may differ by; can be repeated."
-)
-@click.option(
-    "--ignore", "-i", multiple=True, metavar="PATTERN",
-    help="Leave out what fits, such as 'code.docs/*' or 'metrics.seconds*'; can be repeated.",
-)  # fmt: skip
-@click.option("--exit-code", "tell", is_flag=True, help="Exit with 1 if anything differs, with 0 if not.")
+@OPTIONS
 @STORE
 @JSON
 def diff(
@@ -49,13 +59,25 @@ def diff(
     """
     client = Client(uri)
     one, other = c.find_run(client, first), c.find_run(client, second)
-    allowed = dict(map(_allowed, within))
-    found = compare(one, other, tolerance=tolerance, within=allowed, ignore=ignore, client=client)
-    terminal.show(terminal.as_json(_content(found)) if as_json else lines(found))
+    found = compare(one, other, tolerance=tolerance, within=allowed(within), ignore=ignore, client=client)
+    conclude(found, {"runs": [found.first, found.second]}, as_json=as_json, tell=tell)
+
+
+def conclude(found: Differences, about: dict[str, Any], *, as_json: bool, tell: bool) -> None:
+    """Print what differs, and on standard error what could not be compared; exit with 1 if that was asked for."""
+    content = about | {"same": not found} | {
+        name: [attrs.asdict(each) for each in getattr(found, name)] for name in found.parts
+    } | {"unknown": list(found.unknown)}  # fmt: skip
+    terminal.show(terminal.as_json(content) if as_json else lines(found))
     for each in found.unknown:
         click.echo(f"mlcore: not compared: {terminal.printable(each)}", err=True)
     if tell and found:
         sys.exit(1)
+
+
+def allowed(within: Iterable[str]) -> dict[str, float]:
+    """Return what each metric may differ by, of words such as ``accuracy=0.001``. Raises `InvalidValue`."""
+    return dict(map(_allowed, within))
 
 
 def _allowed(text: str) -> tuple[str, float]:
@@ -66,15 +88,9 @@ def _allowed(text: str) -> tuple[str, float]:
         raise InvalidValue(f"--within {text!r}: {value!r} is no number") from None
 
 
-def _content(found: Differences) -> dict[str, Any]:
-    return {"runs": [found.first, found.second], "same": not found} | {
-        name: [attrs.asdict(each) for each in getattr(found, name)] for name in PARTS
-    } | {"unknown": list(found.unknown)}  # fmt: skip
-
-
 def lines(found: Differences) -> Iterator[str]:
     """Yield what differs as lines to print, part by part."""
-    for part in PARTS:
+    for part in found.parts:
         if getattr(found, part):
             yield terminal.styled(part, bold=True)
             yield from shown(found, part)

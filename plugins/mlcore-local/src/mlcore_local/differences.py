@@ -48,8 +48,13 @@ class Differences:
     metrics: tuple[Change, ...] = ()
     unknown: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts, in the order in which they are told."""
+        return PARTS
+
     def __bool__(self) -> bool:
-        return any(getattr(self, part) for part in PARTS)
+        return any(getattr(self, part) for part in self.parts)
 
 
 def changes(

@@ -9,14 +9,16 @@ import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import attrs
 
 from mlcore.errors import JournalError, PositionLost
-from mlcore.folder import STORE_HOME
+from mlcore.folder import STORE_HOME, Folder
 from mlcore.journal.format import SUFFIX
 from mlcore.store import START, Batch, Fold, Record, RowsLogged, Stored, digest
+from mlcore_local.append import claim_path
 from mlcore_local.marks import folder_of
 from mlcore_local.notes import Notes
 from mlcore_local.points import Points
@@ -87,7 +89,7 @@ class History:
         """Look at what is there now, and yield it after a position as it is asked for; see `Store.events`."""
         with self._lock:
             start, known = self._place(after)
-            self._look()
+            self._look(of)
             pieces = self._pieces[start - self._gone :]
         return (
             stored
@@ -118,10 +120,13 @@ class History:
 
     # What is there
 
-    def _look(self) -> None:
+    def _look(self, of: str | None = None) -> None:
         now = time.time()
         for shard, name in self._watch.claims():
             self._look_at_claim(f"claims/{shard}/{name}")
+        if of == STORE_HOME:  # whoever asks for the store itself need not wait for a look at all runs
+            self._goes_on(STORE_HOME, self._open[STORE_HOME], now)
+            return
         for home in self._watch.runs():
             self._open.setdefault(home, _Open())
         for home in self._watch.noted():  # its journal may be there only a moment later
@@ -233,13 +238,18 @@ class History:
         journal = at.journal
         try:
             received = int(os.stat(path).st_mtime * 1000)
-            for records, last in _parts(read(path, journal, stop=piece.stop), _BATCH_RECORDS):
+            for records, last in _parts(read(path, journal, stop=piece.stop), _BATCH_RECORDS, journal):
                 fresh = tuple(record for record in records if record.number > known)
                 if not fresh:
                     at.digest = digest(records, at.digest)
                     continue
                 at.digest = digest(records[: len(records) - len(fresh)], at.digest)
                 actor, claim = str(journal.writer.get("user", "")), journal.writer.get("claim")
+                if claim is not None and not piece.path.startswith("claims/"):
+                    claim = claim if fresh[0].number == 1 else None
+                    if claim is not None and self._holds(claim, journal.source):  # that file tells it
+                        at.digest = digest(fresh, at.digest)
+                        continue
                 previous = self._digest(journal.source, piece, fresh[0].number) or at.digest
                 place = (index + 1, 0) if last else (index, fresh[-1].number)
                 batch = Batch(journal.source, piece.home, fresh, previous if fresh[0].number > 1 else "", claim)
@@ -252,6 +262,13 @@ class History:
             self._cursors[piece.path] = at
             while len(self._cursors) > _CURSORS:
                 self._cursors.popitem(last=False)
+
+    def _holds(self, claim: str, source: str) -> bool:
+        """Tell whether the file of a claim is of a source; it is another's, if a store was copied over this one."""
+        journal = Journal()
+        with contextlib.suppress(FileNotFoundError, JournalError):
+            next(iter(read(str(claim_path(Folder(Path(self._root), ""), claim)), journal)), None)
+        return journal.source == source
 
     def _digest(self, source: str, piece: _Piece, number: int) -> str | None:
         """Return the digest of a source's records before `number`, None if they are all in the file of `piece`."""
@@ -270,11 +287,11 @@ def _source_of(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(SUFFIX)
 
 
-def _parts(records: Iterator[Record], size: int) -> Iterator[tuple[tuple[Record, ...], bool]]:
-    """Yield so many records together, and whether they are the last."""
+def _parts(records: Iterator[Record], size: int, journal: Journal) -> Iterator[tuple[tuple[Record, ...], bool]]:
+    """Yield so many records together, and whether they are the last; the copy of what was claimed comes alone."""
     part: list[Record] = []
     for record in records:
-        if len(part) == size:
+        if len(part) == size or (part and part[0].number == 1 and "claim" in journal.writer):
             yield tuple(part), False
             part = []
         part.append(record)

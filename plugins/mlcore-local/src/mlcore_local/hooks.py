@@ -72,6 +72,7 @@ def mlcore_commands() -> Iterable[Provider]:
         Provider("models", "mlcore_local.model_commands:models", "Look at models, predict with them, and check them."),
         Provider("plugins", "mlcore_local.plugin_commands:commands", "List what is installed and what it provides."),
         Provider("registry", "mlcore_local.registry.commands:registry", "Register models: versions, aliases, stages."),
+        Provider("registry check", "mlcore_local.registry.merging_commands:check", "Check that no change was altered."),
         Provider("registry compare", "mlcore_local.registry.comparing_commands:compare", "Compare two versions."),
         Provider(
             "registry history", "mlcore_local.registry.history_commands:history", "Show what was changed, by whom."

@@ -12,15 +12,18 @@ import click
 import mlcore
 from mlcore.errors import DigestMismatch, InvalidValue
 from mlcore.models import ModelInfo
-from mlcore_local import terminal
+from mlcore_local import completing, terminal
 from mlcore_local.clean import check_model
-from mlcore_local.columns import find_run
+from mlcore_local.columns import whole_uri
 from mlcore_local.payloads import dumps, read_data
 
 __all__ = ["check", "inspect", "models", "predict"]
 
+_URI = click.argument("uri", shell_complete=completing.model_uri)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_store = click.option("--store", "uri_of_store", help="The store of runs:/ URIs; by default the one of `mlcore where`.")
+_store = click.option(
+    "--store", "uri_of_store", help="The store of models:/ and runs:/ URIs; by default the one of `mlcore where`."
+)
 _trust = click.option("--trust", multiple=True, metavar="NAME", help="Trust a name, such as mypkg.*; can be repeated.")
 _trust_all = click.option("--trust-all", is_flag=True, help="Run whatever code the model brings.")
 
@@ -29,27 +32,27 @@ _trust_all = click.option("--trust-all", is_flag=True, help="Run whatever code t
 def models() -> None:
     """Look at models, predict with them, and check that they load elsewhere.
 
-    URI is a folder, runs:/RUN/NAME with any RUN that `mlcore runs` takes, or any URI of a folder that an artifact
-    backend reads.
+    URI is models:/NAME/3 or models:/NAME@champion, a version of the registry, runs:/RUN/NAME with any RUN that
+    `mlcore runs` takes, a folder, or any URI of a folder that an artifact backend reads.
     """
 
 
 @models.command(epilog="Example: mlcore models inspect runs:/@last/model")
-@click.argument("uri")
+@_URI
 @_store
 @_as_json
 def inspect(uri: str, uri_of_store: str | None, as_json: bool) -> None:
     """Tell what a model is and needs, without loading it."""
     client = _client(uri_of_store)
-    info = client.get_model(_whole(client, uri))
+    info = client.get_model(whole_uri(client, uri))
     if as_json:
         click.echo(json.dumps(_described(info), indent=2, default=str))
         return
     terminal.show(_page(_described(info)))
 
 
-@models.command(epilog="Example: mlcore models predict runs:/96ddd40c/model --input rows.csv --output labels.json")
-@click.argument("uri")
+@models.command(epilog="Example: mlcore models predict models:/digits@champion --input rows.csv --output labels.json")
+@_URI
 @click.option("--input", "-i", "source", help="A .json, .csv or .parquet file, - for standard input.")
 @click.option("--format", "kind", type=click.Choice(["json", "csv", "parquet"]), help="What the input is.")
 @click.option("--example", is_flag=True, help="Predict the example that was saved with the model.")
@@ -68,7 +71,7 @@ def predict(
     given = dict(map(_param, params))
     read = None if source is None else read_data(source, kind)  # before the model, which may take long
     client = _client(uri_of_store)
-    model = client.load_model(_whole(client, uri), trust=trust_all or trust or None)
+    model = client.load_model(whole_uri(client, uri), trust=trust_all or trust or None)
     rows, beside = read or model.info.example()
     text = dumps(model.predict(rows, {**(beside or {}), **given} or None))
     if output is None:
@@ -78,7 +81,7 @@ def predict(
 
 
 @models.command(epilog="Example: mlcore models check runs:/96ddd40c/model")
-@click.argument("uri")
+@_URI
 @_trust
 @_trust_all
 @_store
@@ -86,7 +89,7 @@ def predict(
 def check(uri: str, trust: tuple[str, ...], trust_all: bool, uri_of_store: str | None, as_json: bool) -> None:
     """Load a model in a clean environment made of its requirements, and predict its example."""
     client = _client(uri_of_store)
-    info = client.get_model(_whole(client, uri))
+    info = client.get_model(whole_uri(client, uri))
     info.verify()
     checked = check_model(
         info.folder, trust=trust, everything=trust_all, tell=lambda text: click.echo(f"{text} ...", err=True)
@@ -101,12 +104,6 @@ def check(uri: str, trust: tuple[str, ...], trust_all: bool, uri_of_store: str |
 
 def _client(uri: str | None) -> mlcore.Client:
     return mlcore.Client(uri) if uri is not None else mlcore.client()
-
-
-def _whole(client: mlcore.Client, uri: str) -> str:
-    """Return a URI with the whole id of its run, which may be named as in all commands."""
-    scheme, run, name = [*uri.split("/", 2), "", ""][:3]
-    return f"runs:/{find_run(client, run).id}/{name}" if scheme == "runs:" and run and name else uri
 
 
 def _param(text: str) -> tuple[str, Any]:
@@ -129,6 +126,7 @@ def _described(info: ModelInfo) -> dict[str, Any]:
     raw = info.raw
     return {
         "model": info.uri or str(info.folder),
+        "version": info.version and info.version.uri,
         "flavors": {name: dict(config) for name, config in info.flavors.items()},
         "created": raw.get("utc_time_created"),
         "run_id": raw.get("run_id"),

@@ -9,6 +9,7 @@ import contextlib
 import heapq
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import attrs
@@ -43,8 +44,14 @@ class Outgoing:
         """Yield the records after a mark; what was claimed comes as it was."""
         self.wrong, journal = "", Journal()
         try:
-            claims = [self._claimed(path) for path in self.claims]
+            claims = [found for path in self.claims if (found := self._claimed(path))[0]]
             records = read(self.journal, journal) if self.journal else iter(())
+            first = next(records, None)
+            if first is not None:
+                records = chain([first], records)
+                copied = journal.writer.get("claim")
+                if copied and not any(each[0].number == first.number for each, _ in claims):
+                    claims.append(((first,), str(copied)))  # its file is another's, who was copied over it
             yield from _chained(self.source, self.home, after, records, claims)
             if journal.damage:
                 self.wrong = f"{self.journal} is damaged, see `mlcore fsck`: {journal.damage[0]}"
@@ -55,7 +62,8 @@ class Outgoing:
 
     def _claimed(self, path: Path) -> tuple[tuple[Record, ...], str]:
         journal = Journal()
-        return tuple(read(path, journal)), str(journal.writer.get("claim"))
+        records = tuple(read(path, journal))  # which are another's, if a store was copied over this one
+        return records if journal.source == self.source else (), str(journal.writer.get("claim"))
 
     def look_at(self, path: Path) -> None:
         """Note what a file of this source is like now."""
@@ -146,7 +154,7 @@ def _chained(
     """Yield batches of what comes after a mark: claims alone, where their numbers are."""
     singles: Iterable[tuple[tuple[Record, ...], str | None]] = (((record,), None) for record in records)
     claimed = sorted((each for each in claims if each[0]), key=lambda each: each[0][0].number)
-    in_order = heapq.merge(singles, claimed, key=lambda each: each[0][0].number)
+    in_order = heapq.merge(claimed, singles, key=lambda each: each[0][0].number)
     (last, previous), part, size = mark, list[Record](), 0
 
     def cut(claim: str | None = None) -> Batch:

@@ -50,7 +50,7 @@ class FolderStore(SimpleStore):
 
     def __init__(self, root: Path, *, indexed: bool = False, power: bool = False) -> None:
         super().__init__()
-        self.capabilities = Capabilities(durability="power" if power else "process")
+        self.capabilities = Capabilities(durability="power" if power else "process", receipts=False)
         self._appending = threading.Lock()  # not the one of questions, which may take long
         self.root = root
         self.newest: int | None = None

@@ -27,6 +27,7 @@ from mlcore.errors import (
 from mlcore.folder import STORE_HOME, Folder
 from mlcore.store import AttributesSet, Batch, Record, Store, Updated, digest
 from mlcore_local.outgoing import Mark, Outgoing, joined, outgoing
+from mlcore_local.registry.merging import CLAIMS, Meeting, Merging
 from mlcore_local.remembered import Remembered
 from mlcore_local.seal import seal
 from mlcore_local.store import FolderStore
@@ -61,7 +62,8 @@ class Difference:
 class Report:
     """Tell what a sync did: what it handed over, of which a store leaves out what it has, and what was refused.
 
-    `runs_with_files` are the ids of runs among them whose files lie in the store that they came from.
+    `runs_with_files` are the ids of runs among them whose files lie in the store that they came from. `met` tells what
+    was registered in both stores, each for itself, and what became of it in the one that was written to.
     """
 
     sources: int = 0
@@ -69,6 +71,7 @@ class Report:
     records: int = 0
     refused: list[Refusal] = attrs.field(factory=list)
     runs_with_files: set[str] = attrs.field(factory=set)
+    met: list[Meeting] = attrs.field(factory=list)
 
 
 class _StaleError(StoreError):
@@ -109,6 +112,7 @@ class _Sync:
         self._counted: dict[str, int] = {}
         self._sent: dict[str, str] = {}
         self._with_files, self._elsewhere = set[str](), set[str]()
+        self._merging = Merging(target)
         self.report = Report()
 
     def run(self, source: Store) -> Report:
@@ -125,6 +129,7 @@ class _Sync:
                 _seal(self._target, set(self._sent.values()) - {STORE_HOME})
         self.report.sources, self.report.refused = len(self._sent), list(self._refused.values())
         self.report.runs_with_files = self._with_files - self._elsewhere
+        self.report.met = self._merging.meetings()
         return self.report
 
     def _journals(self, source: FolderStore) -> None:
@@ -203,12 +208,17 @@ class _Sync:
         return True
 
     def _append(self, batch: Batch) -> None:
+        self._merging.look(batch)
         try:
             self._target.append(batch)
         except AlreadyExists as error:
-            if error.holder != batch.source:
+            if error.holder == batch.source:
+                self._target.append(batch)  # another sync just brought this very batch: now it is known
+            elif error.claim.startswith(CLAIMS):  # what was registered is not lost by that: `labels` tells it apart
+                self._merging.meet(batch)
+                self._target.append(attrs.evolve(batch, claim=None))
+            else:
                 raise
-            self._target.append(batch)  # another sync just brought this very batch: now it is known
 
     def _refuse(self, source: str, home: str, reason: str, records: Iterable[Record]) -> None:
         refusal = self._refused.setdefault(source, Refusal(source, home, reason))

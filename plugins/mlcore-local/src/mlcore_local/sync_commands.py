@@ -115,6 +115,8 @@ def _lines(
     yield f"{what} {said} from {source} to {target}"
     if report.runs_with_files:
         yield f"{len(report.runs_with_files):,} of these runs have files, which stay in {source}"
+    for met in report.met:
+        yield f"met: {text(met.what)}"
     for each in report.refused:
         yield f"set aside: {each.records:,} records of {_named(each.home)}, journal {each.source}: {text(each.reason)}"
     for different in differences:

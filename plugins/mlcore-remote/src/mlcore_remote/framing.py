@@ -6,10 +6,12 @@ memory is taken for it, and whatever is wrong with it is `Malformed`.
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -45,6 +47,8 @@ _RECORD = struct.Struct("<QQI")  # number, stamp, events
 _WORD = struct.Struct("<I")
 _ROWS = 1 << 31  # in the word before an event: its columns follow, by the table of the head; else it is a line
 _KEYS = ("kind", "id", "key", "context")
+_PREVIOUS = re.compile(rb'(\{"source":"[0-9a-f]{32}","home":"[A-Za-z0-9_-]*"),"previous":"([0-9a-f]{64})"')
+_SHORT = 512  # bytes of a head that is worth to be remembered
 _SWAP = sys.byteorder == "big"
 _WRONG = (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
@@ -172,7 +176,7 @@ def _little(values: array[Any]) -> array[Any]:
     return values
 
 
-def _parts(data: bytes, at: int) -> tuple[dict[str, Any], bytes, int]:
+def _parts(data: bytes, at: int) -> tuple[Mapping[str, Any], bytes, int]:
     """Return the head and the body of the frame at an offset, and where the next begins."""
     try:
         head, body = _SIZES.unpack_from(data, at)
@@ -184,11 +188,25 @@ def _parts(data: bytes, at: int) -> tuple[dict[str, Any], bytes, int]:
     return _head(data[at + _SIZES.size : middle]), data[middle : middle + body], middle + body
 
 
-def _head(text: bytes) -> dict[str, Any]:
+def _head(text: bytes) -> Mapping[str, Any]:
+    """Return the head of a frame, its rows as what reads them."""
+    fit = _PREVIOUS.match(text) if len(text) <= _SHORT else None
+    if fit is None:
+        return _parsed(text)
+    return {"previous": str(fit[2], "ascii"), **_known(fit[1] + text[fit.end() :])}
+
+
+def _parsed(text: bytes) -> Mapping[str, Any]:
     head = document(text, HEAD_BYTES)
     if not isinstance(head, dict):
         raise Malformed("the head of a frame is no JSON object")
-    return head
+    try:
+        return {**head, "rows": [_reader(*each) for each in head.get("rows", ())]}
+    except _WRONG as error:
+        raise Malformed(f"a batch cannot be read: {type(error).__name__}: {error}") from error
+
+
+_known = lru_cache(1_024)(_parsed)  # who logs a point now and then sends the same head but for `previous`
 
 
 def _batch(head: Mapping[str, Any], body: bytes, limit: int) -> tuple[Batch, int]:
@@ -197,8 +215,7 @@ def _batch(head: Mapping[str, Any], body: bytes, limit: int) -> tuple[Batch, int
         previous, claim = head.get("previous", ""), head.get("claim")
         if not (type(source) is type(home) is type(previous) is str and isinstance(claim, str | None)):
             raise ValueError("source, home, previous and claim are text")
-        readers = [_reader(*each) for each in head.get("rows", ())]
-        records, at, events = [], 0, 0
+        readers, records, at, events = head["rows"], [], 0, 0
         while at < len(body):
             number, stamp, count = _RECORD.unpack_from(body, at)
             events += max(count, 1)

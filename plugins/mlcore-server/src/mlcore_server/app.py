@@ -170,10 +170,8 @@ class App:
         if self._log.wanted:
             actor = state.get("actor")
             # never the query: it may have a one-use token
-            self._log.add(
-                status=status, method=scope["method"], path=scope["path"], ms=round(seconds * 1000, 2),
-                actor="" if actor is None else actor.name, request_id=state["request_id"],
-            )  # fmt: skip
+            name = "" if actor is None else actor.name
+            self._log.add(status, scope["method"], scope["path"], round(seconds * 1000, 2), name, state["request_id"])
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

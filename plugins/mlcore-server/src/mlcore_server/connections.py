@@ -9,7 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from mlcore_server.headers import DEFAULTS
 from mlcore_server.limits import LARGEST_HEAD
@@ -19,7 +25,52 @@ __all__ = ["Patient"]
 _HEAD = 10.0  # seconds from a connection or the first byte of a request to the end of its headers
 _PAUSE = 30.0  # seconds between two pieces of a body
 _LOOK = 2.5
+_LINES = {pair: b"%s: %s\r\n" % pair for pair in DEFAULTS}
+_LEFT = frozenset({b"connection", b"transfer-encoding"})  # headers that change how an answer is written
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+
+
+class _Answering(RequestResponseCycle):
+    """Answer as uvicorn does, but for the head of an answer whose length is known.
+
+    It leaves together with the body, as each write is a packet for which the client wakes up; and of the headers that
+    all answers have nobody looks at every byte each time.
+    """
+
+    _held = b""
+
+    async def send(self, message: Any) -> None:
+        """Take a part of an answer; see the ASGI specification."""
+        if self._held:
+            self.expected_content_length += len(self._held)
+            message = {**message, "body": self._held + message.get("body", b"")}
+            self._held = b""
+        elif not self.response_started and (head := self._head(message)):
+            self.response_started, self.waiting_for_100_continue, self.chunked_encoding = True, False, False
+            self._held = head
+            return
+        await super().send(message)
+
+    def _head(self, message: Any) -> bytes:
+        """Return the head of an answer, or nothing if it is an unusual one, which uvicorn knows better."""
+        if self.access_log or self.disconnected or not self.keep_alive or self.scope["method"] == "HEAD":
+            return b""
+        length, lines = b"", [STATUS_LINE[message.get("status", 500)]]
+        for pair in (*self.default_headers, *message.get("headers", ())):
+            line = _LINES.get(pair)
+            if line is None:
+                name, value = pair
+                if name.lower() in _LEFT or HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+                    return b""
+                if name == b"content-length":
+                    length = value
+                line = b"%s: %s\r\n" % pair
+            lines.append(line)
+        if not length.isdigit():
+            return b""
+        self.expected_content_length = int(length)
+        lines.append(b"\r\n")
+        return b"".join(lines)
 
 
 class Patient(HttpToolsProtocol):
@@ -58,6 +109,8 @@ class Patient(HttpToolsProtocol):
         self._awaits_head, self._awaits_body, self._last = False, True, self.loop.time()
         super().on_headers_complete()
         self.scope["state"]["cut"] = self.transport.abort
+        if type(self.cycle) is RequestResponseCycle:  # whose task has not begun to run
+            self.cycle.__class__ = _Answering
 
     def on_message_complete(self) -> None:
         """Wait for nothing: now it is the client that waits."""

@@ -10,7 +10,6 @@ import queue
 import threading
 import time
 from functools import lru_cache
-from typing import Any
 
 from mlcore.config import shown
 
@@ -56,14 +55,21 @@ class RequestLog:
         self._ready: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def add(self, **about: Any) -> None:
-        """Log one request; values are text and numbers."""
+    def add(self, status: int, method: str, path: str, ms: float, actor: str, request_id: str) -> None:
+        """Log one request."""
         if not self.wanted:
             return
         if len(self._lines) >= _MOST:
             self._dropped += 1
             return
-        self._lines.append(self._line(about))
+        now = _time(time.time())
+        if self._json:
+            about = {"status": status, "method": method, "path": path, "ms": ms, "actor": actor}
+            line = {"time": now, "level": "info", "logger": "mlcore.requests", **about, "request_id": request_id}
+            self._lines.append(json.dumps(line))
+        else:
+            shown = f"status={status} method={method} path={path} ms={ms} actor={actor} request_id={request_id}"
+            self._lines.append(f"{now} INFO {_plain(shown)}")
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="mlcore-log", daemon=True)
             self._thread.start()
@@ -73,13 +79,6 @@ class RequestLog:
         if self._thread is not None:
             self._ready.put(False)
             self._thread.join(5)
-
-    def _line(self, about: dict[str, Any]) -> str:
-        now = _time(time.time())
-        if self._json:
-            return json.dumps({"time": now, "level": "info", "logger": "mlcore.requests", **about})
-        shown = " ".join([f"{name}={value}" for name, value in about.items()])
-        return f"{now} INFO {_plain(shown)}"
 
     def _write(self) -> None:
         going = True
