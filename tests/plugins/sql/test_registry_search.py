@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlcore import Client, Provider, plugins
 from mlcore.errors import InvalidQuery, InvalidValue
 from mlcore.store import Created
 from mlcore.testing import Writer, run_events
+from mlcore_local.registry.past import at
 from registries import MLFLOW, MLFLOW_MODELS, MODEL_ORDERS, MODELS, ORDERS, OUR_MODELS, OURS, VERSIONS, fill
 
 Shown = tuple[Client, dict[str, str]]
@@ -254,3 +256,12 @@ def test_of_two_that_met_with_one_number_the_first_is_the_latest(tmp_path: Path)
     assert [each.id for each in client.registry.search_versions("latest = true")] == [first.id]
     assert [each.version for each in client.registry.search_versions("latest = false")] == ["1~ffff"]
     assert [each.name for each in client.registry.search("latest = 1")] == ["digits"]
+
+
+def test_the_past_is_searched_by_the_same_names(shown: Shown) -> None:
+    """Guards searches as of another time: aliases and models as they were, runs as they are."""
+    client, letters = shown
+    registry = at(client, time.time_ns() // 1_000_000 + 1000)
+    for text in ("alias = 'champion'", "metrics.acc > 0.85", "params.lr != '1'", "latest = true"):
+        assert "".join(sorted(letters[each.id] for each in registry.search_versions(text))) == OURS[text]
+    assert [each.name for each in registry.search("latest = 3 and aliases.champion = 2")] == ["digits"]
