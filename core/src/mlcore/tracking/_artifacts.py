@@ -458,9 +458,9 @@ class Loading:
         if (run := active_run()) is not None and info.uri.startswith(("models:/", "runs:/")):
             if (version := info.version) is not None:
                 key, used = version.id, {"uri": info.uri, "version": version.uri, "digest": version.digest}
-            else:
-                about = self._described(info.uri)
-                key, used = about["model_id"], {"uri": about["source"], "digest": about["digest"]}
+            else:  # of what is no model of a run, nothing is hashed once more
+                about = self._described(info.uri) if info.uri.startswith("runs:/") else {"source": info.uri, **info.raw}
+                key, used = about.get("model_id"), {"uri": about["source"], "digest": about.get("digest", "")}
             run.log_events(AttributesSet("run", run.id, "used", {str(key or used["uri"]): used}))
         return model
 
