@@ -16,7 +16,6 @@ from mlcore.errors import StoreNotFound
 from mlcore.registry import Change, digest_of
 from mlcore.store import Entity, Event, Fold, Record, Store, Updated, digest
 from mlcore_local.registry.merging import groups, made, moment
-from mlcore_local.store import FolderStore
 
 __all__ = ["KINDS", "Chain", "Finding", "read", "verify"]
 
@@ -132,7 +131,7 @@ class Chain:
                 label = f"{number}~{each.id[-4:]}"
                 what = (
                     f"version {number} of {name} was made in several stores: {made(several[0])} keeps the number,"
-                    f" {made(each)} is {label} until it is renumbered"
+                    f" {made(each)} is {label} until `mlcore registry renumber` gives it one to itself"
                 )
                 yield Finding(what, "merged", model=name, version=label)
         first = dict[str, Entity]()
@@ -145,7 +144,7 @@ class Chain:
 
 def read(store: Store) -> Chain:
     """Read the history of a store's registry."""
-    chain, vouched = Chain(), not isinstance(store, FolderStore)
+    chain, vouched = Chain(), store.capabilities.receipts
     with suppress(StoreNotFound):
         for stored in store.events(kinds=KINDS, rows=False):
             for record in stored.batch.records:
