@@ -195,6 +195,7 @@ class TestChanging:
         assert list(json.loads(said("create", "words", "--tag", "a=b", "--json"))) == MODEL
         assert isinstance(call("create", "digits").exception, AlreadyExists)
         assert isinstance(call("rename", "letters", "digits").exception, AlreadyExists)
+        assert isinstance(call("rename", "digits/1", "numbers").exception, InvalidValue)
         assert said("rename", "digits", "numbers") == "renamed digits to numbers\n"
         assert json.loads(said("show", "numbers@champion", "--json"))["version"] == "2"
 

@@ -209,6 +209,8 @@ def create(name: str, description: str, tags: tuple[str, ...], uri: str | None, 
 @click.argument("new")
 def rename(name: str, new: str, uri: str | None, as_json: bool) -> None:
     """Give a model another name, which must be free."""
+    if naming.names_version(name):
+        raise InvalidValue(f"{name!r} is a version: give the name of its model")
     found = naming.find_model(_registry(uri), name)
     before = found.name
     found.rename(new)
@@ -234,23 +236,26 @@ def alias(
     known = _registry(uri)
     model = naming.find_model(known, which)
     target = naming.find_version(known, which).version if aliases else ""
-    if before is not None:
-        for each in (*aliases, *gone):
-            _check_from(model, each, before.rpartition("/")[2])
+    for each in (*gone, *aliases):  # all of them, before the first moves
+        _check_from(model, each, before)
     for each in gone:
+        _check_from(model, each, before)  # a move reads the model anew, and is refused if it is not as it was read
         model.remove_alias(each)
     for each in aliases:
+        _check_from(model, each, before)
         model.set_alias(each, target)
     model.refresh()
     found = {name: each.version for name, each in model.aliases.items()}
     terminal.show(terminal.as_json(found) if as_json else describing.pairs(found, ""))
 
 
-def _check_from(model: RegisteredModel, alias: str, before: str) -> None:
-    """Raise `AliasMoved` unless an alias stands for a version, or for none; what moves it sees the same."""
+def _check_from(model: RegisteredModel, alias: str, before: str | None) -> None:
+    """Raise `AliasMoved` unless an alias stands for what was given with --from, if something was."""
+    if before is None:
+        return
     found = model.aliases.get(alias)
     now = found.version if found else "none"
-    if now != before:
+    if now != before.rpartition("/")[2]:
         raise AliasMoved(
             f"{model.name}@{alias} stands for {now}, not for {before}: look again, and move it if that is right"
         )
