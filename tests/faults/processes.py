@@ -106,6 +106,8 @@ def answers(store: Path) -> dict[str, Any]:
 # Imports once and forks, as starting 64 interpreters is not what the tests are about.
 _CROWD = """
 import os, sys, multiprocessing, mlcore, mlcore.tracking, mlcore_local.store, mlcore_local.seal
+for name in os.environ.get("IMPORTS", "").split():
+    __import__(name)
 code, count, folder = compile(sys.argv[1], "crowd", "exec"), int(sys.argv[2]), sys.argv[3]
 together = multiprocessing.get_context("fork").Barrier(count).wait
 pids = []
@@ -126,7 +128,7 @@ else:
 def crowd(home: Path, code: str, count: int, *arguments: object, kill: Any = None, **settings: str) -> list[str]:
     """Run `code` in `count` processes at once, which know their `rank`, and `together`, a barrier; return their output.
 
-    `kill` is called with their ids, and may end some.
+    `kill` is called with their ids, and may end some. The setting ``IMPORTS`` names what else is imported before.
     """
     folder = home / f"crowd-{os.urandom(4).hex()}"
     folder.mkdir(parents=True)

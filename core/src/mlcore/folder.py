@@ -65,7 +65,7 @@ class Folder:
         try:
             root.mkdir(parents=True, exist_ok=True)
             others = {each.name for each in root.iterdir()} - {".gitignore", "lock", *_FOLDERS}
-            if any(not name.startswith(_ABOUT) for name in others):
+            if _ABOUT not in others and any(not name.startswith(_ABOUT) for name in others):  # it may be made just now
                 raise StoreError(f"{root} is no mlcore store and not empty: choose another folder")
             (root / ".gitignore").write_text("*\n", encoding="utf-8")
             for name in _FOLDERS:

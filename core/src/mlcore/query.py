@@ -45,13 +45,13 @@ class Named:
     """Say what a name stands for: the first of `terms` that is there, with values of a `kind`.
 
     With a `rule`, that makes the tree of an operator and a value. What is `joined` from other entities puts another
-    tree for one of its terms. A name that ends in a dot is a whole family.
+    tree for that of its terms. A name that ends in a dot is a whole family.
     """
 
     terms: tuple[Term, ...] = ()
     kind: str = "any"
     rule: Callable[..., Where] | None = None
-    joined: Callable[[Where], Where] | None = None
+    joined: Callable[[tuple[Term, ...], Where], Where] | None = None
 
     def compare(self, op: str, value: Any = None) -> Where:
         """Return the tree that holds where this compares to `value`."""
@@ -65,7 +65,7 @@ class Named:
         for term in terms[-2::-1]:
             missing = Compare(term, "is null")
             found = Or((And((Not(missing), Compare(term, op, value))), And((missing, found))))
-        return self.joined(found) if self.joined else found
+        return self.joined(terms, found) if self.joined else found
 
 
 def _table(rows: Mapping[str, tuple[str, ...]]) -> dict[str, Named]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import random
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,21 +17,30 @@ import pytest
 from memory_store import MemoryStore, Shelf
 from mlcore import Client, Provider, plugins
 from mlcore.errors import InvalidQuery, InvalidValue
+from mlcore.store import Created
+from mlcore.testing import Writer, run_events
+from mlcore_local.registry.past import at
 from registries import MLFLOW, MLFLOW_MODELS, MODEL_ORDERS, MODELS, ORDERS, OUR_MODELS, OURS, VERSIONS, fill
 
 Shown = tuple[Client, dict[str, str]]
 
 
+@contextmanager
+def shelved(scheme: str) -> Iterator[Shelf]:
+    """Provide a store in memory under a scheme, and spool nothing; yield what its handles share."""
+    shelf = Shelf()
+    plugins.register(SimpleNamespace(mlcore_stores=lambda: [Provider(scheme, lambda _: MemoryStore(shelf))]), scheme)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLCORE_SPOOL", "off")
+        yield shelf
+    plugins.unregister(scheme)
+
+
 @pytest.fixture(scope="module")
 def made() -> Iterator[tuple[MemoryStore, dict[str, str]]]:
     """Yield a store in memory with the models of the table, and the letters of its versions."""
-    shelf = Shelf()
-    stores = SimpleNamespace(mlcore_stores=lambda: [Provider("shelf", lambda _: MemoryStore(shelf))])
-    plugins.register(stores, "shelf")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLCORE_SPOOL", "off")
+    with shelved("shelf") as shelf:
         yield MemoryStore(shelf), fill(Client("shelf://"))
-    plugins.unregister("shelf")
 
 
 @pytest.fixture(scope="module", params=["memory", "folder", "indexed", "sqlite", "postgresql", "mariadb"])
@@ -39,7 +51,6 @@ def shown(
     folder = tmp_path_factory.mktemp("stores")
     uris = {"memory": "shelf://", "sqlite": f"sqlite:///{folder}/x.db"}
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setenv("MLCORE_SPOOL", "off")
         if request.param == "folder":
             patch.setenv("MLCORE_INDEX", "off")
         if request.param in ("postgresql", "mariadb"):
@@ -164,3 +175,93 @@ def test_versions_of_deleted_models_are_hidden(shown: Shown) -> None:
         registry.get("iris").restore()
         by_letter["c"].restore()
     assert "".join(sorted(found(shown, "latest = true"))) == "cde"
+
+
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+KINDS = {"name": "text", "stage": "text", "alias": "text", "number": "number", "metrics.acc": "number"}
+KINDS |= {"params.lr": "number", "latest": "flag"}
+TEXTS, NUMBERS = ["a", "B", "Production", "None", "x"], [0, 1, 2, 0.5, -1]
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_registries_are_searched_as_lists_of_rows(seed: int, store: str, tmp_path: Path) -> None:
+    """Guards the meaning without a table: rows of plain Python, compared by its own operators, in its own order."""
+    chance = random.Random(seed)
+    with shelved("other"):
+        client = Client("other://" if store == "memory" else f"sqlite:///{tmp_path}/x.db")
+        rows = _scattered(client, chance)
+        for _ in range(25):
+            name, op = chance.choice([*KINDS]), chance.choice([*OPERATORS])
+            value = chance.choice({"text": TEXTS, "number": NUMBERS, "flag": [True, False]}[KINDS[name]])
+            if KINDS[name] == "flag":
+                op = chance.choice(["=", "!="])
+            fit = {id for id, row in rows.items() if any(OPERATORS[op](each, value) for each in row[name])}
+            found = {each.id for each in client.registry.search_versions(f"{name} {op} ?", value)}
+            assert found == fit, (name, op, value)
+            there = {each.id for each in client.registry.search_versions(f"{name} is not null")}
+            assert there == {id for id, row in rows.items() if row[name]}, name
+        for name in ("name", "metrics.acc", "params.lr", "latest"):
+            for word, sign in (("asc", 1), ("desc", -1)):
+                ids = [each.id for each in client.registry.search_versions(order_by=f"{name} {word}")]
+                values = [rows[id][name][0] for id in ids if rows[id][name]]
+                assert values == sorted(values, reverse=sign < 0), name
+                assert all(rows[id][name] for id in ids[: len(values)]), "what is missing comes last"
+                assert len(ids) == len(rows)
+        client.close()
+
+
+def _scattered(client: Client, chance: random.Random) -> dict[str, dict[str, list[Any]]]:
+    """Make models, versions and runs by chance; return the values of each version by its id."""
+    home, rows = client.create_experiment("sources").id, dict[str, dict[str, list[Any]]]()
+    for name in TEXTS[:2]:
+        model, made = client.registry.create(name), []
+        for number in range(1, chance.randint(1, 4) + 1):
+            run, logged = None, {}
+            if chance.random() < 0.7:
+                run = f"{chance.getrandbits(128):032x}"
+                logged = {key: chance.choice(NUMBERS) for key in ("acc", "lr") if chance.random() < 0.7}
+                metrics = {"acc": [logged["acc"]]} if "acc" in logged else {}
+                params = {"lr": logged["lr"]} if "lr" in logged else {}
+                events = run_events(run, parent=home, metrics=metrics, params=params)
+                client.store.append(Writer(run).batch(*events))
+            version = client.registry.add(name, {"source": "s3://x", "run_id": run})
+            stage = chance.choice(["None", "Production", ""])
+            if stage:
+                version.transition(stage)
+            made.append(version.id)
+            rows[version.id] = {
+                "name": [name], "number": [number], "stage": [stage or "None"], "alias": [], "latest": [False],
+                "metrics.acc": [logged[key] for key in ("acc",) if key in logged],
+                "params.lr": [logged[key] for key in ("lr",) if key in logged],
+            }  # fmt: skip
+        rows[made[-1]]["latest"] = [True]
+        for alias in ("a", "x"):
+            if chance.random() < 0.7:
+                id = chance.choice(made)
+                model.set_alias(alias, client.registry.version_by_id(id))
+                rows[id]["alias"].append(alias)
+    return rows
+
+
+def test_of_two_that_met_with_one_number_the_first_is_the_latest(tmp_path: Path) -> None:
+    """Guards that `latest` means in a search what it means in a URI, after two stores were merged."""
+    client = Client(tmp_path / ".mlcore")
+    first = client.registry.add("digits", {"source": "s3://first"})
+    second = Created("model_version", "f" * 32, first.model.id, {"number": 1, "source": "s3://second"})
+    client.store.append(Writer().batch(second))
+    assert client.registry.version("models:/digits/latest").id == first.id
+    assert [each.id for each in client.registry.search_versions("latest = true")] == [first.id]
+    assert [each.version for each in client.registry.search_versions("latest = false")] == ["1~ffff"]
+    assert [each.name for each in client.registry.search("latest = 1")] == ["digits"]
+
+
+def test_the_past_is_searched_by_the_same_names(shown: Shown) -> None:
+    """Guards searches as of another time: aliases and models as they were, runs as they are."""
+    client, letters = shown
+    registry = at(client, time.time_ns() // 1_000_000 + 1000)
+    for text in ("alias = 'champion'", "metrics.acc > 0.85", "params.lr != '1'", "latest = true"):
+        assert "".join(sorted(letters[each.id] for each in registry.search_versions(text))) == OURS[text]
+    assert [each.name for each in registry.search("latest = 3 and aliases.champion = 2")] == ["digits"]

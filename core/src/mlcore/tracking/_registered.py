@@ -372,8 +372,8 @@ def _label(backend: Backend, page: Sequence[ModelVersion]) -> None:
 
 
 def soon(look: Callable[[], Any]) -> Any:
-    """Return what is there within a second, in which any store shows what others wrote."""
-    for pause in (0, 0.05, 0.15, 0.3, 0.6):
+    """Return what is there within two seconds: any store shows what others wrote within one."""
+    for pause in (0, 0.05, 0.15, 0.3, 0.6, 1):
         time.sleep(pause)
         if found := look():
             return found

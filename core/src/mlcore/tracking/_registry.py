@@ -184,11 +184,14 @@ def take_name(backend: Backend, name: str, wanted: Callable[[str], tuple[Change,
     check_model_name(name)
     holder = named(backend, name)
     for generation in count():
+        id = hashlib.sha256(f"{MODEL}\0{name}\0{generation}".encode()).hexdigest()[:32]
+        known = backend.get(MODEL, id) if holder is None else None
+        if known is not None and known.fields.get("name") == name:  # made just now, else it was renamed since
+            holder = RegisteredModel(backend, id, known)
         if holder is not None:
             gone = ", and is deleted: restore it" if holder.deleted else ""
             raise AlreadyExists(f"model {name!r}", f"id {holder.id}{gone}")
-        id = hashlib.sha256(f"{MODEL}\0{name}\0{generation}".encode()).hexdigest()[:32]
-        if id == own or backend.get(MODEL, id) is None:  # else one that had the name before it was renamed
+        if known is None or id == own:
             try:
                 write(backend, *wanted(id), f"model-name/{name}/{generation}")
             except AlreadyExists:  # somebody took it just now, or had it before a rename

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound=Thing)
 _ID, _PARENT, _NUMBER, _RUN = Term("", "id"), Term("", "parent"), Term("fields", "number"), Term("fields", "run_id")
-_GONE = Term("fields", "deleted")
+_NAME, _GONE = Term("fields", "name"), Term("fields", "deleted")
 
 
 def search(
@@ -27,11 +28,9 @@ def search(
     order_by: str | Iterable[str] | None, limit: int | None, include_deleted: bool,
 ) -> Listing[_T]:  # fmt: skip
     """Return the models or versions that fit a filter. Raises `InvalidQuery`."""
-    names = {
-        name: attrs.evolve(each, joined=partial(_within, backend, thing.kind, family)) if family in _FROM else each
-        for name, each in (query.MODEL if thing.kind == MODEL else query.VERSION).items()
-        for family in [each.terms[0].family if each.terms else name[:-1]]
-    }
+    known, within = query.MODEL if thing.kind == MODEL else query.VERSION, partial(_within, backend, thing.kind)
+    others = {name: {name[:-1], *(term.family for term in each.terms)} & _FROM.keys() for name, each in known.items()}
+    names = {name: attrs.evolve(each, joined=within) if others[name] else each for name, each in known.items()}
     if thing.kind == VERSION:
         names["name"] = attrs.evolve(names["name"], rule=partial(_of_models, backend))
     asked = query.where("" if filter is None else filter, names, params)
@@ -40,10 +39,10 @@ def search(
         hidden = tuple(each.id for each in _among(backend, MODEL, Compare(_GONE, "=", True)))
         where += [Not(Compare(_PARENT, "in", hidden))] if hidden else []
     find = partial(thing._find, backend, *where, deleted=include_deleted)
-    if not (families := {each.term.family for each in order} & _FROM.keys()):
+    if not (terms := [each.term for each in order if each.term.family in _FROM]):
         return find(limit=limit, order=order)
     found = {each.id: each._now() for each in find()}
-    joined = _joined(backend, thing.kind, list(found.values()), families)
+    joined = _joined(backend, list(found.values()), terms)
     page = store.find(joined, Query(ALL, order=order, limit=checked(limit)))
     return Listing(thing._of(backend, [found[each.id] for each in page.items]))
 
@@ -53,66 +52,66 @@ def _among(backend: Backend, kind: str, where: Where = ALL, *select: Term) -> Se
 
 
 def _of_models(backend: Backend, op: str, value: Any = None) -> Where:
-    found = _among(backend, MODEL, Compare(Term("fields", "name"), op, value))
+    found = _among(backend, MODEL, Compare(_NAME, op, value))
     return Compare(_PARENT, "in", tuple(each.id for each in found))
 
 
-def _within(backend: Backend, kind: str, family: str, where: Where) -> Where:
+def _within(backend: Backend, kind: str, terms: Sequence[Term], where: Where) -> Where:
     """Return a tree that stores can answer for one that asks what they do not keep with the entity."""
-    found = _among(backend, kind, ALL, _RUN, _GONE, Term("aliases", ""))
-    fit = (each.id for each in _joined(backend, kind, found, [family]) if store.holds(where, each))
+    found = _among(backend, kind, ALL, _RUN, Term("aliases", ""))
+    fit = (each.id for each in _joined(backend, found, terms) if store.holds(where, each))
     return Compare(_ID, "in", tuple(fit))
 
 
-def _joined(backend: Backend, kind: str, found: Sequence[Entity], families: Iterable[str]) -> list[Entity]:
-    """Return entities with what they have from others."""
-    for family in families:
-        values = _FROM[family](backend, kind, found)
-        found = [_with(each, family, values.get(each.id, {})) for each in found]
-    return list(found)
+def _joined(backend: Backend, found: Sequence[Entity], terms: Sequence[Term]) -> Sequence[Entity]:
+    """Return entities with what the terms name of others."""
+    for join in {_FROM[term.family] for term in terms}:
+        more = join(backend, found, terms)
+        found = [
+            attrs.evolve(each, attributes={**each.attributes, **of.attributes}, metrics={**each.metrics, **of.metrics})
+            for each in found
+            for of in [more.get(each.id, each)]
+        ]
+    return found
 
 
-def _with(entity: Entity, family: str, values: Mapping[Any, Any]) -> Entity:
-    if family == "metrics":
-        return attrs.evolve(entity, metrics=values)
-    return attrs.evolve(entity, attributes={**entity.attributes, family: values})
+def _with(**families: Mapping[str, Any]) -> Entity:
+    return Entity("", "", attributes=families)
 
 
-def _latest(backend: Backend, kind: str, found: Sequence[Entity]) -> dict[str, Any]:
-    live = _among(backend, VERSION, query.VERSION["deleted"].compare("=", False))
-    last = {each.parent: each for each in sorted(live, key=in_order, reverse=True)}
-    if kind == MODEL:
-        return {id: {"number": each.fields.get("number")} for id, each in last.items()}
-    return {each.id: {"is": each.parent in last and last[each.parent].id == each.id} for each in found}
+def _latest(backend: Backend, found: Sequence[Entity], _: Any) -> dict[str, Entity]:
+    live = sorted(_among(backend, VERSION, query.VERSION["deleted"].compare("=", False)), key=in_order, reverse=True)
+    last = {each.parent: (each.id, each.fields.get("number")) for each in live}
+    ids, numbers = {id for id, _ in last.values()}, {model: number for model, (_, number) in last.items()}
+    return {each.id: _with(latest={"is": each.id in ids, "number": numbers.get(each.id)}) for each in found}
 
 
-def _names(backend: Backend, _: str, found: Sequence[Entity]) -> dict[str, Any]:
-    names = {each.id: each.fields.get("name") for each in _among(backend, MODEL, ALL, Term("fields", "name"))}
-    return {each.id: {"name": names.get(each.parent)} for each in found}
+def _names(backend: Backend, found: Sequence[Entity], _: Any) -> dict[str, Entity]:
+    names = {each.id: each.fields.get("name") for each in _among(backend, MODEL, ALL, _NAME)}
+    return {each.id: _with(model={"name": names.get(each.parent)}) for each in found}
 
 
-def _alias(backend: Backend, *_: Any) -> dict[str, Any]:
-    aliases = dict[str, dict[str, Any]]()
+def _alias(backend: Backend, *_: Any) -> dict[str, Entity]:
+    aliases = defaultdict[str, dict[str, Any]](dict)
     for each in _among(backend, MODEL, ALL, Term("aliases", "")):
         for alias, version in each.attributes.get("aliases", {}).items():
-            aliases.setdefault(version, {})[alias] = {}
-    return aliases
+            aliases[version][alias] = {}
+    return {version: _with(alias=each) for version, each in aliases.items()}
 
 
-def _aliases(backend: Backend, _: str, found: Sequence[Entity]) -> dict[str, Any]:
+def _aliases(backend: Backend, found: Sequence[Entity], _: Any) -> dict[str, Entity]:
     numbers = {each.id: each.fields.get("number") for each in _among(backend, VERSION)}
-    aliased = ((each.id, each.attributes.get("aliases", {})) for each in found)
-    return {id: {alias: numbers.get(version) for alias, version in known.items()} for id, known in aliased}
+    aliases = ((each.id, each.attributes.get("aliases", {})) for each in found)
+    return {id: _with(aliases={alias: numbers.get(of) for alias, of in each.items()}) for id, each in aliases}
 
 
-def _runs(family: str, backend: Backend, _: str, found: Sequence[Entity]) -> dict[str, Any]:
-    ids = {str(each.fields["run_id"]) for each in found if each.fields.get("run_id")}
-    runs = {each.id: each for each in _among(backend, "run", Compare(_ID, "in", tuple(ids)), Term(family, ""))}
-    values = {id: each.metrics if family == "metrics" else each.attributes.get(family, {}) for id, each in runs.items()}
-    return {each.id: values.get(str(each.fields.get("run_id")), {}) for each in found}
+def _runs(backend: Backend, found: Sequence[Entity], terms: Sequence[Term]) -> dict[str, Entity]:
+    ids = {each.id: str(id) for each in found if (id := each.fields.get("run_id"))}
+    runs = {each.id: each for each in _among(backend, "run", Compare(_ID, "in", tuple({*ids.values()})), *terms)}
+    return {id: runs[run] for id, run in ids.items() if run in runs}
 
 
-_FROM: Mapping[str, Callable[..., dict[str, Any]]] = {  # what they have by id, in families of which none is their own
-    "latest": _latest, "model": _names, "alias": _alias, "aliases": _aliases,
-    **{family: partial(_runs, family) for family in ("metrics", "params")},
+# of which families there is nothing in the entity itself, or other than what is asked for, and what brings them
+_FROM: Mapping[str, Callable[..., dict[str, Entity]]] = {
+    "latest": _latest, "model": _names, "alias": _alias, "aliases": _aliases, "metrics": _runs, "params": _runs
 }  # fmt: skip
