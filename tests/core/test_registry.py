@@ -19,7 +19,7 @@ import mlcore
 import toy_flavor
 from memory_store import MemoryStore, Shelf
 from mlcore import Client, Provider, plugins
-from mlcore.errors import AliasMoved, AlreadyExists, DigestMismatch, InvalidValue, NotAModel, NotFound
+from mlcore.errors import AliasMoved, AlreadyExists, DigestMismatch, InvalidValue, NotAModel, NotFound, UnsafePath
 from mlcore.registry import Change, ModelUri, RegisteredModel, Registry, digest_of, parse
 from mlcore.store import Updated
 from toy_library import Scale
@@ -77,7 +77,7 @@ def test_a_model_is_registered_and_loaded_by_every_uri(client: Client) -> None:
         assert client.load_model(f"runs:/{run.id}/model").predict([1]) == [2]
     used = client.get_run(other.id)._now().attributes["used"]
     assert used[second.id] == {"uri": "models:/scale@champion", "version": second.uri, "digest": second.digest}
-    assert used[f"runs:/{run.id}/model"] == {"uri": f"runs:/{run.id}/model"}
+    assert used[first.model_id] == {"uri": f"runs:/{run.id}/model", "digest": first.digest}
     copy = client.register_model("models:/scale@champion", "copies")
     assert (copy.digest, copy.source, copy.parent_version) == (second.digest, second.source, second.id)
 
@@ -371,6 +371,21 @@ def test_a_model_elsewhere_is_pinned_too(changes: list[Change], tmp_path: Path) 
             client.load_model("models:/scale/1")
     finally:
         memory.rm("/registry-test", recursive=True)
+
+
+@pytest.mark.parametrize("source", ["ssh://host/models", "simplecache::https://host/x", "file:///etc", "../etc", "etc"])
+def test_a_server_does_not_choose_what_is_opened(
+    source: str, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Guards whoever loads by way of a server: what it says of a version's files opens only what a digest pins."""
+    made = client.register_model(saved(tmp_path / "model"), "pinned")
+    client.registry.add("away", {"source": source, "digest": "0" * 64})
+    client.registry.add("unpinned", {"source": made.source})
+    monkeypatch.setattr(type(client.store), "trusted_paths", False, raising=False)
+    for uri in ("models:/away/1", "models:/unpinned/1"):
+        with pytest.raises(UnsafePath, match="the server says that files are at"):
+            client.load_model(uri)
+    assert client.load_model("models:/pinned/1").predict([1]) == [2]
 
 
 def test_the_functions_are_those_of_the_default_client(changes: list[Change], tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from mlcore.tracking._thing import Listing, Thing, Viewed
 
 if TYPE_CHECKING:
     from mlcore.models import Model, ModelInfo, Signature
+    from mlcore.tracking._backend import Backend
     from mlcore.tracking._registered import ModelVersion
     from mlcore.tracking._registry import Registry
     from mlcore.tracking._run import Run
@@ -397,13 +398,18 @@ class Keeping(Thing):
         return str(place(self.id)) if place else ""
 
     def _allowed(self, uri: str) -> str:
-        """Return where a store says that files are. Raises `UnsafePath` if others wrote it, and it may mean ours."""
-        chosen = self._backend.artifacts
-        known = _ELSEWHERE.fullmatch(uri) or (chosen and f"{uri}/".startswith(f"{chosen.value.rstrip('/')}/"))
-        if (not known or ".." in uri) and not getattr(self._backend.store(), "trusted_paths", True):
-            told = f"run {self.id}: the server says that files are at {uri!r:.200}, which may be on this machine"
-            raise mlcore.errors.UnsafePath(f"{told}: if that is right, set MLCORE_ARTIFACTS to the folder above it")
-        return uri
+        return allowed(self._backend, uri, f"run {self.id}")
+
+
+def allowed(backend: Backend, uri: str, who: str) -> str:
+    """Return where a store says that files are. Raises `UnsafePath` if others wrote it, and it may mean ours."""
+    known = _ELSEWHERE.fullmatch(uri) or (
+        backend.artifacts and f"{uri}/".startswith(f"{backend.artifacts.value.rstrip('/')}/")
+    )
+    if (not known or ".." in uri) and not getattr(backend.store(), "trusted_paths", True):
+        told = f"{who}: the server says that files are at {uri!r:.200}, which may be on this machine"
+        raise mlcore.errors.UnsafePath(f"{told}: if that is right, set MLCORE_ARTIFACTS to the folder above it")
+    return uri
 
 
 class Loading:
@@ -425,7 +431,14 @@ class Loading:
         if version is not None and (version.deleted or version.model.deleted):
             what = version.uri if version.deleted else f"model {version.name!r}"
             raise NotFound(f"{text} is not loaded: {what} is deleted; restore it, or choose another")
-        info = attrs.evolve(read_model(self._folder(version.source if version else text)), uri=text)
+        source = version.source if version else text
+        if (
+            version
+            and not source.startswith("runs:/")
+            and not (version.digest and source.startswith("/") and "::" not in source)
+        ):
+            allowed(self.registry._backend, source, version.uri)  # a path whose files have the digest is as good as any
+        info = attrs.evolve(read_model(self._folder(source)), uri=text)
         return attrs.evolve(info, pinned=version.digest, version=version) if version else info
 
     def register_model(
