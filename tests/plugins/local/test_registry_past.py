@@ -29,10 +29,10 @@ CHANGES = {"folder": 500, "sqlite": 150, "postgresql": 150, "server": 150}
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Yield the URI of a store that is new, of the kind that the test names."""
-    kind = getattr(request, "param", "folder")
+    kind = request.param
     sqlite = f"sqlite:///{tmp_path / 'store.db'}"
-    if kind.startswith("server"):
-        with serving_here(sqlite if kind == "server" else tmp_path / "served") as server:
+    if kind == "server":
+        with serving_here(sqlite) as server:
             monkeypatch.setenv("MLCORE_TOKEN", server.token)
             yield server.url
     else:
