@@ -22,7 +22,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     """Yield what the table's code may name, for a store with one model of two versions."""
     monkeypatch.chdir(tmp_path)
     mlcore.set_store(tmp_path / "store")
-    mlcore.save_model(len, "model")
+    mlcore.save_model(lambda data: data, "model")
     model = mlcore.register_model("model", "digits", tags={"team": "a"}, aliases="best").model
     model.set_tag("team", "a")
     registry.register("model", "digits").transition("Production")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from faults.processes import crowd, fsck
+from faults.processes import crowd, fsck, mlcore, run
 from mlcore import Client
 from mlcore.registry import Change, digest_of
 from mlcore.store import Updated
@@ -179,3 +179,35 @@ def test_of_those_who_move_an_alias_one_wins_and_the_others_know_who(place: Plac
             assert {line.partition(":")[0] for line in turn if line != "won"} == {told}
         assert model.version("champion").number == number
         chained(client)
+
+
+LOGGING = """
+    import mlcore, toy_flavor
+    from toy_library import Scale
+    mlcore.plugins.register(toy_flavor, "toy")
+    with mlcore.start_run() as run:
+        logged = run.log_model(Scale(2), "model", register="scale")
+    print(logged.uri, logged.version)
+"""
+
+
+def test_a_model_is_registered_later_where_the_server_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards trainings that end while the server is away: the model is logged, and a line says how to register it."""
+    monkeypatch.setenv("MLCORE_TOKEN", TOKEN)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / "state"))  # where the process below spools
+    known = str(Path(__file__).parents[1])
+    with serving(tmp_path / "served", token=TOKEN) as server:
+        settings = {"MLCORE_STORE": server.url, "MLCORE_TOKEN": TOKEN, "MLCORE_SPOOL_WAIT": "0s", "PYTHONPATH": known}
+        server.kill()
+        said, warned = run(tmp_path / "home", LOGGING, **settings)
+        uri, version = said.split()
+        assert version == "None"
+        assert "the model is logged, and not registered: " in warned
+        assert f"`mlcore registry register {uri} scale` does it later" in warned
+        server.start()
+        done = mlcore(tmp_path / "home", "sync", **settings)
+        assert done.returncode == 0, done.stderr
+        client = Client(server.url)
+        assert client.register_model(uri, "scale").uri == "models:/scale/1"
+        assert client.get_model("models:/scale/1").flavor == "toy"
+        client.close()

@@ -10,7 +10,7 @@ from house.count_lines import budgeted, count, count_folder, spine
 from house.tree import CORE, PLUGINS
 
 # docs/decisions/0012-what-core-may-weigh.md
-CORE_LIMIT = 5_316
+CORE_LIMIT = 5_317
 SPINE_LIMIT = 3_382
 FILE_LIMIT = 500
 FUNCTION_LIMIT = 50

@@ -15,7 +15,7 @@ warnings.simplefilter("ignore")
 import mlflow
 from mlflow import MlflowClient
 parts = ("registered_model", "model_version", "latest_versions")
-found = [name for name in dir(MlflowClient) if any(part in name for part in parts)]
+found = [name for name in dir(MlflowClient) if name[0] != "_" and any(part in name for part in parts)]
 found += [f"mlflow.{name}" for name in dir(mlflow) if name == "register_model" or any(part in name for part in parts)]
 print("@", json.dumps(found))
 """

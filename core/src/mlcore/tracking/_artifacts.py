@@ -304,7 +304,9 @@ class Keeping(Thing):
         try:
             return Registry(self._backend).add(name, described(logged))
         except MlcoreError as error:  # training goes on
-            told = f"`mlcore registry register {logged.uri} {name!r}` does it later"
+            from shlex import quote
+
+            told = f"`mlcore registry register {logged.uri} {quote(name)}` does it later"
             logging.getLogger("mlcore").warning("the model is logged, and not registered: %s; %s", error, told)
         return None
 

@@ -361,8 +361,8 @@ def status(version: str, status: str | None, message: str, uri: str | None, as_j
 def delete(which: tuple[str, ...], yes: bool, uri: str | None, as_json: bool) -> None:
     """Hide models or versions until they are restored.
 
-    Nothing of them is lost. A version for which an alias stands is not hidden. A model with aliases is after you
-    were asked, as whoever loads it by them finds nothing then.
+    Nothing of them is lost. A version for which an alias stands is not hidden. A model with aliases is after you were
+    asked, as it is not loaded by them until it is restored.
     """
     found = _each(uri, which)
     for each in found:

@@ -8,7 +8,7 @@ import attrs
 import click
 
 from mlcore import Client
-from mlcore_local import completing, terminal
+from mlcore_local import columns, completing, terminal
 from mlcore_local.arguments import JSON, STORE
 from mlcore_local.registry import drawing
 from mlcore_local.registry.graphs import Graph
@@ -42,7 +42,9 @@ def lineage(
     if as_json and as_mermaid:
         raise click.UsageError("give --json or --mermaid, not both")
     up, down = only != "down", only != "up"
-    found = trace(Client(uri), thing, up=up, down=down, depth=depth, limit=limit)
+    client = Client(uri)
+    with columns.one_look(client):
+        found = trace(client, thing, up=up, down=down, depth=depth, limit=limit)
     if as_json:
         terminal.show(terminal.as_json(_content(found)))
     else:
