@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mlcore.registry import ModelVersion
 from mlcore.store import AttributesSet, Erased
 from mlcore_local.registry.drawing import mermaid
 from mlcore_local.registry.lineage import Graph, lineage
+from serving import serving_here
 
 TREE, COMMIT = "a1" * 20, "c0ffee" + "0" * 34
 
@@ -253,11 +255,13 @@ def test_what_is_gone_is_named_and_what_is_deleted_is_marked(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
-@pytest.fixture(params=["folder", "sqlite"])
-def woven(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[mlcore.Client, list[str]]:
-    """Return a store in which 20 runs use, log and register models at random, and the ids of all of that."""
-    chance = random.Random(8)
-    client = mlcore.Client(tmp_path / "store" if request.param == "folder" else f"sqlite:///{tmp_path}/store.db")
+@pytest.fixture(params=["folder", "sqlite", "server"])
+def woven(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[mlcore.Client, list[str]]]:
+    """Yield a store in which 20 runs use, log and register models at random, and the ids of all of that."""
+    place = f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else str(tmp_path / "store")
+    chance, client = random.Random(8), mlcore.Client(place)
     versions, runs = list[ModelVersion](), list[mlcore.Run]()
     for at in range(20):
         used = using(*chance.sample(versions, min(len(versions), chance.randrange(3))))
@@ -271,8 +275,12 @@ def woven(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[mlcore.Client
             if chance.random() < 0.3:
                 versions.append(client.register_model(versions[-1].uri, "copies"))
     client.close()
-    client = mlcore.Client(client.setting.value)
-    return client, [*(f"run:{run.id}" for run in runs), *(f"version:{each.id}" for each in versions)]
+    with serving_here(place) if request.param == "server" else nullcontext() as server:
+        if server is not None:
+            monkeypatch.setenv("MLCORE_TOKEN", server.token)
+        client = mlcore.Client(place if server is None else server.url)
+        yield client, [*(f"run:{run.id}" for run in runs), *(f"version:{each.id}" for each in versions)]
+        client.close()
 
 
 def test_up_and_down_are_two_sides_of_the_same(woven: tuple[mlcore.Client, list[str]]) -> None:
