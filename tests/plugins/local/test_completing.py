@@ -97,15 +97,12 @@ class TestOffered:
         digits.version(1).delete()
         mine.delete()
         assert asked(home, "mlcore registry show ") == ["digits"]
-        assert asked(home, "mlcore registry show dig") == ["digits"]
         assert asked(home, "mlcore registry show digits") == ["digits", "digits@champion", "digits/2"]
         assert asked(home, "mlcore registry alias digits@") == ["digits@champion"]
         assert asked(home, "mlcore registry alias digits --remove ") == ["champion"]
-        assert asked(home, "mlcore registry rename d") == ["digits"]
         assert asked(home, "mlcore registry restore ") == [r"it\'s\ mine"]
         assert asked(home, "mlcore registry restore digits/") == ["digits/1"]
         assert asked(home, "mlcore models inspect ") == ["models:/digits/latest", "models:/digits@champion"]
-        assert asked(home, "mlcore models predict models:/digits/") == ["models:/digits/latest", "models:/digits/2"]
         assert asked(home, "mlcore registry register runs:/x/model d") == ["digits"]
 
     def test_the_store_is_the_one_that_was_named(self, home: Path) -> None:

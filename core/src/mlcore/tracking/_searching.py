@@ -42,8 +42,7 @@ def search(
     if not (terms := [each.term for each in order if each.term.family in _FROM]):
         return find(limit=limit, order=order)
     found = {each.id: each._now() for each in find()}
-    joined = _joined(backend, list(found.values()), terms)
-    page = store.find(joined, Query(ALL, order=order, limit=checked(limit)))
+    page = store.find(_joined(backend, [*found.values()], terms), Query(ALL, order=order, limit=checked(limit)))
     return Listing(thing._of(backend, [found[each.id] for each in page.items]))
 
 
@@ -52,8 +51,7 @@ def _among(backend: Backend, kind: str, where: Where = ALL, *select: Term) -> Se
 
 
 def _of_models(backend: Backend, op: str, value: Any = None) -> Where:
-    found = _among(backend, MODEL, Compare(_NAME, op, value))
-    return Compare(_PARENT, "in", tuple(each.id for each in found))
+    return Compare(_PARENT, "in", tuple(each.id for each in _among(backend, MODEL, Compare(_NAME, op, value))))
 
 
 def _within(backend: Backend, kind: str, terms: Sequence[Term], where: Where) -> Where:

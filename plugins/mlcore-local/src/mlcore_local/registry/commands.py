@@ -254,10 +254,10 @@ def _check_from(model: RegisteredModel, alias: str, before: str | None) -> None:
     if before is None:
         return
     found = model.aliases.get(alias)
-    now = found.version if found else "none"
-    if now != before.rpartition("/")[2]:
+    now, seen = found.version if found else "none", before.rpartition("/")[2]
+    if now != seen:
         raise AliasMoved(
-            f"{model.name}@{alias} stands for {now}, not for {before}: look again, and move it if that is right"
+            f"{model.name}@{alias} stands for {now}, not for {seen}: look again, and move it if that is right"
         )
 
 
