@@ -10,8 +10,8 @@ from house.count_lines import budgeted, count, count_folder, spine
 from house.tree import CORE, PLUGINS
 
 # docs/decisions/0012-what-core-may-weigh.md
-CORE_LIMIT = 5_329
-SPINE_LIMIT = 3_383
+CORE_LIMIT = 5_327
+SPINE_LIMIT = 3_381
 FILE_LIMIT = 500
 FUNCTION_LIMIT = 50
 
