@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import count
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mlcore import config, journal
 from mlcore.errors import AliasMoved, AlreadyExists, InvalidValue, NotFound, StoreNotFound
+from mlcore.folder import STORE_HOME
 from mlcore.store import AttributesSet, Compare, Created, Event, Store, Term
 from mlcore.tracking._backend import Backend
 from mlcore.tracking._changes import MODEL, VERSION, Change, write
 from mlcore.tracking._ids import new_run_id
 from mlcore.tracking._model_uris import check_alias, check_model_name, parse
 from mlcore.tracking._plain import plain, portions
-from mlcore.tracking._registered import ModelVersion, RegisteredModel, soon, versions
+from mlcore.tracking._registered import ModelVersion, RegisteredModel, versions
 from mlcore.tracking._thing import Listing
 
 if TYPE_CHECKING:
@@ -194,11 +196,27 @@ def take_name(backend: Backend, name: str, wanted: Callable[[str], tuple[Change,
         if known is None or id == own:
             try:
                 write(backend, *wanted(id), f"model-name/{name}/{generation}")
-            except AlreadyExists:  # somebody took it just now, or had it before a rename
-                holder = soon(lambda: named(backend, name))
+            except AlreadyExists as error:  # somebody took it just now, or had it before a rename
+                holder = _taken(backend, name, error)
             else:
                 return id
     raise AssertionError("generations do not end")
+
+
+def _taken(backend: Backend, name: str, refused: AlreadyExists) -> RegisteredModel | None:
+    """Wait until what a claim is held by is read, and return the model, None if it has another name since."""
+    for pause in (0, 0.05, 0.15, 0.3, 0.6, 1, 2, 4, 8, 14):  # on a busy machine another's write may be seen late
+        time.sleep(pause)
+        if found := named(backend, name):
+            return found
+        for batch in (
+            each.batch for each in backend.store().events(of=STORE_HOME) if each.batch.claim == refused.claim
+        ):
+            ids = [event.id for record in batch.records for event in record.events if event.kind == MODEL]
+            held = backend.get(MODEL, ids[0])
+            if held is not None and held.changed >= batch.records[-1].stamp and held.fields.get("name") != name:
+                return None
+    raise refused
 
 
 def _plain(tags: Mapping[str, Any] | None) -> dict[str, Any]:
