@@ -179,6 +179,7 @@ class TestChanging:
         assert said("register", "models:/digits@challenger", "numbers") == "models:/numbers/1\n"
         for uri in ("models:/digits@challenger", "models:/digits/latest", "models:/numbers/1"):
             done = CliRunner().invoke(program, ["models", "inspect", uri, "--json"])
+            assert done.exit_code == 0, done.output
             told = json.loads(done.stdout)
             assert (told["digest"], told["version"]) == (
                 found["digest"], "models:/numbers/1" if "numbers" in uri else "models:/digits/4"
