@@ -35,6 +35,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mlcore.Client:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("MLCORE_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("mlcore.tracking._module._default", None)  # of whichever test set a store before
     client = mlcore.Client()
     for number in (1, 2, 3):
         about = {"source": f"runs:/{number:032x}/model", "digest": f"{number:064x}", "flavor": "toy"}
