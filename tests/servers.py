@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import getpass
+import inspect
 import json
 import os
 import pwd
@@ -242,7 +243,7 @@ def launch(kind: str, *, durable: bool = False) -> tuple[Server, TextIO]:
     lock = (folder / "users").open("w")
     fcntl.flock(lock, fcntl.LOCK_SH)
     reaper = subprocess.Popen(
-        [sys.executable, __file__, kind, folder], start_new_session=True,
+        [sys.executable, inspect.getfile(KINDS[kind]), kind, folder], start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     reaper.returncode = 0  # it outlives us

@@ -28,6 +28,8 @@ def benchmarks(tiny: bool) -> dict[str, Benchmark]:
         "series": lambda each: inside.series(each, points),
         "one_run": lambda each: inside.one_run(each, 2 if tiny else 40),
         "models": lambda each: inside.models(each, 2 if tiny else 20),
+        "signed": lambda each: inside.signed(each, 1_000_000 if tiny else 1_000_000_000),
+        "training": lambda each: inside.training(each, 1 if tiny else 20),
         "list_runs": lambda each: inside.list_runs(each, runs),
         "list_command": lambda each: outside.list_command(each, runs),
         "find": lambda each: inside.find(each, runs),

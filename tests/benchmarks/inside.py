@@ -166,5 +166,31 @@ def models(bench: Bench, count: int) -> Rows:
         yield from _compared(what, taken, "joblib", unit="us", peers={"mlflow": Limit(least=least)})
 
 
+def signed(bench: Bench, size: int) -> Rows:
+    """Verify signed models of so many bytes, in one file and in many; who verifies may use all cores."""
+    for files in (1, 1_000):
+        with bench.workers() as workers:
+            able = {tool: worker for tool, worker in workers.items() if worker.can("verify_model")}
+            bench.once(
+                {tool: _asking(one, "make_signed", files=files, size=size // files) for tool, one in able.items()}
+            )
+            found = bench.paired({tool: _asking(one, "verify_model") for tool, one in able.items()})
+        taken = {tool: [each / (size / 1e6) for each in values] for tool, values in found.items()}
+        what = f"a signed model verified, {size // 1_000_000:,} MB in {files:,} file{'s' * (files > 1)}"
+        yield from _compared(what, taken, "hashlib, file by file", Limit(most=1.5), "us a MB")
+
+
+def training(bench: Bench, intervals: int) -> Rows:
+    """Train in steps of a millisecond, with a Monitor and without, by turns in one process."""
+    with bench.workers() as workers:
+        able = {tool: worker for tool, worker in workers.items() if worker.can("train")}
+        found = bench.paired({tool: _asking(worker, "train", intervals=intervals) for tool, worker in able.items()})
+    for values in found.values():
+        bare, monitored = ([each[how] for each in values] for how in ("bare", "monitored"))
+        own = f"{(median(monitored) - median(bare)) * 1e6:.2g} us of {median(bare) * 1e3:.3g} ms a step"
+        what = "a step of training with a Monitor, every=50"
+        yield Ratios(what, "the same without", ratios(monitored, bare), Limit(most=1.02), own)
+
+
 def _asking(worker: Worker, name: str, **arguments: object) -> Callable[[], Any]:
     return lambda: worker.ask(name, **arguments)

@@ -59,7 +59,8 @@ def measured(*options: str) -> str:
 
 def test_every_benchmark_works(tmp_path: Path) -> None:
     """Guards the command itself: all but the installing, in sizes that measure nothing."""
-    names = "start-up,help,log_metric,log_points,series,one_run,models,list_runs,list_command,find,serving"
+    names = "start-up,help,log_metric,log_points,series,one_run,models,signed,training,list_runs,"
+    names += "list_command,find,serving"
     told = measured(f"--only={names}", f"--folder={tmp_path}/work")
     for row in (
         "CPU of import",
@@ -70,6 +71,8 @@ def test_every_benchmark_works(tmp_path: Path) -> None:
         "a run made",
         "log_model",
         "load_model",
+        "a signed model verified",
+        "a step of training with a Monitor",
         "list_runs",
         "mlcore runs list",
         "first 1,000 of 20 runs, team store",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bucket import Bucket, Upload
+from mlcore.artifacts import hash_file
 from mlcore.errors import MlcoreError
 from mlcore.testing import ArtifactBackendContract
 
@@ -36,8 +37,28 @@ def breaks(*checks: str) -> Callable[[Mutant], Mutant]:
 class TestBucket(ArtifactBackendContract):
     """Guards the mutants' own ground: unbroken, it passes."""
 
+    secrets = ("hunter2",)
+
     def open_backend(self, tmp_path: Path) -> tuple[Bucket, str]:
         return Bucket(), "root/of/it"
+
+    def broken_places(self, tmp_path: Path) -> dict[str, Callable[[], tuple[Bucket, str]]]:
+        return {"LOCKED": lambda: (Locked(), "root")}
+
+
+class Locked(Bucket):
+    """Let nobody in, and say so."""
+
+    def refuse(self) -> None:
+        raise PermissionError(13, "LOCKED: ask for the key")
+
+    def find(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        self.refuse()
+        return super().find(path, *args, **kwargs)
+
+    def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> io.BytesIO:
+        self.refuse()
+        return super()._open(path, mode)
 
 
 # Filesystems that change what they are given
@@ -67,6 +88,22 @@ class SaysTheDigestOfSomethingElse(Bucket):
     def put_hashed(self, lpath: str, rpath: str, tick: Any) -> tuple[int, str]:
         self.publish(rpath, Path(lpath).read_bytes())
         return len(self.files[rpath]), "0" * 64
+
+
+@breaks("a_large_file_comes_back_whole")
+class PutsPartsInTheOrderOfTheirArrival(Bucket):
+    def publish(self, path: str, data: bytes) -> None:
+        super().publish(path, data[5 << 20 :] + data[: 5 << 20])
+
+
+@breaks("a_large_file_comes_back_whole")
+class NeedsAPathForManyParts(Bucket):
+    def publish(self, path: str, data: bytes) -> None:
+        super().publish(path, data[: 5 << 20])
+
+    def put_hashed(self, lpath: str, rpath: str, tick: Any) -> tuple[int, str]:
+        super().publish(rpath, Path(lpath).read_bytes())
+        return len(self.files[rpath]), hash_file(lpath)
 
 
 class Renaming(Bucket):
@@ -286,7 +323,95 @@ class ForgetsWhichFileItWrites(Bucket):
         return super().upload(self.path)
 
 
+class Lazy(io.RawIOBase):
+    """Fetch what is read when it is read."""
+
+    def __init__(self, bucket: Bucket, path: str) -> None:
+        self.bucket, self.path, self.position = bucket, path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.bucket.files[self.path][self.position : self.position + len(buffer)]
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+
+@breaks("a_reader_of_what_is_replaced_reads_no_mix")
+class ReadsWhateverIsThereByNow(Bucket):
+    def reader(self, path: str) -> Any:
+        self.cat_file(path)
+        return Lazy(self, path)
+
+
+class Remembering(Bucket):
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[str, Any] = {}
+
+
+@breaks("what_was_just_done_is_seen_at_once")
+class RemembersListings(Remembering):
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        if path not in self.known:
+            self.known[path] = super().ls(path)
+        return [each if detail else each["name"] for each in self.known[path]]
+
+
+@breaks("what_was_just_done_is_seen_at_once")
+class RemembersWhatItFound(Remembering):
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        if path not in self.known:
+            self.known[path] = super().info(path)
+        return self.known[path]  # type: ignore[no-any-return]
+
+
 # What is there
+
+
+@breaks("a_listing_does_not_end_with_a_page")
+class ListsOnePage(Bucket):
+    def below(self, path: str) -> list[str]:
+        return super().below(path)[:20]
+
+
+@breaks("a_listing_does_not_end_with_a_page")
+class RemovesOnePage(Bucket):
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        for name in self.below(path)[:20]:
+            self.rm_file(name)
+
+
+@breaks("a_folder_shows_what_is_directly_in_it", "a_listing_does_not_end_with_a_page")
+class ShowsTheFolderInItself(Bucket):
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        here = {"name": f"{path}/", "type": "directory", "size": 0}
+        return [here if detail else here["name"], *super().ls(path, detail)]
+
+
+@breaks("a_folder_shows_what_is_directly_in_it")
+class ShowsAllThatIsBelow(Bucket):
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        found = [self.info(name) for name in self.below(path)]
+        return found if detail else [each["name"] for each in found]
+
+
+@breaks("an_empty_folder_has_no_files")
+class KeepsFoldersByAFile(Bucket):
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self.files[f"{path}/.keep"] = b""
+
+
+@breaks("an_empty_folder_has_no_files")
+class RemembersFolders(Bucket):
+    def find(self, path: str, maxdepth: Any = None, withdirs: bool = False, detail: bool = False, **_: Any) -> Any:
+        found = super().find(path, detail=True)
+        if not found and getattr(self, "had", False):
+            found = {f"{path}/empty": {"name": f"{path}/empty", "type": "directory", "size": 0}}
+        self.had = bool(found)
+        return found
 
 
 @breaks("a_listing_has_every_file_below_and_no_other", "removing_a_file_removes_nothing_else")
@@ -425,12 +550,51 @@ class RemovesNothing(Bucket):
         pass
 
 
+# What cannot work
+
+
+@breaks("a_place_that_cannot_work_is_told_of")
+class TakesALockForEmptiness(Locked):
+    def find(self, *args: Any, **kwargs: Any) -> Any:
+        return {}
+
+
+@breaks("a_place_that_cannot_work_is_told_of")
+class WritesIntoTheVoid(Locked):
+    def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> io.BytesIO:
+        return Bucket._open(Bucket(), path, mode) if "w" in mode else super()._open(path, mode)
+
+
+@breaks("a_place_that_cannot_work_is_told_of")
+class SaysThatSomethingIsWrong(Locked):
+    def refuse(self) -> None:
+        raise PermissionError(13, "Something went wrong")
+
+
+@breaks("a_place_that_cannot_work_is_told_of")
+class TriesAgainForLong(Locked):
+    def refuse(self) -> None:
+        threading.Event().wait(1.1)
+        super().refuse()
+
+
+@breaks("a_place_that_cannot_work_is_told_of")
+class TellsTheSecret(Locked):
+    def refuse(self) -> None:
+        try:
+            raise ValueError("the key hunter2 is wrong")
+        except ValueError as error:
+            raise PermissionError(13, "LOCKED: ask for the key") from error
+
+
 def found_out(check: str, mutant: Mutant, folder: Path) -> bool:
     """Tell whether a check finds fault with a filesystem."""
     capabilities = {name: getattr(mutant, name) for name in ("files_beside_folders", "own_readers")}
     function = getattr(ArtifactBackendContract, check)
     marks = getattr(function, "pytestmark", [])
-    contract = type("Contract", (ArtifactBackendContract,), capabilities)()
+    contract: Any = type("Contract", (ArtifactBackendContract,), capabilities)()
+    contract.large, contract.many, contract.patience, contract.secrets = 12 << 20, 30, 1, ("hunter2",)
+    contract.broken_places = lambda _: {"LOCKED": lambda: (mutant(), "root")}
     assert getattr(contract, check), f"{check} is not for {capabilities}"
     for number, size in enumerate(marks[0].args[1] if marks else [None]):
         own = folder / str(number)

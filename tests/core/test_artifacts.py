@@ -551,8 +551,8 @@ class TestOtherPlaces:
 
     def test_a_scheme_that_nothing_provides_says_what_would(self) -> None:
         """Guards the way to the missing package: each scheme names its own."""
-        with pytest.raises(NotInstalled, match="s3fs"):
-            artifacts.open_backend("s3://bucket/x")
+        with pytest.raises(NotInstalled, match="ocifs"):
+            artifacts.open_backend("oci://bucket/x")
         with pytest.raises(NotInstalled, match="gcsfs"):
             artifacts.open_backend("gs://bucket/x")
         with pytest.raises(NotInstalled, match="nothing installed provides 'nosuch' under artifact_backends"):

@@ -137,8 +137,8 @@ def test_a_kill_leaves_no_number_for_nothing(place: Place, tmp_path: Path) -> No
         assert len(versions) < PROCESSES * EACH * 2, "nobody was killed amid it"
         assert client.registry.add("digits", {"source": "x"}).number == len(versions) + 1
         chained(client)
-    if "://" not in place.uri:
-        assert fsck(tmp_path, Path(place.uri))["findings"] == []
+    if "://" not in place.uri:  # who is killed right after a claim has it in no journal yet: no harm here, and told
+        assert {each["severity"] for each in fsck(tmp_path, Path(place.uri))["findings"]} <= {"alone"}
 
 
 MOVING = """

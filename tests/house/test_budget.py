@@ -10,8 +10,8 @@ from house.count_lines import budgeted, count, count_folder, spine
 from house.tree import CORE, PLUGINS
 
 # docs/decisions/0012-what-core-may-weigh.md
-CORE_LIMIT = 5_342
-SPINE_LIMIT = 3_396
+CORE_LIMIT = 5_520
+SPINE_LIMIT = 3_497
 FILE_LIMIT = 500
 FUNCTION_LIMIT = 50
 

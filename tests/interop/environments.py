@@ -21,13 +21,13 @@ import pytest
 __all__ = ["clean_environment", "mlflow_python", "mlflow_run"]
 
 # What both sides read must be of one version on both sides: that of this environment, if it is here.
-SHARED = ("cloudpickle", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+SHARED = ("cloudpickle", "numpy", "pandas", "safetensors", "scikit-learn", "scipy", "skops", "torch")
 MLFLOW = ("mlflow==3.17.2", "mlserver==1.7.1", "mlserver-mlflow==1.7.1")  # what serves is beside what it serves
 
 
 def _pinned(name: str) -> str:
     try:
-        return f"{name}=={version(name)}"
+        return f"{name}=={version(name).partition('+')[0]}"  # which build of it, the installer chooses
     except PackageNotFoundError:
         return name
 
@@ -60,10 +60,11 @@ def environment(*requirements: str) -> Path:
 
 def _make(folder: Path, requirements: tuple[str, ...]) -> None:
     python, uv = folder / "bin" / "python", shutil.which("uv")
+    links = [f"--find-links={each}" for each in os.environ.get("PIP_FIND_LINKS", "").split()]  # uv reads its own only
     if uv:
         commands = [
             [uv, "venv", "-q", "--python", sys.executable, folder],
-            [uv, "pip", "install", "-q", "--python", python, *requirements],
+            [uv, "pip", "install", "-q", *links, "--python", python, *requirements],
         ]
     else:
         commands = [

@@ -182,7 +182,7 @@ def put(filesystem: Any, root: str, sources: Mapping[str, Path | bytes | IO[byte
         with _saying("cannot store", paths[name]):
             return File(filesystem, paths[name], *_put(filesystem, paths[name], sources[name], tick))
 
-    return _each(one, sizes, "storing")
+    return _each(one, sizes, "storing", filesystem)
 
 
 def _put(filesystem: Any, path: str, source: Path | bytes | IO[bytes], tick: Tick) -> tuple[int, str]:
@@ -306,23 +306,25 @@ def get(files: Mapping[str, File], folder: Path) -> None:
         finally:
             part.unlink(missing_ok=True)
 
-    _each(one, _sizes(files), "getting")
+    _each(one, _sizes(files), "getting", *(file.filesystem for file in files.values()))
 
 
 def _sizes(files: Mapping[str, File]) -> dict[str, int]:
     return {name: file.size for name, file in files.items()}
 
 
-def _each(work: Callable[[str, Tick], _R], sizes: Mapping[str, int], label: str) -> dict[str, _R]:
-    """Do the work for all names, some of them at once; a failure, or Ctrl-C, stops the others."""
+def _each(work: Callable[[str, Tick], _R], sizes: Mapping[str, int], label: str, *where: Any) -> dict[str, _R]:
+    """Do the work for all names, as many at once as suits where they are; a failure, or Ctrl-C, stops the others."""
     if len(sizes) == 1:  # which works as the interpreter ends, too
         with _progress(sizes, label) as bar:
             return {name: work(name, int if bar is None else bar.update) for name in sizes}
 
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-    stopped, lock = False, Lock()
-    with _progress(sizes, label) as bar, ThreadPoolExecutor(_THREADS) as pool:
+    stopped = False
+    lock = Lock()
+    threads = max((getattr(each, "at_once", _THREADS) for each in where), default=_THREADS)
+    with _progress(sizes, label) as bar, ThreadPoolExecutor(threads) as pool:
 
         def tick(count: int) -> None:
             if stopped:

@@ -7,7 +7,6 @@ home folder, a file-system border or another user's store. Files of runs lie in 
 ``MLCORE_ARTIFACTS``, the user's file or an argument says where else.
 """
 
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import attrs
 
+from mlcore import _log
+from mlcore._value import Value
 from mlcore.errors import ConfigError
 
 __all__ = ["KEYS", "OFF", "STORE_FOLDER", "Setting", "artifacts_setting", "experiment_setting", "parse", "project_file"]
@@ -25,17 +26,21 @@ __all__ += ["user_state"]
 OFF = "off"
 STORE_FOLDER = ".mlcore"
 _DEFAULTS = {"experiment": "Default", "capture": "all", "spool_keep": "7d", "spool_limit": "20GB", "spool_wait": "10s"}
+_DEFAULTS["cache_limit"] = "20GB"
 _SHARED = ("store", "experiment", "capture")  # what a repository's file may say, which others wrote, and no more
-KEYS = (*_SHARED, "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait", "registry_log", "registry_command")
-_PATHS = ("store", "artifacts", "spool", "registry_log")
+KEYS = (
+    *_SHARED, "artifacts", "spool", "spool_keep", "spool_limit", "spool_wait", "cache_limit", "registry_log",
+    "registry_command", "require_signature",
+)  # fmt: skip
+_PATHS = ("store", "artifacts", "spool", "registry_log", "require_signature")
 _TABLES = ("entry_points", "environment")  # of a project: they belong to who runs it
 _PROJECT = "pyproject.toml"
 _MARKS = (".git", _PROJECT, "MLproject")
-_warn_once = lru_cache(logging.getLogger("mlcore").warning)
+_warn_once = lru_cache(_log.warning)
 
 
-@attrs.frozen
-class Setting:
+@attrs.frozen(eq=False, repr=False)
+class Setting(Value):
     """Hold a setting's `value` and, in words, the `reason` why it is that."""
 
     value: str
@@ -177,6 +182,8 @@ def parse(file: Path, content: bytes) -> dict[str, str]:
         from shlex import join
 
         found["registry_command"] = join(map(str, words))
+    if isinstance(keys := found.get("require_signature"), list):
+        found["require_signature"] = os.pathsep.join(map(str, keys))
     for key, value in found.items():
         if key not in known:
             raise ConfigError(f"{file} sets {key!r:.80}, and may set only {', '.join(known)}")
@@ -184,5 +191,6 @@ def parse(file: Path, content: bytes) -> dict[str, str]:
             tail = ", not beginning with ~" if shared else ""
             raise ConfigError(f"{file}: {key} must be some text in quotes{tail}")
         if key in _PATHS and "://" not in value and value != OFF:
-            found[key] = os.path.abspath(base / os.path.expanduser(value))
+            paths = value.split(os.pathsep) if key == "require_signature" else [value]
+            found[key] = os.pathsep.join(os.path.abspath(base / os.path.expanduser(each)) for each in paths)
     return found

@@ -26,6 +26,7 @@
     │   ├── UnsafePath           a name leads out of its root
     │   └── DigestMismatch       a file is not what was stored
     ├── ModelError               a model cannot be saved or loaded
+    │   ├── BadSignature         it is not signed by whom you require, or not what they signed
     │   ├── NotAModel            a folder holds no model
     │   ├── Untrusted            loading it would run code that nobody trusted
     │   └── SchemaMismatch       data do not fit the model's signature
@@ -146,6 +147,10 @@ class DigestMismatch(ArtifactError):
 
 class ModelError(MlcoreError):
     """Stand above what can go wrong when a model is saved, loaded or asked."""
+
+
+class BadSignature(ModelError):
+    """Say why a model's signature does not stand: none, of another key, or which file is not what was signed."""
 
 
 class NotAModel(ModelError):

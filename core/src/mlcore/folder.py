@@ -22,6 +22,7 @@ from typing import Self
 
 import attrs
 
+from mlcore._value import Value
 from mlcore.errors import NewerFormat, StoreError, StoreNotFound
 from mlcore.store import to_json
 
@@ -33,8 +34,8 @@ _ABOUT = "store.json"
 _FOLDERS = ("runs", "store", "claims", "changes")
 
 
-@attrs.frozen
-class Folder:
+@attrs.frozen(eq=False, repr=False)
+class Folder(Value):
     """Know where things lie in a folder store, and write them."""
 
     root: Path

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pluggy
 
+from mlcore._value import Value
+
 if TYPE_CHECKING:
     from mlcore.registry import Change
     from mlcore.tracking._run import Run
@@ -23,8 +25,8 @@ __all__ = ["FlavorProvider", "Provider", "hookimpl"]
 hookimpl = pluggy.HookimplMarker("mlcore")
 
 
-@attrs.frozen
-class Provider:
+@attrs.frozen(eq=False, repr=False)
+class Provider(Value):
     """Name one thing that a plugin brings, and say where its implementation is.
 
     `name` is what users and core select by: the URI scheme of a store or an artifact backend, the word
@@ -37,7 +39,7 @@ class Provider:
     summary: str = ""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class FlavorProvider(Provider):
     """Name a flavor, or what describes data, and the `types` that it takes, as dotted names: nearest base first."""
 
@@ -108,6 +110,45 @@ def mlcore_flavors() -> Iterable[FlavorProvider]:
 
     def mlcore_flavors():
         return [FlavorProvider("prophet", "my_package.flavor:Prophet", "time series", types=("prophet.Prophet",))]
+    ```
+    """
+
+
+def mlcore_verifiers() -> Iterable[Provider]:
+    """Provide what checks signatures of models, keyed by the name of their file in a model; mlcore asks ``model.sig``.
+
+    The implementation is called before anything of the model is read, with its folder and with the public keys in PEM,
+    by who requires them: of each of these, one key must have signed. It returns the sha256 of every file but the
+    signature, by name, which are not computed again, or raises `mlcore.errors.BadSignature`. A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def check(folder, keys):
+        from my_package.signatures import files_signed_by
+        return files_signed_by(folder, keys)
+
+    def mlcore_verifiers():
+        return [Provider("model.sig", check, "keys in the lab's vault")]
+    ```
+    """
+
+
+def mlcore_model_files() -> Iterable[Provider]:
+    """Provide further files of every model that is saved, keyed by a name.
+
+    The implementation is called with the folder of the model, its name, and the lines of its requirements.txt, when
+    all else but MLmodel is written; the model's digest covers what it adds. If it fails, the model is saved without.
+    A whole plugin:
+
+    ```python
+    from mlcore.hookspecs import Provider
+
+    def write_card(folder, name, requirements):
+        (folder / "card.md").write_text(f"# {name} needs {', '.join(requirements)}", encoding="utf-8")
+
+    def mlcore_model_files():
+        return [Provider("card", write_card, "a card to fill in")]
     ```
     """
 

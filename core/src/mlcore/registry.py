@@ -3,10 +3,10 @@
 The functions are the methods of the `Registry` of the default client.
 """
 
-from mlcore.tracking._changes import Change, digest_of
+from mlcore.tracking._changes import MODEL, VERSION, Change, digest_of
 from mlcore.tracking._model_uris import STAGES, ModelUri, parse
 from mlcore.tracking._module import client, on
-from mlcore.tracking._registered import ModelVersion, RegisteredModel
+from mlcore.tracking._registered import ModelVersion, RegisteredModel, by_number, labels
 from mlcore.tracking._registry import Registry
 
 
@@ -24,6 +24,7 @@ search_versions = on(default, Registry.search_versions)
 version = on(default, Registry.version)
 
 __all__ = [
-    "STAGES", "Change", "ModelUri", "ModelVersion", "RegisteredModel", "Registry", "create", "default", "digest_of",
-    "get", "list", "parse", "register", "search", "search_versions", "version",
+    "MODEL", "STAGES", "VERSION", "Change", "ModelUri", "ModelVersion", "RegisteredModel", "Registry", "by_number",
+    "create", "default", "digest_of", "get", "labels", "list", "parse", "register", "search", "search_versions",
+    "version",
 ]  # fmt: skip

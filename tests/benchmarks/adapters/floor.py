@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -121,6 +122,20 @@ class Adapter:
         seconds = perf_counter() - start
         joblib.dump(model, self.folder / "model.joblib")
         return seconds
+
+    def make_signed(self, files: int, size: int) -> None:
+        """Write so many files of one size."""
+        (self.folder / "signed").mkdir()
+        for number in range(files):
+            (self.folder / "signed" / f"{number}.bin").write_bytes(os.urandom(size))
+
+    def verify_model(self) -> float:
+        """Hash each of them, one after the other."""
+        start = perf_counter()
+        for path in (self.folder / "signed").iterdir():
+            with path.open("rb", buffering=0) as file:
+                hashlib.file_digest(file, "sha256").hexdigest()
+        return perf_counter() - start
 
     def load_models(self, count: int) -> float:
         """Read it back."""

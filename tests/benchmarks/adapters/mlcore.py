@@ -258,6 +258,28 @@ class Adapter:
         self._run_id = run.id
         return perf_counter() - start
 
+    def make_signed(self, files: int, size: int) -> None:
+        """Sign a model of so many files of one size."""
+        from mlcore_signing import make_key, sign
+
+        made, folder = make_key(self.root.parent / "key"), self.root.parent / "signed"
+        folder.mkdir()
+        (folder / "MLmodel").write_text("flavors: {python_function: {loader_module: none}}")
+        for number in range(files):
+            (folder / f"{number}.bin").write_bytes(os.urandom(size))
+        sign(folder, made.private)
+
+    def verify_model(self) -> float:
+        """Verify it, as loading does before anything of it is read."""
+        from mlcore.models import check_signed
+
+        keys = {"the benchmark": [(self.root.parent / "key.pub").read_text()]}
+        start = perf_counter()
+        found = check_signed(self.root.parent / "signed", keys)
+        seconds = perf_counter() - start
+        assert found
+        return seconds
+
     def load_models(self, count: int) -> float:
         """Load it from its run, digests checked."""
         import mlcore
@@ -266,6 +288,28 @@ class Adapter:
         for _ in range(count):
             mlcore.load_model(f"runs:/{self._run_id}/model0")
         return perf_counter() - start
+
+    def train(self, intervals: int) -> dict[str, float]:
+        """Train with steps of about a millisecond of CPU time, each interval of 50 without a Monitor, then with one.
+
+        Returns the CPU time of a step each.
+        """
+        from mlcore_torch import Monitor
+
+        _active()
+        train, model, optimizer = _training()
+        taken = {"bare": 0.0, "monitored": 0.0}
+        with Monitor(model, optimizer, every=50) as monitor:
+            for _ in range(intervals):
+                start = process_time()
+                for _ in range(50):
+                    train()
+                between = process_time()
+                for _ in range(50):
+                    monitor.step(train(), 32)
+                taken["monitored"] += process_time() - between
+                taken["bare"] += between - start
+        return {name: each / intervals / 50 for name, each in taken.items()}
 
 
 def varied(number: int) -> tuple[dict[str, float], dict[str, int], dict[str, str]]:
@@ -284,6 +328,35 @@ def _settle(root: Path) -> None:
 def _everything(client: Any) -> int:
     runs = client.search_runs("metrics.metric0 < 0.9 and tags.team = 'a'", order_by=["metrics.metric1"], limit=1_000)
     return sum(len(run.metrics) + len(run.params) + len(run.tags) > 0 for run in runs)
+
+
+def _training() -> tuple[Any, Any, Any]:
+    """Return a small network, its optimizer, and a step of training of about a millisecond on any machine."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(1)
+    model = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    batch = torch.randn(32, 128)
+
+    def train() -> Any:
+        optimizer.zero_grad()
+        loss = model(batch).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def taken() -> float:
+        start = process_time()
+        for _ in range(100):
+            train()
+        return (process_time() - start) / 100
+
+    taken()
+    while (found := taken()) < 0.9e-3:
+        batch = torch.randn(max(len(batch) + 1, int(len(batch) * min(2, 1e-3 / found))), 128)
+    return train, model, optimizer
 
 
 def _active() -> None:

@@ -80,8 +80,10 @@ def test_the_round_of_a_setting(project: Path) -> None:
         "spool_keep = 7d\n  because: the default\n"
         "spool_limit = 20GB\n  because: the default\n"
         "spool_wait = 10s\n  because: the default\n"
+        "cache_limit = 20GB\n  because: the default\n"
         "registry_log is not set: what changes in the registry is written to no file\n"
         "registry_command is not set: what changes in the registry runs no command\n"
+        "require_signature is not set: models are loaded whether they are signed or not\n"
     )
     assert call("unset", "experiment").output == f"experiment is no longer set in {file}\n"
     assert call("get", "experiment").output == "Default\n"
@@ -105,7 +107,7 @@ def test_json_is_the_same_for_good(project: Path) -> None:
     assert found[:4] == [store, experiment, capture, {"name": "artifacts", **unset}]
     assert [(each["name"], each["value"]) for each in found[4:]] == [
         ("spool", None), ("spool_keep", "7d"), ("spool_limit", "20GB"), ("spool_wait", "10s"),
-        ("registry_log", None), ("registry_command", None),
+        ("cache_limit", "20GB"), ("registry_log", None), ("registry_command", None), ("require_signature", None),
     ]  # fmt: skip
     assert asked("get", "artifacts") == {"name": "artifacts", **unset}
     assert asked("unset", "experiment") == {"name": "experiment", "value": None, "file": file}

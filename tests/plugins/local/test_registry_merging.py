@@ -15,11 +15,10 @@ from sklearn.dummy import DummyClassifier
 import mlcore
 from faults.processes import fsck, mlcore as program
 from mlcore.errors import InvalidValue
-from mlcore.registry import ModelVersion
+from mlcore.registry import ModelVersion, labels
 from mlcore.store import Query
 from mlcore_local.append import claim_path
 from mlcore_local.registry.checking import verify as verify_chain
-from mlcore_local.registry.merging import labels
 from mlcore_local.sync import Report, sync, verify
 from serving import serving_here
 

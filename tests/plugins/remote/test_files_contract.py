@@ -16,6 +16,7 @@ from serving import Thread, serving_here
 
 class _Served(ArtifactBackendContract):
     files_beside_folders = False
+    many = 200  # a page of the protocol has 10,000: more would only cost time
     artifacts = ""
 
     @pytest.fixture(scope="class")

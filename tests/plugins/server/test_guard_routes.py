@@ -35,6 +35,7 @@ NEEDS = {
     "GET /api/v1/events/live": "read",
     "GET /api/v1/runs/{run}/files": "read",
     "GET /api/v1/runs/{run}/files/{path:path}": "read",
+    "GET /api/v1/runs/{run}/links/{path:path}": "read",
     "GET /api/v1/uploads/{id}": "read",
     "GET /metrics": "read",
     "POST /api/v1/find": "read",
@@ -47,6 +48,7 @@ NEEDS = {
     "POST /api/v1/batches": "write",
     "POST /api/v1/uploads": "write",
     "POST /api/v1/uploads/{id}/complete": "write",
+    "POST /api/v1/uploads/{id}/links": "write",
     "PUT /api/v1/runs/{run}/files/{path:path}": "write",
     "PUT /api/v1/uploads/{id}/parts/{number}": "write",
 }

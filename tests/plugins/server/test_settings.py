@@ -29,9 +29,8 @@ def test_an_option_wins_over_a_variable_and_that_over_a_file(tmp_path: Path) -> 
 def test_every_setting_has_a_variable_and_a_file(field: attrs.Attribute[object], tmp_path: Path) -> None:
     """Guards that nothing can be said only on a command line."""
     values = {bool: "1", int: "7", tuple: "a, b"}
-    text = {"durability": "power", "log_format": "json", "log_level": "debug", "root_path": "/x"}.get(
-        field.name, values.get(type(field.default), "7")
-    )
+    told = {"durability": "power", "log_format": "json", "log_level": "debug", "root_path": "/x"}
+    text = {**told, "direct_endpoint": "https://s3.example.org"}.get(field.name, values.get(type(field.default), "7"))
     file = tmp_path / "value"
     file.write_text(text + "\n")
     variable = PREFIX + field.name.upper()

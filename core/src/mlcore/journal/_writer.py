@@ -5,7 +5,6 @@ A background thread, one a process, keeps open journals synced and shows that th
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import threading
@@ -20,6 +19,7 @@ from time import time_ns
 from typing import Any, Concatenate, ParamSpec
 from zlib import crc32
 
+from mlcore import _log
 from mlcore.errors import InvalidValue
 from mlcore.journal import format as f
 from mlcore.journal._values import as_float, as_int, check_key, metric_columns
@@ -27,7 +27,6 @@ from mlcore.store import Event, clock, encode_event, to_json
 
 SYNC_SECONDS = 1.0
 SIGN_SECONDS = 30.0
-_log = logging.getLogger("mlcore")
 _pack, _seal = f.POINT_FRAME.pack, f.CHECKSUM.pack
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _COUNTED = (int, type(None))  # steps to count on from: numpy's would overflow
@@ -84,6 +83,8 @@ class Writer(Sink):
     """
 
     def __init__(self, folder: Path, home: str) -> None:
+        import logging  # noqa: F401 - later there may be no file descriptor left to import it with
+
         super().__init__()
         self.folder, self.home, self.source = folder, home, ""
         self._lock = threading.RLock()

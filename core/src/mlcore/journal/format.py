@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from mlcore._value import Value
 from mlcore.errors import JournalError
 
 __all__ = ["Header", "pack_block", "pack_frame", "pack_header", "sealed", "word"]
@@ -39,8 +40,8 @@ BLOCK_ROWS = 2_048  # rows of one event, so that it stays under 64 kB
 CALL_ROWS = 1 << 20  # rows of one record; a longer call makes several
 
 
-@attrs.frozen
-class Header:
+@attrs.frozen(eq=False, repr=False)
+class Header(Value):
     """Name the writer's `source` and the `home` of what it writes."""
 
     source: str

@@ -4,6 +4,7 @@ from mlcore.models._flavor import *
 from mlcore.models._mlmodel import *
 from mlcore.models._save import *
 from mlcore.models._signature import *
+from mlcore.models._signed import *
 from mlcore.models._trust import *
 
 # each part lists its own

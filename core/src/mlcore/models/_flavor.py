@@ -10,9 +10,10 @@ from typing import Any
 import attrs
 
 from mlcore import plugins
-from mlcore.errors import MlcoreError, ModelError, NotInstalled
+from mlcore.errors import InvalidValue, MlcoreError, ModelError, NotInstalled
 from mlcore.models._mlmodel import ModelInfo, read_model
 from mlcore.models._signature import Signature
+from mlcore.models._signed import check_signed
 from mlcore.models._trust import Trust, Trusting
 
 __all__ = ["Flavor", "Model", "PythonModel", "Saved", "load_folder"]
@@ -43,6 +44,7 @@ class Flavor:
     """Save, load and ask one kind of model. `name` is its key in the MLmodel file."""
 
     name: str
+    params: Mapping[str, Any] | None = None  # of the example, while a model is saved
 
     def save(self, model: Any, folder: Path, *, example: Any = None, **options: Any) -> Saved:
         """Write `model` into `folder`, which is empty but for ``code/``. Raises `ModelError` with what to do instead.
@@ -53,7 +55,10 @@ class Flavor:
         raise NotImplementedError
 
     def load(self, folder: Path, config: Mapping[str, Any], trust: Trust) -> Any:
-        """Read the model that `config`, this flavor's map, describes; import and unpickle through `trust` alone."""
+        """Read the model that `config`, this flavor's map, describes; import and unpickle through `trust` alone.
+
+        What the user passed to `mlcore.load_model` beyond its own comes as keyword arguments: take those you know.
+        """
         raise NotImplementedError
 
     def predictor(self, model: Any, config: Mapping[str, Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
@@ -126,23 +131,34 @@ class Model:
 
 
 def load_folder(
-    folder: str | os.PathLike[str] | ModelInfo, *, trust: Trusting = None, flavor: str | None = None
-) -> Model:
-    """Load the model that a folder holds; see `mlcore.load_model`."""
-    info = folder if isinstance(folder, ModelInfo) else read_model(Path(folder).absolute())
+    folder: str | os.PathLike[str] | ModelInfo, *, trust: Trusting = None, flavor: str | None = None,
+    hashed: Mapping[str, str] | None = None, **options: Any,
+) -> Model:  # fmt: skip
+    """Load the model that a folder holds; see `mlcore.load_model`.
+
+    `hashed` is the sha256 of every file, if `mlcore.models.check_signed` returned them just now.
+    """
+    known = folder if isinstance(folder, ModelInfo) else None
+    place = known.folder if known else Path(os.fspath(folder)).absolute()  # type: ignore[arg-type]
+    if hashed is None:
+        hashed = check_signed(place, known.signers if known else {})
+    info = known or read_model(place)
     what, name = f"model {info.uri or info.folder}", flavor or _readable(info)
     if name not in info.flavors:
         raise ModelError(f"{what} has no flavor {name!r}; it has {', '.join(info.flavors)}")
-    allowed, config, reader = Trust.of(trust, digest=info.verify(), what=what), info.flavors[name], load_flavor(name)
+    allowed = Trust.of(trust, digest=info.verify(hashed), what=what)
+    config, reader = info.flavors[name], load_flavor(name)
     try:
         with allowed.code(info.folder / "code"):
-            unwrapped = reader.load(info.folder, config, allowed)
+            unwrapped = reader.load(info.folder, config, allowed, **options)
         return Model(info, unwrapped, reader.predictor(unwrapped, config))
     except MlcoreError:
         raise
     except ModuleNotFoundError as error:
         raise NotInstalled(f"{what} needs the module {error.name}, which is not installed") from error
     except Exception as error:
+        if options and isinstance(error, TypeError) and "unexpected keyword" in str(error):
+            raise InvalidValue(f"flavor {name!r} takes no such option: {error}") from error
         raise ModelError(f"flavor {name!r} cannot read {what}: {type(error).__name__}: {error}") from error
 
 

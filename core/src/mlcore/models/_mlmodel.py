@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from mlcore.artifacts import hash_folder, safe_path
 from mlcore.errors import DigestMismatch, NotAModel, NotFound, UnsafePath
 from mlcore.models._signature import Signature, load_example
 
-__all__ = ["ModelInfo", "digest_of", "file_inside", "read_model"]
+__all__ = ["SIGNATURE", "ModelInfo", "digest_of", "file_inside", "read_model"]
 
 MLMODEL = "MLmodel"
 FORMAT = 1
 BYTECODE = "__pycache__"  # MLflow leaves it where it imports from a model; here it is never read, and has no digest
+SIGNATURE = "model.sig"  # of the other files, which are what they were before it was made
 _LARGEST = 4_000_000  # bytes of an MLmodel file; the largest seen, with 5,000 columns, has 400,000
 
 
@@ -31,6 +32,7 @@ class ModelInfo:
     uri: str = ""  # where it was logged or loaded from
     pinned: str = ""  # the digest that it must have, as it was registered
     version: Any = attrs.field(default=None, repr=False)  # of the registry, if that was asked for
+    signers: Mapping[str, Sequence[str]] = attrs.field(factory=dict, repr=False)  # keys that its store requires
 
     @property
     def flavors(self) -> Mapping[str, Mapping[str, Any]]:
@@ -77,9 +79,12 @@ class ModelInfo:
             raise NotFound(f"model {self.folder} has no example: save it with input_example=")
         return load_example(self.folder, about, self.signature)
 
-    def verify(self) -> str:
-        """Return the model's digest; see `digest_of`. Raises `DigestMismatch` if a file is not as it was saved."""
-        found = _hashed(self.folder)
+    def verify(self, hashed: Mapping[str, str] | None = None) -> str:
+        """Return the model's digest; see `digest_of`. Raises `DigestMismatch` if a file is not as it was saved.
+
+        `hashed` is the sha256 of every file, if that was computed just now.
+        """
+        found = _hashed(self.folder) if hashed is None else _covered(hashed)
         now = {name: digest for name, digest in found.items() if name != MLMODEL}
         wrong = [name for name in sorted(now.keys() | self.files.keys()) if now.get(name) != self.files.get(name)]
         if wrong and self.files:
@@ -111,7 +116,11 @@ def file_inside(folder: Path, name: object) -> Path:
 
 
 def _hashed(folder: Path) -> dict[str, str]:
-    return {name: digest for name, digest in hash_folder(folder).items() if BYTECODE not in name.split("/")}
+    return _covered(hash_folder(folder))
+
+
+def _covered(files: Mapping[str, str]) -> dict[str, str]:
+    return {name: each for name, each in files.items() if BYTECODE not in name.split("/") and name != SIGNATURE}
 
 
 def _digest(files: Mapping[str, str]) -> str:

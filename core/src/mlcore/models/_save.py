@@ -20,6 +20,7 @@ from importlib import metadata as installed
 from pathlib import Path
 from typing import Any
 
+from mlcore import plugins
 from mlcore.artifacts import hash_folder
 from mlcore.errors import InvalidValue, MlcoreError, ModelError
 from mlcore.models._flavor import PYTHON_FUNCTION, Flavor, Saved, flavor_for
@@ -64,6 +65,7 @@ def save_model(
     data, params = input_example if pair else (input_example, None)
     with _made_whole(Path(path).absolute()) as folder:
         _copy_code(code, folder)
+        taker.params = params
         try:
             saved = taker.save(model, folder, example=data, **options)
         except TypeError as error:
@@ -83,6 +85,7 @@ def save_model(
         if given is None:
             given = _infer_requirements(saved, folder / "code", data)
         _write_environment(folder, given)
+        _write_others(folder, str((about or {}).get("artifact_path") or Path(path).name), given)
         _write_mlmodel(folder, content, taker.name, saved)
         logged = about and f"runs:/{about.get('run_id')}/{about.get('artifact_path')}"
         remember(digest_of(folder), logged or str(path))
@@ -121,6 +124,15 @@ def _copy_code(code: Sequence[str | os.PathLike[str]], folder: Path) -> None:
             shutil.copytree(each, target, ignore=shutil.ignore_patterns("__pycache__", ".git"))
         else:
             shutil.copyfile(each, target)
+
+
+def _write_others(folder: Path, name: str, requirements: Sequence[str]) -> None:
+    """Let plugins add files; a model is saved without those that fail."""
+    for provider in sorted(plugins.provided("model_files")):
+        try:
+            plugins.load("model_files", provider)(folder, name, requirements)
+        except Exception:  # noqa: BLE001 - a model trained for hours is saved all the same
+            _log.warning("the model is saved without what %s adds", provider, exc_info=True)
 
 
 def _write_mlmodel(folder: Path, content: dict[str, Any], name: str, saved: Saved) -> None:

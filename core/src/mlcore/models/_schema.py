@@ -49,6 +49,16 @@ def _form_of(kind: type) -> str:
     return "map" if issubclass(kind, Mapping) else "list" if issubclass(kind, list | tuple) else "value"
 
 
+def array_of(data: Any) -> Any:
+    """Return a NumPy array of what holds one, on whatever device, with gradients or without."""
+    import numpy
+
+    if hasattr(data, "detach"):  # torch's, whose bfloat16 NumPy does not know
+        data = data.detach().cpu()
+        data = data.float() if str(data.dtype) == "torch.bfloat16" else data
+    return numpy.asarray(data)
+
+
 def is_missing(value: Any) -> bool:
     """Say whether a value is None, NaN, or pandas' word for it."""
     return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (isinstance(value, float) and isnan(value))
@@ -56,10 +66,7 @@ def is_missing(value: Any) -> bool:
 
 def type_of(value: Any) -> Type:
     """Return the type of one value: any if it is missing, or of a kind that signatures have no name for."""
-    if form_of(value) == "array":
-        import numpy
-
-        value = numpy.asarray(value)
+    value = array_of(value) if form_of(value) == "array" else value
     if hasattr(value, "dtype") and (kind := type_of_dtype(value.dtype)):
         return reduce(lambda inner, _: {"type": "array", "items": inner}, value.shape, kind)
     if isinstance(value, list | tuple) or getattr(value, "ndim", None):
@@ -183,10 +190,7 @@ def fit_value(value: Any, kind: Any, where: str = "") -> Any:
     given, form = type_of(value), form_of(value)
     if kind["type"] == "any" or given == {key: kind[key] for key in given if key in kind}:
         return value
-    if form == "array":
-        import numpy
-
-        value = numpy.asarray(value)
+    value = array_of(value) if form == "array" else value
     wanted: Any = {"type": "array", "items": {"type": "double"}} if kind["type"] == "sparkml_vector" else kind
     match wanted:
         case {"type": "array", "items": {"type": name}} if form == "array" and value.ndim == 1 and name in _DTYPES:
@@ -274,11 +278,9 @@ def _fit_tensors(fields: Fields, data: Any, problems: list[str]) -> Any:
 
 
 def _fit_tensor(data: Any, field: Mapping[str, Any]) -> Any:
-    import numpy
-
     form, (dtype, shape) = form_of(data), field["tensor-spec"].values()
     try:
-        given = data if form == "sparse" else numpy.asarray(data)
+        given = data if form == "sparse" else array_of(data)
     except (ValueError, TypeError) as error:
         raise _refusal(field, f"what is no array: {error}") from error
     fits = [want in (-1, have) for want, have in zip(shape, given.shape, strict=False)]

@@ -192,10 +192,7 @@ def _column(values: Any, name: Any) -> dict[str, Any]:
 
 
 def _tensor(data: Any) -> dict[str, Any]:
-    if schema.form_of(data) == "array":
-        import numpy
-
-        data = numpy.asarray(data)
+    data = schema.array_of(data) if schema.form_of(data) == "array" else data
     dtype = {"U": "str", "T": "str", "S": "bytes"}.get(data.dtype.kind, data.dtype.name)  # without these values' width
     return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *data.shape[1:]][: data.ndim]}}
 
@@ -262,6 +259,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if hasattr(value, "tolist"):
+        value = schema.array_of(value) if schema.form_of(value) == "array" else value
         value = (value.astype("datetime64[us]") if value.dtype.kind == "M" else value).tolist()
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]

@@ -10,8 +10,9 @@ from typing import Any
 
 import attrs
 
+from mlcore._value import Value
 from mlcore.errors import Malformed, MlcoreError, PositionLost
-from mlcore.store._events import Batch, Event, RowsLogged, Shown, from_json, to_json
+from mlcore.store._events import Batch, Event, RowsLogged, from_json, to_json
 from mlcore.store._fold import Columns, Entity, Fold
 
 __all__ = ["START", "And", "Capabilities", "Compare", "Not", "Or", "Page", "Query", "SeriesKey", "SimpleStore", "Sort"]
@@ -22,8 +23,8 @@ FUNCTIONS = {"last": "value", "min": "min", "max": "max", "count": "count", "ste
 _OPERATORS = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
-@attrs.frozen(repr=False)
-class Term(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Term(Value):
     """Name a value of an entity.
 
     `family` is ``""`` for the entity's own ``id``, ``parent``, ``created`` and ``changed``; ``"fields"``,
@@ -38,8 +39,8 @@ class Term(Shown):
     context: str = ""
 
 
-@attrs.frozen(repr=False)
-class Compare(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Compare(Value):
     """Hold where `term` compares to `value`; what is missing holds only for ``is null``.
 
     `op` is ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``like``, ``ilike``, ``in`` or ``is null``, or one of the words
@@ -52,22 +53,22 @@ class Compare(Shown):
     value: Any = None
 
 
-@attrs.frozen(repr=False)
-class And(Shown):
+@attrs.frozen(eq=False, repr=False)
+class And(Value):
     """Hold where all parts hold."""
 
     parts: tuple["Where", ...]
 
 
-@attrs.frozen(repr=False)
-class Or(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Or(Value):
     """Hold where any part holds."""
 
     parts: tuple["Where", ...]
 
 
-@attrs.frozen(repr=False)
-class Not(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Not(Value):
     """Hold where the part does not, missing values included."""
 
     part: "Where"
@@ -76,16 +77,16 @@ class Not(Shown):
 Where = Compare | And | Or | Not
 
 
-@attrs.frozen(repr=False)
-class Sort(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Sort(Value):
     """Order by a term; what is missing comes last in either direction, NaN just before it."""
 
     term: Term
     descending: bool = False
 
 
-@attrs.frozen(repr=False)
-class Query(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Query(Value):
     """Ask for entities: which (`where`), in what order, how many from where on, and what of each.
 
     Ties are ordered by start time, newest first, then by id. Deleted entities (field ``deleted``) are left
@@ -101,8 +102,8 @@ class Query(Shown):
     count: bool = False
 
 
-@attrs.frozen(repr=False)
-class Page(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Page(Value):
     """Hold one page of entities, the token of the next (None at the end), and the count if asked for."""
 
     items: tuple[Entity, ...]
@@ -227,8 +228,8 @@ def narrowed(entity: Entity, select: tuple[Term, ...] | None) -> Entity:
     return attrs.evolve(entity, fields=fields, attributes=attributes, metrics=metrics)
 
 
-@attrs.frozen(repr=False)
-class Capabilities(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Capabilities(Value):
     """Declare what a store can do; what it cannot, core replaces or refuses by name.
 
     `history`: `events` yields every batch, not only what is current. `claims`: batches with a claim are taken
@@ -247,8 +248,8 @@ class Capabilities(Shown):
     receipts: bool = True
 
 
-@attrs.frozen(repr=False)
-class Stored(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Stored(Value):
     """Hold a batch as a store has it. `received_at` (ms since 1970) and `actor` are the store's word."""
 
     position: str

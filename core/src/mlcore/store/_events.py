@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import attrs
 
+from mlcore._value import Value
 from mlcore.errors import InvalidValue, Malformed, OutOfOrder, SourceReused
 
 __all__ = ["AttributesRemoved", "AttributesSet", "Batch", "Created", "Erased", "Event", "Marks", "Record", "Rewound"]
@@ -41,18 +42,8 @@ def _columns(columns: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]
     return {name: column(values) for name, values in columns.items()}
 
 
-class Shown:
-    """Show the fields of an attrs class: one method for all costs a start less than one made for each."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        fields = attrs.fields(type(self))  # type: ignore[arg-type]
-        return f"{type(self).__name__}({', '.join(f'{each.name}={getattr(self, each.name)!r}' for each in fields)})"
-
-
-@attrs.frozen(repr=False)
-class Event(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Event(Value):
     """Stand above all events; `kind` and `id` name the entity that changed."""
 
     kind: str
@@ -60,7 +51,7 @@ class Event(Shown):
     raw: bytes | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Created(Event):
     """Make an entity. Its fields are first values: any `Updated` wins over them, and the earliest do."""
 
@@ -68,14 +59,14 @@ class Created(Event):
     fields: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Updated(Event):
     """Set fields; the last one wins."""
 
     fields: Mapping[str, Any]
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class AttributesSet(Event):
     """Set values of a family such as params or tags; with `once`, the first wins and others conflict."""
 
@@ -84,7 +75,7 @@ class AttributesSet(Event):
     once: bool = False
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class AttributesRemoved(Event):
     """Remove values of a family by name."""
 
@@ -92,7 +83,7 @@ class AttributesRemoved(Event):
     names: Sequence[str]
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class RowsLogged(Event):
     """Log rows under a key and a context, as columns of one length.
 
@@ -108,19 +99,19 @@ class RowsLogged(Event):
         return len(next(iter(self.columns.values()), ()))
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Rewound(Event):
     """Forget the rows with a step above `step` that were logged before this event."""
 
     step: int
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Erased(Event):
     """Remove the entity for good; nothing brings it back."""
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Unknown(Event):
     """Carry an event of a later version, untouched."""
 
@@ -257,8 +248,8 @@ _PLAIN = json.JSONDecoder(parse_constant=_refuse)
 _ESCAPED = json.JSONDecoder(parse_constant=_refuse, object_hook=_unescape)
 
 
-@attrs.frozen(repr=False)
-class Record(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Record(Value):
     """Hold the events of one call: `number` counts from 1 in its source, `stamp` is the writer's clock.
 
     The stamp is a hybrid logical clock in ns since 1970: the wall clock, or one more than the last stamp
@@ -270,8 +261,8 @@ class Record(Shown):
     events: tuple[Event, ...]
 
 
-@attrs.frozen(repr=False)
-class Batch(Shown):
+@attrs.frozen(eq=False, repr=False)
+class Batch(Value):
     """Hold a contiguous range of records of one `source`, on their way to or in a store.
 
     `source` is 32 hex digits, new for every journal; `home` the id of the run it belongs to, or ``""`` for

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import attrs
 
+from mlcore._value import Value
 from mlcore.store import _events as e
 
 __all__ = ["METRIC", "Columns", "Conflict", "Entity", "Fold", "Order", "Rewind", "Summary", "ordered", "same"]
@@ -22,8 +23,8 @@ Order = tuple[int, str, int, int]  # stamp, source, number, index of the event i
 Rewind = tuple[Order, int]  # what was logged before, with a step above this one, is dropped
 
 
-@attrs.frozen(repr=False)
-class Summary(e.Shown):
+@attrs.frozen(eq=False, repr=False)
+class Summary(Value):
     """Sum up one metric: number of rows, least and greatest value (NaN left out), and the last row."""
 
     count: int
@@ -34,8 +35,8 @@ class Summary(e.Shown):
     value: float
 
 
-@attrs.frozen(eq=False, repr=False)
-class Columns(e.Shown):
+@attrs.frozen(eq=False)
+class Columns:
     """Hold rows as columns of one length, by name, in order of step, time and log order.
 
     Metric columns are ``step`` and ``time`` (int64, ms since 1970) and ``value`` (float64), as numpy arrays
@@ -103,8 +104,8 @@ def _numeric(values: Any) -> bool:
 _REMOVED = object()
 
 
-@attrs.frozen(repr=False)
-class Conflict(e.Shown):
+@attrs.frozen(eq=False, repr=False)
+class Conflict(Value):
     """Tell of a value that was set once more, and lost: it is kept, never shown as the value."""
 
     family: str
@@ -113,8 +114,8 @@ class Conflict(e.Shown):
     source: str
 
 
-@attrs.frozen(repr=False)
-class Entity(e.Shown):
+@attrs.frozen(eq=False, repr=False)
+class Entity(Value):
     """Show one thing as the events made it.
 
     `created` is the stamp (ns) of its first event, `changed` of its last. `metrics` sums up its metrics by key

@@ -7,7 +7,9 @@ import gc
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +33,10 @@ NAMES = (
     ".hidden/file",
     "deep/" * 20 + "file",
     "x" * 200,
+    "模" * 80,
+    "'ticks' and \"quotes\" <&> {}|^`$!",
+    "%41 is no A/%zz%",
+    "robots \U0001f916/e\u0301 beside \u00e9",
 )
 
 
@@ -51,10 +57,18 @@ class ArtifactBackendContract:
     read a file at once do not share a position. A filesystem with ``atomic_put = True`` promises that what
     ``put_file``, ``pipe_file`` and ``open(path, "wb")`` write appears whole or not at all; for any other mlcore
     writes under a hidden name, and moves.
+
+    `large` is how many bytes the largest file has, sent by its path and as a stream: give 5 GB once to a backend that
+    sends files in parts. `many` is how many files are in one folder: more than a page of a listing holds. What cannot
+    work is told within `patience` seconds, without a word of `secrets`; see `broken_places`.
     """
 
     files_beside_folders = True
     own_readers = True
+    large = 40 << 20
+    many = 1_001
+    patience = 10.0
+    secrets: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -68,6 +82,13 @@ class ArtifactBackendContract:
     def open_backend(self, tmp_path: Path) -> Backend:
         """Return a filesystem and a path in it that is empty, or not there, in this test."""
         raise NotImplementedError(f"{type(self).__name__} must say how to open its backend")
+
+    def broken_places(self, tmp_path: Path) -> Mapping[str, Callable[[], Backend]]:  # noqa: ARG002 - for subclasses
+        """Return how places are opened that cannot work, by a text that their errors must have.
+
+        Such as a bucket that is not there, a server that does not answer, a key that is refused.
+        """
+        return {}
 
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Backend:
@@ -88,6 +109,26 @@ class ArtifactBackendContract:
             assert (file.sha256, file.size) == (hashlib.sha256(data).hexdigest(), size)
         artifacts.get(stored, tmp_path / "got")
         assert {name: (tmp_path / "got" / name).read_bytes() == data for name in stored} == dict.fromkeys(stored, True)
+
+    def test_a_large_file_comes_back_whole(self, backend: Backend, tmp_path: Path) -> None:
+        """A file of many parts is kept whole, by its path or as a stream, and read from any byte of it."""
+        filesystem, root = backend
+        source = tmp_path / "source"
+        with source.open("wb") as file:
+            for number in range(0, self.large, 1 << 20):
+                file.write(hashlib.sha256(b"%d" % number).digest() * (min(1 << 20, self.large - number) // 32))
+        with source.open("rb") as file:
+            stored = artifacts.put(filesystem, root, {"by/path": source, "by/stream": file})
+        digest, size = artifacts.hash_file(source), source.stat().st_size
+        assert {(each.sha256, each.size) for each in stored.values()} == {(digest, size)}
+        assert artifacts.check(stored) == {}
+        artifacts.get({"got": stored["by/path"]}, tmp_path)
+        assert artifacts.hash_file(tmp_path / "got") == digest
+        with source.open("rb") as file, artifacts.open_file(stored["by/stream"]) as read:
+            for start in (*range((5 << 20) - 3, size, 5 << 20)[:20], size - 7, 0):
+                file.seek(start)
+                read.seek(start)
+                assert read.read(11) == file.read(11)
 
     def test_every_name_can_be_used(self, backend: Backend, tmp_path: Path) -> None:
         """Spaces, letters of any script, brackets and stars are parts of names, and nothing else."""
@@ -125,6 +166,35 @@ class ArtifactBackendContract:
             assert filesystem.cat_file(f"{root}/name") == data
             assert filesystem.info(f"{root}/name")["size"] == len(data)
         assert sorted(artifacts.list_files(filesystem, root)) == ["name"]
+
+    def test_what_was_just_done_is_seen_at_once(self, backend: Backend) -> None:
+        """What is put, replaced or removed is so in the next answer, whatever was asked before."""
+        filesystem, root = backend
+        for step, contents in enumerate(({"a/1": b"1"}, {"a/2": b"22"}, {"a/1": b"replaced"})):
+            artifacts.put(filesystem, root, contents)
+            for name, data in contents.items():
+                assert filesystem.exists(f"{root}/{name}")
+                assert filesystem.info(f"{root}/{name}")["size"] == len(data)
+            assert len(filesystem.ls(f"{root}/a", detail=False)) == min(step, 1) + 1
+        filesystem.rm_file(f"{root}/a/2")
+        assert not filesystem.exists(f"{root}/a/2")
+        assert len(filesystem.ls(f"{root}/a", detail=False)) == len(filesystem.find(f"{root}/a")) == 1
+
+    def test_a_reader_of_what_is_replaced_reads_no_mix(self, backend: Backend) -> None:
+        """Who has begun to read a file when another replaces it reads the old one, or is told; never a bit of both."""
+        filesystem, root = backend
+        old, new = b"old." * 3_000_000, b"new!" * 3_000_001
+        stored = artifacts.put(filesystem, root, {"name": old})
+        with artifacts.open_file(stored["name"]) as file:
+            read = file.read(10)
+            artifacts.put(filesystem, root, {"name": new})
+            try:
+                read += file.read()
+            except (ArtifactError, OSError):
+                read = old
+        # digests: what compares megabytes of bytes takes minutes to tell how they differ
+        assert _digest(read) == _digest(old)
+        assert _digest(filesystem.cat_file(f"{root}/name")) == _digest(new)
 
     def test_folders_may_be_made_again(self, backend: Backend) -> None:
         """Making folders that are there is no error, and hurts nothing in them."""
@@ -215,6 +285,38 @@ class ArtifactBackendContract:
         assert {name: file.size for name, file in _listed(filesystem, f"{root}/a")} == {"1": 1, "b/c/22": 2}
         assert {name: file.size for name, file in _listed(filesystem, f"{root}/z")} == {"z": 4}
 
+    def test_a_listing_does_not_end_with_a_page(self, backend: Backend) -> None:
+        """All of more files than a page holds are listed, and removed with their folder; no others are."""
+        filesystem, root = backend
+        names = [f"many/{number:05}" for number in range(self.many)]
+        artifacts.put(filesystem, root, {"many.txt": b"", **dict.fromkeys(names, b"x")})
+        assert [name for name, _ in _listed(filesystem, root)] == ["many.txt", *names]
+        assert len(filesystem.ls(f"{root}/many", detail=False)) == self.many
+        filesystem.rm(f"{root}/many", recursive=True)
+        assert [name for name, _ in _listed(filesystem, root)] == ["many.txt"]
+
+    def test_a_folder_shows_what_is_directly_in_it(self, backend: Backend) -> None:
+        """`ls` shows files with their sizes, and folders once each, and nothing of what is deeper."""
+        filesystem, root = backend
+        artifacts.put(filesystem, root, {"file": b"12345", "folder/1": b"", "folder/deeper/2": b"", "folder.txt": b""})
+        found = {each["name"].rpartition("/")[2]: each for each in filesystem.ls(root, detail=True)}
+        assert {name: each["type"] for name, each in found.items()} == {
+            "file": "file",
+            "folder": "directory",
+            "folder.txt": "file",
+        }
+        assert found["file"]["size"] == 5
+
+    def test_an_empty_folder_has_no_files(self, backend: Backend) -> None:
+        """A folder that was made, or from which the last file went, is no file and has none."""
+        filesystem, root = backend
+        filesystem.makedirs(f"{root}/empty/er", exist_ok=True)
+        assert artifacts.list_files(filesystem, root) == {}
+        artifacts.put(filesystem, root, {"empty/er/file": b""})
+        assert list(artifacts.list_files(filesystem, root)) == ["empty/er/file"]
+        filesystem.rm_file(f"{root}/empty/er/file")
+        assert artifacts.list_files(filesystem, root) == {}
+
     def test_a_listing_of_what_is_not_there_is_empty(self, backend: Backend) -> None:
         """A folder that nobody put anything into has no files."""
         filesystem, root = backend
@@ -299,6 +401,20 @@ class ArtifactBackendContract:
         filesystem.rm(f"{root}/a", recursive=True)
         assert [name for name, _ in _listed(filesystem, root)] == ["ab/3", "starry"]
 
+    # What cannot work
+
+    def test_a_place_that_cannot_work_is_told_of(self, tmp_path: Path) -> None:
+        """Of each of `broken_places` comes soon an `ArtifactError` that says what is wrong, and no secret."""
+        for text, place in self.broken_places(tmp_path).items():
+            for use in (artifacts.list_files, _put_into, _read_from):
+                started = time.monotonic()
+                with pytest.raises(ArtifactError) as caught:
+                    use(*place())
+                assert text in str(caught.value)
+                told = "".join(traceback.format_exception(caught.value))
+                assert [secret for secret in self.secrets if secret in told] == []
+                assert time.monotonic() - started < self.patience
+
 
 _CHECKS = {
     name: getattr(ArtifactBackendContract, name) for name in dir(ArtifactBackendContract) if name.startswith("test_")
@@ -324,8 +440,21 @@ def _fail() -> None:
     raise OSError("the source went away")
 
 
+def _put_into(filesystem: Any, root: str) -> None:
+    artifacts.put(filesystem, root, {"name": BYTES})
+
+
+def _read_from(filesystem: Any, root: str) -> None:
+    with artifacts.open_file(artifacts.File(filesystem, f"{root}/name", len(BYTES))) as file:
+        file.read()
+
+
 def _look(seen: list[bytes | None], filesystem: Any, path: str) -> None:
     seen.append(_content(filesystem, path))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _content(filesystem: Any, path: str) -> bytes | None:

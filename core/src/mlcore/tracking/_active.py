@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from mlcore import _log
 from mlcore.errors import RunStateError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def make_way(inside: bool) -> Run | None:
         return None
     if not _in_notebook():
         raise RunStateError(f"run {run.id} is active: end it, or start this one inside it: nested=True or parent=run")
-    logging.getLogger("mlcore").warning("ending run %s, as another one starts", run.id)
+    _log.warning("ending run %s, as another one starts", run.id)
     run.end()
     return None
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache, cached_property
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -17,7 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import attrs
 
 import mlcore  # its artifacts are imported when one is first asked for
-from mlcore import journal, plugins
+from mlcore import _log, journal, plugins
+from mlcore._value import Value
 from mlcore.config import OFF, user_cache
 from mlcore.errors import (
     ArtifactError,
@@ -29,7 +28,7 @@ from mlcore.errors import (
     NotFound,
     StoreError,
 )
-from mlcore.store import AttributesSet, Created, Event, Updated, to_json
+from mlcore.store import AttributesSet, Created, Event, Updated
 from mlcore.tracking._active import active_run
 from mlcore.tracking._plain import as_json, portions
 from mlcore.tracking._thing import Listing, Thing, Viewed
@@ -44,11 +43,11 @@ if TYPE_CHECKING:
 __all__ = ["Artifact", "Artifacts", "Dataset", "LoggedModel"]  # for mlcore, which is an index
 
 _Path = str | os.PathLike[str]
-_ELSEWHERE = re.compile(r"(https?|s3a?|gc?s|az|abfss?|adl|oci|oss|hf)://((?!::).)*", re.DOTALL)  # not on this machine
+_ELSEWHERE = r"(?s)(https?|s3a?|gc?s|az|abfss?|adl|oci|oss|hf)://((?!::).)*"  # not on this machine
 
 
-@attrs.frozen(repr=False)
-class Artifact(Viewed):
+@attrs.frozen(eq=False, repr=False)
+class Artifact(Viewed, Value):
     """Tell of one file of a run: its `path` among them, `size` in bytes and `sha256`.
 
     `uri` is where it lies if it was not copied, `problem` what `Artifacts.verify` found.
@@ -64,8 +63,8 @@ class Artifact(Viewed):
         return {name: each for name, each in attrs.asdict(self).items() if each is not None}
 
 
-@attrs.frozen(repr=False)
-class LoggedModel(Viewed):
+@attrs.frozen(eq=False, repr=False)
+class LoggedModel(Viewed, Value):
     """Tell of a model of a run: its `name` there, which flavor took it, its digest, and when it was logged, in ms."""
 
     name: str
@@ -141,10 +140,13 @@ class Artifacts:
                 told = "; ".join(f"{path} {problem}" for path, problem in wrong.items())
                 raise DigestMismatch(f"run {self._run.id}: {told}")
             return Path(bases.pop(), name[start:])
-        folder = cached(files) if dst is None else Path(dst)
-        if single and dst is not None and not folder.is_dir():
-            files, folder = {folder.name: found[name]}, folder.parent
-        mlcore.artifacts.get(files, folder)
+        if dst is None:
+            folder = cached(files)
+        else:
+            folder = Path(dst)
+            if single and not folder.is_dir():
+                files, folder = {folder.name: found[name]}, folder.parent
+            mlcore.artifacts.get(files, folder)
         return folder / next(iter(files)) if single else folder
 
     def open(self, name: str) -> BinaryIO:
@@ -308,7 +310,7 @@ class Keeping(Thing):
             from shlex import quote
 
             told = f"`mlcore registry register {logged.uri} {quote(name)}` does it later"
-            logging.getLogger("mlcore").warning("the model is logged, and not registered: %s; %s", error, told)
+            _log.warning("the model is logged, and not registered: %s; %s", error, told)
         return None
 
     def log_dataset(
@@ -384,7 +386,11 @@ class Keeping(Thing):
         # a store may make up ids
         inner = mlcore.artifacts.safe_path(f"{entity.parent or 0}/{self.id}/artifacts")
         place = entity.fields.get("artifacts") and self._allowed(str(entity.fields["artifacts"]))
-        if place is None and chosen is not None and not (own and entity.attributes.get("artifacts")):
+        kept = entity.attributes.get("artifacts", {}).values()
+        here = own and not all(
+            isinstance(each, dict) and "uri" in each for each in kept
+        )  # what is elsewhere is not here
+        if place is None and chosen is not None and not here:
             place = f"{chosen.value.rstrip('/')}/{inner}"
         if not (place or own):
             remedy = "say where they go, as a path or URI, in MLCORE_ARTIFACTS or Client(uri, artifacts=...)"
@@ -403,7 +409,7 @@ class Keeping(Thing):
 
 def allowed(backend: Backend, uri: str, who: str) -> str:
     """Return where a store says that files are. Raises `UnsafePath` if others wrote it, and it may mean ours."""
-    known = _ELSEWHERE.fullmatch(uri) or (
+    known = re.fullmatch(_ELSEWHERE, uri) or (
         backend.artifacts and f"{uri}/".startswith(f"{backend.artifacts.value.rstrip('/')}/")
     )
     if (not known or ".." in uri) and not getattr(backend.store(), "trusted_paths", True):
@@ -424,8 +430,34 @@ class Loading:
 
     def get_model(self, uri: str | os.PathLike[str]) -> ModelInfo:
         """Return what a model says of itself, and import nothing for it; see `load_model`. Raises `NotAModel`."""
-        from mlcore.models import read_model
+        return self._checked(uri)[0]
 
+    def _checked(self, uri: _Path) -> tuple[ModelInfo, Mapping[str, str] | None]:
+        """Return what a model says of itself, and the sha256s of its files if its signature had to be checked."""
+        from mlcore.models import check_signed, read_model
+
+        keys = self._signers(uri)
+        _, folder, version = self.find_model(uri)
+        hashed = check_signed(folder, keys)
+        info = attrs.evolve(read_model(folder), uri=os.fspath(uri), signers=keys)
+        return (attrs.evolve(info, pinned=version.digest, version=version) if version else info), hashed
+
+    def _signers(self, uri: _Path) -> dict[str, list[str]]:
+        inside = os.fspath(uri).startswith(("models:/", "runs:/"))  # of the store, which has no say about other models
+        keys = [str(each["key"]) for each in self.registry.signers.values()] if inside else []
+        return {f"store {self.registry._backend.name}": keys} if keys else {}
+
+    def signers_of(self, uri: _Path) -> dict[str, list[str]]:
+        """Return the public keys of which a model must be signed by one, in PEM, by who requires that."""
+        from mlcore.models import user_signers
+
+        return {**self._signers(uri), **user_signers()}
+
+    def find_model(self, uri: _Path) -> tuple[str, Path, ModelVersion | None]:
+        """Return where a model lies, a folder on this machine with its files, and its version; nothing of it is read.
+
+        A version's place is no ``models:/`` URI. Raises `NotFound`, `UnsafePath` or another `MlcoreError`.
+        """
         text = os.fspath(uri)
         version = self.registry.version(text) if text.startswith("models:/") else None
         if version is not None and (version.deleted or version.model.deleted):
@@ -438,8 +470,7 @@ class Loading:
             and not (version.digest and source.startswith("/") and "::" not in source)
         ):
             allowed(self.registry._backend, source, version.uri)  # a path whose files have the digest is as good as any
-        info = attrs.evolve(read_model(self._folder(source)), uri=text)
-        return attrs.evolve(info, pinned=version.digest, version=version) if version else info
+        return source, self._folder(source), version
 
     def register_model(
         self,
@@ -454,20 +485,27 @@ class Loading:
         return self.registry.register(os.fspath(uri), name, description=description, tags=tags, aliases=aliases)
 
     def load_model(
-        self, uri: str | os.PathLike[str], *, trust: bool | str | Iterable[str] | None = None, flavor: str | None = None
+        self,
+        /,
+        uri: str | os.PathLike[str],
+        *,
+        trust: bool | str | Iterable[str] | None = None,
+        flavor: str | None = None,
+        **options: Any,
     ) -> Model:
         """Load a model from a path, ``runs:/RUN/NAME``, or the URI of a folder that an artifact backend reads.
 
         ``models:/NAME/3``, ``models:/NAME@alias``, ``models:/NAME/Production`` and ``models:/NAME/latest`` are versions
         of the registry; an active run remembers that it used one, or a model of another run.
         What is only data is loaded always. Code is run if you saved the model yourself on this machine, or if `trust`
-        is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has.
-        Raises `NotAModel`, `Untrusted`, `DigestMismatch` or `NotInstalled`.
+        is True, or names all that it needs, as ``["mypkg.*"]``. `flavor` reads it as another of the flavors it has, and
+        `options` are its own.
+        Raises `NotAModel`, `Untrusted`, `DigestMismatch`, `NotInstalled`, or `BadSignature` if one is required.
         """
         from mlcore.models import load_folder
 
-        info = self.get_model(uri)
-        model = load_folder(info, trust=trust, flavor=flavor)
+        info, hashed = self._checked(uri)
+        model = load_folder(info, trust=trust, flavor=flavor, hashed=hashed, **options)
         if (run := active_run()) is not None and info.uri.startswith(("models:/", "runs:/")):
             if (version := info.version) is not None:
                 key, used = version.id, {"uri": info.uri, "version": version.uri, "digest": version.digest}
@@ -508,9 +546,7 @@ class Loading:
         found = mlcore.artifacts.hash_files(mlcore.artifacts.list_files(filesystem, path))
         if not found:
             raise NotAModel(f"there is nothing at {uri}")
-        folder = cached(found)
-        mlcore.artifacts.get(found, folder)
-        return folder
+        return cached(found)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -545,11 +581,6 @@ def _base(name: str, file: mlcore.artifacts.File) -> str:
 
 
 def cached(files: Mapping[str, mlcore.artifacts.File]) -> Path:
-    """Return the folder of the user's cache for these files, which nobody else reads."""
-    from hashlib import sha256
-
-    digest = sha256(to_json({name: file.sha256 for name, file in sorted(files.items())})).hexdigest()
-    folder = user_cache() / "artifacts" / digest[:32]
-    with suppress(OSError):  # getting them tells
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    """Return a folder of the user's cache with these files; what is not there yet is got."""
+    filesystem, folder = mlcore.artifacts.open_backend(user_cache() / "artifacts")
+    return Path(filesystem.cached(folder, files))

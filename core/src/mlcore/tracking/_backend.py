@@ -1,6 +1,7 @@
 """Where a client writes and reads: a folder store through journals, any other through its two methods."""
 
-import logging
+from __future__ import annotations
+
 import os
 import threading
 import time
@@ -8,17 +9,19 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlcore import config, journal, plugins
-from mlcore.errors import AlreadyExists, StoreError, StoreNotFound
+from mlcore import _log, config, journal, plugins
+from mlcore.errors import StoreError, StoreNotFound
 from mlcore.folder import STORE_HOME, Folder
-from mlcore.store import Batch, Entity, Event, Record, RowsLogged, SimpleStore, Store, Stored, clock, digest, selected
+from mlcore.store import Batch, Entity, Event, Record, RowsLogged, clock, digest
+
+if TYPE_CHECKING:
+    from mlcore.store import Store
 
 GRACE_SECONDS = 300
 SIGNS_SECONDS = 75  # two signs of life may be missed before another process takes a run over
 _ROWS = 2_048  # of one event, to keep it under its limit
-_log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
 Question = Callable[[Entity | None, Callable[[], bool]], _T]
 
@@ -90,30 +93,13 @@ class StoreSink(journal.Sink):
             for part in (slice(start, start + _ROWS) for start in range(0, len(columns["step"]), _ROWS)):
                 self.events([self._rows(key, {name: column[part] for name, column in columns.items()})])
 
-    def _rows(self, key: str, columns: dict[str, "array[Any]"]) -> RowsLogged:
+    def _rows(self, key: str, columns: dict[str, array[Any]]) -> RowsLogged:
         self._steps[key] = columns["step"][-1]
         now = array("q", [time.time_ns() // 1_000_000]) * len(columns["step"])
         return RowsLogged("run", self._home, key, {"time": now, **columns})
 
     def close(self) -> None:
         """See `mlcore.journal.Writer.close`."""
-
-
-class OffStore(SimpleStore):
-    """Keep names, parameters and tags while the process runs, and no rows, for ``MLCORE_STORE=off``."""
-
-    def append(self, batch: Batch) -> None:
-        """Take it in, but for its rows."""
-        with self._lock:
-            if batch.claim in self._fold.claims:
-                raise AlreadyExists(str(batch.claim), self._fold.claims[str(batch.claim)])
-            kept = selected(Stored("", 0, "", batch), rows=False)
-            if kept is not None:
-                self._fold.add(kept.batch)
-
-    def events(self, *_: Any, **__: Any) -> Any:
-        """Yield nothing: nothing is stored."""
-        return iter(())
 
 
 class Backend:
@@ -126,7 +112,7 @@ class Backend:
         folder = self._scheme == "file" and uri != config.OFF
         self.root = Path(path if separator else uri).expanduser().absolute() if folder else None
         self._opens = str(self.root or uri)
-        self._store: Store | None = OffStore() if uri == config.OFF else None
+        self._store: Store | None = _off() if uri == config.OFF else None
         self._inherited: Store | None = None
         self._lock, self._pid = threading.RLock(), os.getpid()
         self._edits = StoreSink(self.opened, STORE_HOME)
@@ -190,7 +176,7 @@ class Backend:
         """Answer a question about a run, for which its start waits: it is given what is known, and if to go online."""
         return question(self.get("run", id), lambda: True)
 
-    def offline(self) -> "Backend":
+    def offline(self) -> Backend:
         """Return a backend that is asked about experiments, without waiting for the network where runs are spooled."""
         return self
 
@@ -218,3 +204,9 @@ class Backend:
         """Close the store."""
         if self._store is not None:
             self._store.close()
+
+
+def _off() -> Store:
+    from mlcore.tracking._off import OffStore
+
+    return OffStore()

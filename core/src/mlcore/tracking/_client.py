@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -13,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from mlcore import config, journal, store
 from mlcore.errors import AlreadyExists, Ambiguous, InvalidValue, NotFound, RunStateError, StoreNotFound
-from mlcore.store import AttributesSet, Compare, Created, Entity, Event, Not, Or, Sort, Store, Term, Updated, Where
+from mlcore.store import AttributesSet, Created, Entity, Event, Updated
 from mlcore.tracking import _active
 from mlcore.tracking._artifacts import Loading
-from mlcore.tracking._backend import Backend, held, status_of
+from mlcore.tracking._backend import Backend, held
 from mlcore.tracking._context import Capture
 from mlcore.tracking._ids import check_run_id, experiment_id, is_run_id, keyed_run_id, memorable_name, new_run_id
 from mlcore.tracking._run import Run
 from mlcore.tracking._spooled import open_backend
-from mlcore.tracking._thing import ALL, Listing, Thing
+from mlcore.tracking._thing import Listing, Thing
 
 if TYPE_CHECKING:
-    from mlcore.query import Named
+    from mlcore.store import Sort, Store, Term, Where
     from mlcore.tracking._registry import Registry
 
 _Uri = str | os.PathLike[str]
-_ID, _PARENT, _NAME, _STATUS = Term("", "id"), Term("", "parent"), Term("fields", "name"), Term("fields", "status")
 
 _WHOLE = ("metrics", "params", "tags", "context")  # families that no query language needs to be asked about
 
@@ -165,7 +163,7 @@ class Client(Loading):
             found = self._backend.look("run", id)
             runs = Listing([Run(self._backend, id, found)] if found else [])
         else:
-            ends = Or((Compare(_ID, "like", f"{id}%"), Compare(_ID, "like", f"%{id}")))
+            ends = store.Or(tuple(store.Compare(store.Term("", "id"), "like", each) for each in (f"{id}%", f"%{id}")))
             runs = Run._find(self._backend, ends, deleted=True, limit=5) if id.isalnum() else Listing()
         if not runs:
             raise NotFound(f"there is no run {id!r} in {self._backend.name}")
@@ -192,24 +190,25 @@ class Client(Loading):
         Each ``?`` in the filter stands for one of `params`. Without `order_by` the newest come first. `select` names
         the columns to read. Raises `InvalidQuery`, or `NotFound` if there is no such experiment.
         """
-        where, order = list[Where](), tuple[Sort, ...]()
+        where, order = list["Where"](), tuple["Sort", ...]()
         chosen: dict[str, tuple[Term, ...]] | None = None
         if isinstance(select, list | tuple) and all(each in _WHOLE for each in select):
-            chosen, select = {each: (Term(each, ""),) for each in select}, None
+            chosen, select = {each: (store.Term(each, ""),) for each in select}, None
         if filter not in (None, "") or params or order_by or select is not None:
             from mlcore import query  # who asks for nothing does not wait for it
+            from mlcore.tracking._asking import run_names
 
-            names = _run_names(self._backend)
+            names = run_names(self._backend)
             asked = query.where("" if filter is None else filter, names, params)
             where = [] if asked is None else [asked]
             order, chosen = query.order(order_by or (), names), chosen if select is None else query.terms(select, names)
         name = self._title(experiment)
         if name != "*":
             id = self._experiment_id(name) if experiment is None else self.get_experiment(name).id
-            where.append(Compare(_PARENT, "=", id))
+            where.append(store.Compare(store.Term("", "parent"), "=", id))
         elif not include_deleted:
             hidden = tuple(each.id for each in self.list_experiments(include_deleted=True) if each.deleted)
-            where += [Not(Compare(_PARENT, "in", hidden))] if hidden else []
+            where += [store.Not(store.Compare(store.Term("", "parent"), "in", hidden))] if hidden else []
         return Run._find(self._backend, *where, deleted=include_deleted, limit=limit, order=order, chosen=chosen)
 
     def set_experiment(self, name: str) -> None:
@@ -225,7 +224,7 @@ class Client(Loading):
 
     def get_experiment(self, name: str) -> Experiment:
         """Return an experiment by name or id, deleted or not. Raises `NotFound`."""
-        found = _named(self._backend, name) or _named(self._backend, name, _ID)
+        found = _named(self._backend, name) or _named(self._backend, name, ("", "id"))
         if found is None:
             raise NotFound(f"there is no experiment {name!r} in {self._backend.name}")
         return found
@@ -264,10 +263,10 @@ class Client(Loading):
         return next(_free(backend, name))[0]
 
 
-def _named(backend: Backend, name: str, term: Term = _NAME) -> Experiment | None:
+def _named(backend: Backend, name: str, by: tuple[str, str] = ("fields", "name")) -> Experiment | None:
     """Return the experiment that has a name now, deleted or not; of several that met offline, the lowest id."""
     with suppress(StoreNotFound):  # what is written first makes it
-        found = Experiment._find(backend, Compare(term, "=", name), deleted=True)
+        found = Experiment._find(backend, store.Compare(store.Term(*by), "=", name), deleted=True)
         return min(found, key=lambda each: (len(each.id), each.id), default=None)
     return None
 
@@ -286,48 +285,3 @@ def _claim_name(backend: Backend, name: str, event: Callable[[str], Event]) -> s
             backend.edit([event(id)], claim=f"experiment-name/{name}/{generation}")
             return id
     raise AssertionError("generations do not end")
-
-
-def _run_names(backend: Backend) -> dict[str, Named]:
-    """Return what names of runs stand for, with those for which the whole store has to be asked."""
-    from mlcore.query import RUN, Named
-
-    return {
-        **RUN,
-        "status": Named((_STATUS,), "text", partial(_status, backend)),
-        "experiment": Named((_PARENT,), "text", partial(_experiment, backend)),
-        "metrics.": Named((), "number", partial(_at_step, backend)),
-    }
-
-
-def _among(backend: Backend, kind: str, where: Where) -> tuple[Entity, ...]:
-    return backend.store().find(kind, store.Query(store.And((where, ALL)), select=(_STATUS,))).items
-
-
-def _fits(value: Any, op: str, other: Any) -> bool:
-    return store.holds(Compare(_STATUS, op, other), Entity("run", "", fields={"status": value}))
-
-
-def _status(backend: Backend, op: str, value: Any) -> Where:
-    """Decide now which runs are LOST, as no store keeps that."""
-    running = _among(backend, "run", Compare(_STATUS, "=", "RUNNING"))
-    lost = Compare(_ID, "in", tuple(each.id for each in running if status_of(each) == "LOST"))
-    kept = store.And((Compare(_STATUS, op, value), Not(lost)))
-    return Or((kept, lost)) if _fits("LOST", op, value) else kept
-
-
-def _experiment(backend: Backend, op: str, value: Any) -> Where:
-    found = _among(backend, "experiment", Compare(_NAME, op, value))
-    return Compare(_PARENT, "in", tuple(each.id for each in found))
-
-
-def _at_step(backend: Backend, key: str, step: int, op: str, value: Any) -> Where:
-    """Read the series of a metric: summaries do not know its value at a step."""
-    ids = [each.id for each in _among(backend, "run", Not(Compare(Term("metrics", key), "is null")))]
-    values = {}
-    for (id, _, _), columns in backend.store().series("run", ids, [key], context="").items():
-        end = bisect_right(columns["step"], step)
-        if end and columns["step"][end - 1] == step:
-            values[id] = columns["value"][end - 1]
-    there = Compare(_ID, "in", tuple(id for id, each in values.items() if op == "is null" or _fits(each, op, value)))
-    return Not(there) if op == "is null" else there

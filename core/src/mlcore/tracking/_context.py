@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from mlcore import config, plugins
+from mlcore import _log, config, plugins
 from mlcore.store import AttributesRemoved, AttributesSet, Event
 from mlcore.tracking._plain import plain, portions
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 FAMILY, CAPTURED = "context", "captured"
 WAIT_SECONDS, FORK_SECONDS = 10.0, 0.5
-_log = logging.getLogger("mlcore")
 
 
 class Capture(threading.Thread):

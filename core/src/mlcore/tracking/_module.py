@@ -1,10 +1,10 @@
 """The module-level functions: the methods of the default client and of the active run."""
 
-import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from mlcore import _log
 from mlcore.tracking import _active
 from mlcore.tracking._client import Client
 from mlcore.tracking._run import Run
@@ -39,7 +39,7 @@ def end_run(status: str = "FINISHED") -> None:
     """End the active run; see `Run.end`."""
     run = _active.active_run()
     if run is None:
-        return logging.getLogger("mlcore").warning("there is no active run to end")
+        return _log.warning("there is no active run to end")
     return run.end(status)
 
 

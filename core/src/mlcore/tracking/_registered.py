@@ -16,7 +16,7 @@ from mlcore.tracking._changes import MODEL, VERSION, Change, write
 from mlcore.tracking._ids import new_run_id
 from mlcore.tracking._model_uris import LATEST, SCHEME, STAGES, ModelUri, check_alias, check_stage, parse
 from mlcore.tracking._plain import plain
-from mlcore.tracking._thing import ALL, Listing, Thing, field, shown
+from mlcore.tracking._thing import Listing, Thing, everything, field, shown
 
 if TYPE_CHECKING:
     from mlcore.tracking._backend import Backend
@@ -347,7 +347,7 @@ def versions(
 ) -> list[ModelVersion]:
     """Return versions of models by their ids, the highest number first, of one number the first that was made."""
     ids = (models,) if isinstance(models, str) else tuple(models)
-    asked = (Compare(_PARENT, "in", ids), *where, *([ALL] if deleted else []))
+    asked = (Compare(_PARENT, "in", ids), *where, *([everything()] if deleted else []))
     found = backend.store().find(VERSION, Query(store.And(asked), order=(Sort(_NUMBER, descending=True),), limit=limit))
     return ModelVersion._of(backend, sorted(found.items, key=in_order))
 
@@ -358,17 +358,28 @@ def in_order(it: Entity) -> tuple[int, int, str]:
 
 
 def _label(backend: Backend, page: Sequence[ModelVersion]) -> None:
-    """Give versions their numbers as text: of several with one number, the first that was made keeps it."""
+    """Give versions their numbers as text."""
     parents, numbers = ({*each} for each in zip(*((each._now().parent, each.number) for each in page), strict=True))
-    same = Compare(_PARENT, "in", tuple(parents)), Compare(_NUMBER, "in", tuple(numbers)), ALL
-    first = dict[tuple[str, int], str]()
-    for each in sorted(
-        backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER, _NUMBERED))).items, key=in_order
-    ):
-        first.setdefault((each.parent, each.fields["number"]), each.id)
+    same = Compare(_PARENT, "in", tuple(parents)), Compare(_NUMBER, "in", tuple(numbers)), everything()
+    shown = labels(backend.store().find(VERSION, Query(store.And(same), select=(_NUMBER, _NUMBERED))).items)
     for it in page:
-        keeps = first.get((it._now().parent, it.number), it.id) == it.id
-        it._version = str(it.number) + ("" if keeps else f"~{it.id[-4:]}")
+        it._version = shown.get(it.id) or str(it.number)
+
+
+def labels(entities: Iterable[Entity]) -> dict[str, str]:
+    """Return the numbers of versions as text, as `ModelVersion.version`, by their ids; they are all that have these."""
+    found = dict[str, str]()
+    for (_, number), (first, *others) in by_number(entities).items():
+        found |= {first.id: str(number), **{each.id: f"{number}~{each.id[-4:]}" for each in others}}
+    return found
+
+
+def by_number(entities: Iterable[Entity]) -> dict[tuple[str, Any], list[Entity]]:
+    """Return versions by their model and number, those first that keep the number."""
+    found = dict[tuple[str, Any], list[Entity]]()
+    for each in sorted(entities, key=in_order):
+        found.setdefault((each.parent, each.fields.get("number")), []).append(each)
+    return found
 
 
 def soon(look: Callable[[], Any]) -> Any:

@@ -163,6 +163,20 @@ class Registry:
             raise NotFound(f"there is no version with the id {id!r} in {self._backend.name}")
         return ModelVersion(self._backend, id, entity)
 
+    @property
+    def signers(self) -> dict[str, dict[str, Any]]:
+        """The public keys, of which one must have signed each model that is loaded from this store, by their names."""
+        edited = self._backend.edited()  # which is soon told, where thousands of runs would have to be looked at
+        entity = self._backend.get("policy", "models") if edited else None
+        found = (entity.attributes.get("signers") if entity else None) or {}
+        known = {name: dict(each) if isinstance(each, Mapping) else {"key": each} for name, each in found.items()}
+        return {name: each for name, each in known.items() if each.get("key") is not None}
+
+    def set_signer(self, name: str, key: str | None) -> None:
+        """Require a signature of this key, in PEM, or of another that is required; with None no longer of this one."""
+        about = {"key": key, "user": journal.user(), "time": int(time.time() * 1000)}
+        self._backend.edit([Created("policy", "models"), AttributesSet("policy", "models", "signers", {name: about})])
+
     def _made(self, name: str) -> RegisteredModel:
         try:
             return self.create(name)

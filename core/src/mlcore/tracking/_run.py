@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from mlcore import config, folder, journal, plugins, store
+from mlcore import _log, config, folder, journal, plugins, store
 from mlcore.errors import InvalidValue, NotFound, ParamConflict, RunStateError, StoreError
 from mlcore.tracking._artifacts import Artifacts, Keeping
 from mlcore.tracking._backend import Backend, StoreSink, status_of
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from mlcore.tracking._context import Capture
 
 ENDED = ("FINISHED", "FAILED", "KILLED")
-_log = logging.getLogger("mlcore")
 
 
 class _Later:

@@ -13,7 +13,7 @@ from mlcore import query, store
 from mlcore.store import Compare, Entity, Not, Query, Term, Where
 from mlcore.tracking._changes import MODEL, VERSION
 from mlcore.tracking._registered import in_order
-from mlcore.tracking._thing import ALL, Listing, Thing, checked
+from mlcore.tracking._thing import Listing, Thing, checked, everything
 
 if TYPE_CHECKING:
     from mlcore.tracking._backend import Backend
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T", bound=Thing)
 _ID, _PARENT, _NUMBER, _RUN = Term("", "id"), Term("", "parent"), Term("fields", "number"), Term("fields", "run_id")
 _NAME, _GONE = Term("fields", "name"), Term("fields", "deleted")
+_ALL = everything()
 
 
 def search(
@@ -42,12 +43,12 @@ def search(
     if not (terms := [each.term for each in order if each.term.family in _FROM]):
         return find(limit=limit, order=order)
     found = {each.id: each._now() for each in find()}
-    page = store.find(_joined(backend, [*found.values()], terms), Query(ALL, order=order, limit=checked(limit)))
+    page = store.find(_joined(backend, [*found.values()], terms), Query(_ALL, order=order, limit=checked(limit)))
     return Listing(thing._of(backend, [found[each.id] for each in page.items]))
 
 
-def _among(backend: Backend, kind: str, where: Where = ALL, *select: Term) -> Sequence[Entity]:
-    return backend.store().find(kind, Query(store.And((where, ALL)), select=(_NUMBER, *select))).items
+def _among(backend: Backend, kind: str, where: Where = _ALL, *select: Term) -> Sequence[Entity]:
+    return backend.store().find(kind, Query(store.And((where, _ALL)), select=(_NUMBER, *select))).items
 
 
 def _of_models(backend: Backend, op: str, value: Any = None) -> Where:
@@ -56,7 +57,7 @@ def _of_models(backend: Backend, op: str, value: Any = None) -> Where:
 
 def _within(backend: Backend, kind: str, terms: Sequence[Term], where: Where) -> Where:
     """Return a tree that stores can answer for one that asks what they do not keep with the entity."""
-    found = _among(backend, kind, ALL, _RUN, Term("aliases", ""))
+    found = _among(backend, kind, _ALL, _RUN, Term("aliases", ""))
     fit = (each.id for each in _joined(backend, found, terms) if store.holds(where, each))
     return Compare(_ID, "in", tuple(fit))
 
@@ -85,13 +86,13 @@ def _latest(backend: Backend, found: Sequence[Entity], _: Any) -> dict[str, Enti
 
 
 def _names(backend: Backend, found: Sequence[Entity], _: Any) -> dict[str, Entity]:
-    names = {each.id: each.fields.get("name") for each in _among(backend, MODEL, ALL, _NAME)}
+    names = {each.id: each.fields.get("name") for each in _among(backend, MODEL, _ALL, _NAME)}
     return {each.id: _with(model={"name": names.get(each.parent)}) for each in found}
 
 
 def _alias(backend: Backend, *_: Any) -> dict[str, Entity]:
     aliases = defaultdict[str, dict[str, Any]](dict)
-    for each in _among(backend, MODEL, ALL, Term("aliases", "")):
+    for each in _among(backend, MODEL, _ALL, Term("aliases", "")):
         for alias, version in each.attributes.get("aliases", {}).items():
             aliases[version][alias] = {}
     return {version: _with(alias=each) for version, each in aliases.items()}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlcore import config, journal, plugins
 from mlcore.errors import StoreError
-from mlcore.store import Entity, Store, clock
+from mlcore.store import Entity, clock
 from mlcore.tracking import _active
 from mlcore.tracking._backend import Backend, Question, held
+
+if TYPE_CHECKING:
+    from mlcore.store import Store
 
 _T = TypeVar("_T")
 

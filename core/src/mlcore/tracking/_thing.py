@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain
@@ -23,10 +24,8 @@ _V = TypeVar("_V", bound="Viewed")
 _T = TypeVar("_T")
 Seen = Callable[[Any], dict[str, Any]] | None
 More = Callable[[], tuple[list[Any], Any]] | None  # reads a page, and returns it with what reads the next
-Chosen = Mapping[str, tuple[store.Term, ...]] | None  # terms by the names that they were selected by
-_LIVE = store.Compare(store.Term("fields", "deleted"), "is null")
+Chosen = Mapping[str, tuple["store.Term", ...]] | None  # terms by the names that they were selected by
 _FIRST, _GROWTH = 2_000, 10  # pages grow, as a store that folds reads all of itself for each
-ALL = store.Or((_LIVE, store.Not(_LIVE)))  # naming the field asks for deleted ones, too
 
 
 def shown(read: Callable[[store.Entity], _T], doc: str) -> _T:
@@ -36,7 +35,12 @@ def shown(read: Callable[[store.Entity], _T], doc: str) -> _T:
 
 def field(name: str, doc: str, default: Any = None) -> Any:
     """Return a property that shows a field of the entity."""
-    return shown(lambda it: default if (found := it.fields.get(name)) is None else found, doc)
+
+    def read(thing: Thing) -> Any:
+        found = thing._now().fields.get(name)
+        return default if found is None else found
+
+    return property(read, doc=doc)
 
 
 def checked(limit: int | None) -> int | None:
@@ -44,6 +48,12 @@ def checked(limit: int | None) -> int | None:
     if limit is not None and journal.as_int("limit", limit) < 0:
         raise InvalidValue(f"limit is a number of things to return, or None for all, not {limit}")
     return limit
+
+
+def everything() -> store.Where:
+    """Return what holds for all, and, as it names the field, asks for deleted ones, too."""
+    live = store.Compare(store.Term("fields", "deleted"), "is null")
+    return store.Or((live, store.Not(live)))
 
 
 def frame(columns: Mapping[str, Sequence[Any]]) -> pandas.DataFrame:
@@ -177,13 +187,19 @@ class Thing(Viewed):
         """Return those for which all of `where` holds, newest first, deleted ones only if they are asked for."""
         limit = checked(asked.get("limit"))
         select = None if chosen is None else (store.Term("fields", ""), *chain.from_iterable(chosen.values()))
-        query = store.Query(store.And((*where, ALL) if deleted else where), select, **asked)
+        query = store.Query(store.And((*where, everything()) if deleted else where), select, **asked)
 
         def read(most: int, token: str | None) -> tuple[list[Self], More]:
             """Return a page, and what reads the next one."""
-            page = backend.store().find(cls.kind, attrs.evolve(query, limit=most, token=token))
-            more = partial(read, most * _GROWTH, page.token) if limit is None and page.token else None
-            return cls._of(backend, page.items), more
+            collecting = gc.isenabled()
+            gc.disable()  # a page stays: to look for garbage amid it may take thrice as long as to read it
+            try:
+                page = backend.store().find(cls.kind, attrs.evolve(query, limit=most, token=token))
+                more = partial(read, most * _GROWTH, page.token) if limit is None and page.token else None
+                return cls._of(backend, page.items), more
+            finally:
+                if collecting:
+                    gc.enable()
 
         view = None if chosen is None else lambda each: each._chosen(chosen)
         return Listing(*read(_FIRST if limit is None else limit, None), view)

@@ -1,4 +1,4 @@
-"""mlcore on one machine: the folder store, read and sealed, and artifacts as files.
+"""mlcore on one machine: the folder store, read and sealed, artifacts as files, and models as one file.
 
 What is named here is imported when it is first used: every start of ``mlcore`` loads this module for its hooks.
 """
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlcore_local.index import Index
+    from mlcore_local.packing import pack, unpack
     from mlcore_local.reader import Damage, Journal, read
     from mlcore_local.store import FolderStore
 
-__all__ = ["Damage", "FolderStore", "Index", "Journal", "read"]
-_HOMES = {"FolderStore": "store", "Index": "index"}
+__all__ = ["Damage", "FolderStore", "Index", "Journal", "pack", "read", "unpack"]
+_HOMES = {"FolderStore": "store", "Index": "index", "pack": "packing", "unpack": "packing"}
 
 
 def __getattr__(name: str) -> Any:

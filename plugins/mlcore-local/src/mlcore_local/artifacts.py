@@ -6,14 +6,15 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BufferedWriter, FileIO
+from pathlib import Path
 from typing import IO, Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback  # noqa: TID253 - nobody imports this who has no files
 from fsspec.implementations.local import LocalFileSystem  # noqa: TID253 - the same
 
-from mlcore.artifacts import temporary_beside
+from mlcore.artifacts import File, temporary_beside
 
 __all__ = ["Files", "open_files"]
 
@@ -61,6 +62,12 @@ class Files(LocalFileSystem):  # type: ignore[misc]
         with open(path1, "rb", buffering=0) as source, open(path2, "wb") as file:
             _copy(source, file, path2, callback.relative_update)
         return None
+
+    def cached(self, folder: str, files: Mapping[str, File]) -> str:
+        """Return a folder that has these files, wherever they are, from the cache of downloads in `folder`."""
+        from mlcore_local.cache import fetch
+
+        return str(fetch(Path(folder), files))
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """See `fsspec.AbstractFileSystem.rm`; the root of the disk and the current folder stay."""

@@ -19,6 +19,7 @@ __all__ = ["ModelFiles", "file_changes", "model_changes"]
 
 # of these the packages and the code of the run tell
 _AROUND = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta"}
+_AROUND |= {"model.sig", "sbom.cdx.json"}  # what says the same of the requirements and the files, in other words
 _SCHEMA_BYTES = 64 << 20
 _DIGITS = 12
 _ADDRESS = re.compile(r"\d{12,}")

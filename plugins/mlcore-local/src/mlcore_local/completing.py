@@ -13,7 +13,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlcore import Client, Listing, Run
-from mlcore.registry import parse
 from mlcore_local import columns as c
 
 if TYPE_CHECKING:
@@ -170,6 +169,8 @@ def model_uri(client: Client, ctx: click.Context, incomplete: str) -> Iterator[t
 @_offered
 def alias(client: Client, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
     """Offer the aliases of the model that was named."""
+    from mlcore.registry import parse  # not before: every command imports this, and few are asked
+
     named = ctx.params.get("which") or next(iter(ctx.args), "")  # click has it there after an option without its value
     name = parse(str(named)).name
     return ((alias, f"version {each.version}") for alias, each in client.registry.get(name).aliases.items())

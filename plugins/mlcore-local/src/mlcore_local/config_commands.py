@@ -22,6 +22,7 @@ _NOT_SET = {  # these alone have no default
     "spool": "not set: runs wait in your folder of state, if the store is no folder",
     "registry_log": "not set: what changes in the registry is written to no file",
     "registry_command": "not set: what changes in the registry runs no command",
+    "require_signature": "not set: models are loaded whether they are signed or not",
 }
 _key = click.argument("key", type=click.Choice(core.KEYS))
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -163,7 +164,8 @@ def _written(key: str, value: str, folder: Path | None) -> str:
     if not value or plain or "://" in value:
         return value
     if folder is None:
-        return os.path.abspath(os.path.expanduser(value))
+        paths = value.split(os.pathsep) if key == "require_signature" else [value]
+        return os.pathsep.join(os.path.abspath(os.path.expanduser(each)) for each in paths)
     if os.path.isabs(value) or value.startswith("~"):
         return value
     path = os.path.relpath(value, folder)

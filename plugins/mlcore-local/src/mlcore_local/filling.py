@@ -107,10 +107,12 @@ class _Step:
         self._feed = _Feed(filling)
         self._doubtful: set[_Named] = set()
         self._read: dict[str, tuple[Home, os.stat_result | None, bool]] = {}
+        self._first = False  # whether nothing was ever read, and what is noted is all there is
         self._noted: dict[str, int] = {}
         self._new: set[str] = set()
 
     def take(self) -> bool:
+        self._first = self._notes.get(QUICK, "changes") is None
         self._noted, claims = {**self._watch.noted()}, self._watch.claims(_LIMIT)
         self._new = {*self._watch.runs(_LIMIT)}
         if self._watch.vanished:
@@ -221,7 +223,8 @@ class _Step:
         for id, (home, looked, anew) in self._read.items():
             running = changed[id] if id in changed else self._marks.runs_on(id)
             noted = self._noted.pop(id, 0)  # a second look has no more of them
-            self._marks.set(home, looked, running=running, noted=noted, is_new=id in self._new, anew=anew)
+            is_new = self._first or id in self._new
+            self._marks.set(home, looked, running=running, noted=noted, is_new=is_new, anew=anew)
         woken = set()
         for id, running in changed.items():
             if id not in self._read and not self._marks.keep(id, running=running):

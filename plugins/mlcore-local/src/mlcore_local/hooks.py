@@ -70,6 +70,8 @@ def mlcore_commands() -> Iterable[Provider]:
             "Show what a model was made of, and who used it.",
         ),
         Provider("models", "mlcore_local.model_commands:models", "Look at models, predict with them, and check them."),
+        Provider("models pack", "mlcore_local.packing_commands:pack", "Write a model into one file."),
+        Provider("models unpack", "mlcore_local.packing_commands:unpack", "Unpack a model from such a file."),
         Provider("plugins", "mlcore_local.plugin_commands:commands", "List what is installed and what it provides."),
         Provider("registry", "mlcore_local.registry.commands:registry", "Register models: versions, aliases, stages."),
         Provider("registry check", "mlcore_local.registry.merging_commands:check", "Check that no change was altered."),

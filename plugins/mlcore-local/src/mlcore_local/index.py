@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import re
@@ -23,7 +22,6 @@ FOLDER = "index"
 _DEFAULT = "sqlite"
 _REMOTE = {"9p", "afs", "beegfs", "ceph", "cifs", "drvfs", "glusterfs", "gpfs", "lustre", "ncpfs", "ocfs2", "prl_fs"}
 _REMOTE |= {"smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "wekafs"}
-_log = logging.getLogger("mlcore")
 
 Summed = tuple[Summary, Order]  # of rows, and the order of the event that holds the last of them
 
@@ -147,7 +145,7 @@ def open_index(folder: Folder) -> Index | None:
     except PluginError as error:
         if name != _DEFAULT:
             raise
-        _log.warning("%s; reading goes on without an index", error)
+        _warn("%s; reading goes on without an index", error)
         return None
     problem: OSError | None = None
     for place in _places(folder):
@@ -158,8 +156,14 @@ def open_index(folder: Folder) -> Index | None:
             problem = error
         else:
             return index
-    _log.warning("there is nowhere to keep an index of %s, reading goes on without: %s", folder.root, problem)
+    _warn("there is nowhere to keep an index of %s, reading goes on without: %s", folder.root, problem)
     return None
+
+
+def _warn(text: str, *values: object) -> None:
+    import logging  # most questions are answered without
+
+    logging.getLogger("mlcore").warning(text, *values)
 
 
 def _identity(folder: Folder) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,6 @@ if TYPE_CHECKING:  # what reads journals is imported when one is read: most ques
 
 __all__ = ["Indexed"]
 
-_log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
 _Found = TypeVar("_Found", bound=Entity | None)
 _LIVE = Compare(Term("fields", "deleted"), "is null")
@@ -134,12 +132,14 @@ class Indexed:
             filled = True
 
     def _fill(self) -> None:
+        import logging
+
         from mlcore_local.filling import fill
 
-        told, began = False, time.monotonic()
+        told, began, log = False, time.monotonic(), logging.getLogger("mlcore")
         while not fill(self._root, self._index):
             if not told and time.monotonic() - began > _PATIENCE_SECONDS:
-                _log.warning("%s has many new runs: reading them takes a while, once", self._root)
+                log.warning("%s has many new runs: reading them takes a while, once", self._root)
                 told = True
 
     def _quiet(self, notes: Notes) -> bool:

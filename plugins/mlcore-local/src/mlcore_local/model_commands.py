@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 import mlcore
+from mlcore.cli import Group
 from mlcore.errors import DigestMismatch, InvalidValue
-from mlcore.models import ModelInfo
+from mlcore.models import SIGNATURE, ModelInfo, user_signers
 from mlcore_local import completing, terminal
 from mlcore_local.clean import check_model
 from mlcore_local.columns import whole_uri
@@ -19,6 +20,7 @@ from mlcore_local.payloads import dumps, read_data
 
 __all__ = ["check", "inspect", "models", "predict"]
 
+_LONGEST = 64 << 20  # bytes of a signature
 _URI = click.argument("uri", shell_complete=completing.model_uri)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _store = click.option(
@@ -28,7 +30,7 @@ _trust = click.option("--trust", multiple=True, metavar="NAME", help="Trust a na
 _trust_all = click.option("--trust-all", is_flag=True, help="Run whatever code the model brings.")
 
 
-@click.group(no_args_is_help=True)
+@click.group(cls=Group, no_args_is_help=True)
 def models() -> None:
     """Look at models, predict with them, and check that they load elsewhere.
 
@@ -136,9 +138,24 @@ def _described(info: ModelInfo) -> dict[str, Any]:
         "requirements": lines,
         "metadata": dict(info.metadata),
         "files": list(info.files),
+        "signed": _signed(info),
         "digest": digest,
         "state": state,
     }
+
+
+def _signed(info: ModelInfo) -> str | None:
+    """Return whose signature a model has, which was verified only where one is required."""
+    try:
+        with (info.folder / SIGNATURE).open("rb") as file:
+            bundle = json.loads(file.read(_LONGEST))
+        key = f"by the key {bundle['verificationMaterial']['publicKey']['hint']!s:.16}"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        key = "by a key that it does not tell"
+    required = bool(info.signers) or bool(user_signers())
+    return f"{key}, {'verified, as is required' if required else 'not verified: see `mlcore models verify`'}"
 
 
 def _page(about: dict[str, Any]) -> Iterator[str]:

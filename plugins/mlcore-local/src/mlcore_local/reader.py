@@ -9,8 +9,6 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
-import attrs
-
 from mlcore.errors import JournalError, Malformed, NewerFormat
 from mlcore.journal import format as f
 from mlcore.store import Event, Record, RowsLogged, decode_event, from_json
@@ -23,8 +21,7 @@ _CHUNK = 4 << 20
 _SIZES = {f.POINT: f.POINT_FRAME.size, f.POINT_AT: f.POINT_AT_FRAME.size}
 
 
-@attrs.frozen
-class Damage:
+class Damage(NamedTuple):
     """Say which bytes of a journal cannot be read. A `torn` end may be a write that is still under way."""
 
     offset: int

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import logging
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +15,12 @@ import click
 from mlcore import Client, Dataset, Run
 from mlcore.cli import Group
 from mlcore.errors import InvalidValue, RunStateError, StoreError
-from mlcore_local import columns as c, completing, context, terminal
+from mlcore_local import columns as c, completing, terminal
 from mlcore_local.arguments import JSON, LIMIT, METRIC, RUN, STORE
 
 if TYPE_CHECKING:
+    from logging import LogRecord
+
     from mlcore_local.follow import Point
 
 __all__ = ["runs"]
@@ -37,12 +36,16 @@ def runs() -> None:
 
     RUN is a run's id, the beginning or end of one, a name that only one run has, or @last, the run that started last.
     """
-    click.get_current_context().with_resource(_told_once())
+    ctx = click.get_current_context()
+    if ctx.invoked_subcommand != "list":  # which writes nothing, and is waited for most often
+        ctx.with_resource(_told_once())
 
 
 @contextmanager
 def _told_once() -> Iterator[None]:
     """Leave out, of what cannot be written, the warning that is for a training: a command fails, and says so."""
+    import logging
+
     log = logging.getLogger("mlcore")
     log.addFilter(_for_a_command)
     try:
@@ -51,7 +54,7 @@ def _told_once() -> Iterator[None]:
         log.removeFilter(_for_a_command)
 
 
-def _for_a_command(record: logging.LogRecord) -> bool:
+def _for_a_command(record: LogRecord) -> bool:
     return "training goes on" not in str(record.msg)
 
 
@@ -99,9 +102,7 @@ def list_runs(
 ) -> None:  # fmt: skip
     """List the runs that fit, the newest first."""
     client = Client(uri)
-    asked = [
-        name.strip() for each in columns for name in next(csv.reader([each], skipinitialspace=True), []) if name.strip()
-    ]
+    asked = list(_named(columns))
     families = (*c.FAMILIES, *(["context"] if any(name.startswith("context.") for name in asked) else []))
     with c.one_look(client):
         found = client.search_runs(
@@ -110,7 +111,7 @@ def list_runs(
         homes = c.experiments_by_id(client)
     if as_json:
         return terminal.show(terminal.as_json(c.described(run, homes) for run in found))
-    rows = [c.values_of(run, homes, c.FIELDS if asked or as_csv else c.TOLD, families) for run in found]
+    rows = [c.values_of(run, homes, c.FIELDS if asked or as_csv else c.TOLD, families) for run in found[:]]
     if as_csv:
         names = c.chosen(rows, asked) if asked else [*c.FIELDS, *sorted(c.keys(rows))]
         return terminal.show(terminal.as_csv(names, ([row.get(name) for name in names] for row in rows)))
@@ -118,6 +119,14 @@ def list_runs(
         where = "" if experiment == "*" else f" in {terminal.printable(experiment)}"
         return click.echo(f"there are no runs{where}{' that fit' if query else ''}", err=True)
     return _table(rows, c.chosen(rows, asked)) if asked else _table(rows, *c.worth(rows))
+
+
+def _named(columns: Iterable[str]) -> Iterator[str]:
+    import csv  # who names no column does not wait for it
+
+    for each in columns:
+        names = next(csv.reader([each], skipinitialspace=True), [])
+        yield from (name.strip() for name in names if name.strip())
 
 
 def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], others: Iterable[str] = ()) -> None:
@@ -239,6 +248,8 @@ def _short(value: Any) -> Any:
     """Return a list as one text, a long one as its length."""
     if not isinstance(value, list):
         return value
+    import shlex
+
     texts = [each if isinstance(each, str) else json.dumps(each) for each in value]
     return shlex.join(texts) if len(texts) <= 20 and sum(map(len, texts)) <= 400 else f"{len(texts)} of them, in --json"
 
@@ -390,6 +401,8 @@ def start(
     parent = None if inside is None else c.find_run(client, inside)
     given, said = dict(map(_param, params)), dict(map(c.pair, tags))
     with _for_process(process or os.getppid()):
+        from mlcore_local import context
+
         capture = context.allowed("python", "packages", "seeds")  # those are of whatever logs into it
         run = client.start_run(name=name, experiment=experiment, tags=said, parent=parent, key=key, capture=capture)
         run.log_params(given)

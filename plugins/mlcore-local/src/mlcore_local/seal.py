@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
@@ -59,8 +59,7 @@ _TAIL = struct.Struct("<QI8s")
 _TYPES = {"step": ("q", "<i8"), "time": ("q", "<i8"), "value": ("d", "<f8")}
 
 
-@attrs.frozen(eq=False, repr=False)
-class SealedSeries:
+class SealedSeries(NamedTuple):
     """Say where a metric's columns stand in the sealed file, and sum them up."""
 
     key: str

@@ -28,7 +28,7 @@ from mlcore import config
 from mlcore.errors import ConfigError
 from mlcore.folder import Folder
 
-__all__ = ["LATER", "Spool", "bytes_of", "seconds_of", "spool_of", "spools", "write_json"]
+__all__ = ["LATER", "Spool", "bytes_of", "seconds_of", "size_of", "spool_of", "spools", "write_json"]
 
 LATER = "its files are uploaded later"  # why a record has something in its place that was not refused
 _NOTE = "target.json"
@@ -112,7 +112,11 @@ def seconds_of(key: str) -> float:
 
 def bytes_of(key: str) -> int:
     """Return what a setting says as a size, such as ``500MB`` or ``20GB``. Raises `ConfigError`."""
-    text = next(config.settings(key)).value
+    return size_of(key, next(config.settings(key)).value)
+
+
+def size_of(key: str, text: str) -> int:
+    """Return how many bytes a text means, which `key` says. Raises `ConfigError`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", text.strip().lower())
     if found is None:
         raise ConfigError(f"{key} is a size such as 500MB or 20GB, not {text!r:.80}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,7 +36,6 @@ __all__ = ["FolderStore", "open_store"]
 
 _T = TypeVar("_T")
 _RETRY_SECONDS = 60
-_log = logging.getLogger("mlcore")
 
 
 class FolderStore(SimpleStore):
@@ -212,7 +210,10 @@ class FolderStore(SimpleStore):
                 except OSError as error:
                     if not isinstance(error, BlockingIOError):  # somebody fills it, and will be done
                         self._failed = time.monotonic()
-                    _log.warning("the index %s cannot be used, reading goes on without: %s", indexed.path, error)
+                    import logging
+
+                    log = logging.getLogger("mlcore")
+                    log.warning("the index %s cannot be used, reading goes on without: %s", indexed.path, error)
             return ask_folder(self._folded)
 
     def _claims_read(self, _: str, source: str) -> list[Path]:

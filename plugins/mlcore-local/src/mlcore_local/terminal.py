@@ -7,7 +7,6 @@ Where rich is installed it draws the tables of a terminal; a pipe never waits fo
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -191,6 +190,8 @@ def as_json(content: Any) -> Iterator[str]:
 
 def as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """Return lines of CSV (RFC 4180), the names first; floats are whole, what is missing is empty."""
+    import csv  # few commands print any
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(printable, names))

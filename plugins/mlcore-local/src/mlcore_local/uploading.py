@@ -113,7 +113,7 @@ class Uploader:
 
     def wait(self) -> None:
         """Wait until the store has what this process wrote, but not long, and not if it cannot be reached."""
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() not in (self._thread, self._files):  # which would wait for themselves
             self._settle(seconds_of("spool_wait"))
 
     def ready(self) -> None:
@@ -170,6 +170,8 @@ class Uploader:
 
     def keep(self, run_id: str, sources: Mapping[str, Any], passing: bool) -> dict[str, Any]:
         """Keep files in the spool until they are uploaded; return the records of those that are kept."""
+        import concurrent.futures.thread  # noqa: F401 - places need it, and nobody can import it as the interpreter ends
+
         from mlcore_local.keeping import keep
 
         records, refused = keep(self.spool, run_id, sources, passing=passing)

@@ -18,7 +18,7 @@ __all__ = ["QUICK", "SETTLED_SECONDS", "Watch"]
 QUICK = "quick"  # the group of notes that every look needs
 SETTLED_SECONDS = 90  # three signs of life: a run that ended and is silent that long is not being written to
 _TICK_NS = 2_000_000_000  # a folder that changed just now may change again within its clock's tick
-_TAIL = 4096
+_LAST = 128  # homes that were opened last, by each log
 
 
 class Watch:
@@ -48,17 +48,20 @@ class Watch:
 
     def noted(self) -> Mapping[str, int]:
         """Return how often each home was opened to be written to: a journal may be there only a moment later."""
-        known, found, sizes = self._notes.get(QUICK, "changes"), Counter[str](), {}
-        for name, size, changed in self._logs():
-            start = (known or {}).get(name, 0)
-            if known is None:  # all folders are looked at, and a log may be long
-                start = max(0, size - _TAIL) if time.time() - changed < SETTLED_SECONDS else size
+        known, named, last, sizes = self._notes.get(QUICK, "changes"), list[bytes](), set[bytes](), {}
+        logs = [(name, size, time.time() - changed < SETTLED_SECONDS) for name, size, changed in self._logs()]
+        # at first all folders are looked at: what matters is who was opened last, if that was just now, and how often
+        anew = known is None and any(recent for _, _, recent in logs)
+        for name, size, recent in logs:
+            start = 0 if anew else size if known is None else known.get(name, 0)
             if start > size:
                 start = 0
             text = self._read(name, start, size - start)
             whole = text[: text.rfind(b"\n") + 1]
-            found.update(line.decode("ascii", "replace") for line in whole.splitlines())
+            named += (lines := whole.splitlines())
+            last.update(lines if not anew else lines[-_LAST:] if recent else ())
             sizes[name] = start + len(whole)
+        found = Counter(line.decode("ascii", "replace") for line in named if line in last)
         self._notes.set(QUICK, "changes", sizes)
         return {each: count for each, count in found.items() if each == STORE_HOME or _is_id(each)}
 

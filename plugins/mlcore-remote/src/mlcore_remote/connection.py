@@ -28,6 +28,7 @@ from mlcore_remote.protocol import JSON, VERSION_HEADER
 if TYPE_CHECKING:
     import urllib3
 
+    from mlcore_remote.buckets import Bucket
     from mlcore_remote.pools import Pool
 
 __all__ = ["ANSWER_BYTES", "Answer", "Body", "Connection", "shared"]
@@ -74,6 +75,7 @@ class Connection:
         self.base = self.address.base
         self.connect, self.read, self.attempts, self._given = connect, read, attempts, token
         self.version: str | None = None  # what the server said last, None before the first answer
+        self.peer = ""  # the IP address that was last connected to, if it is the server's
         self._begin()
 
     def _begin(self) -> None:
@@ -81,6 +83,7 @@ class Connection:
         self._pool: tuple[Pool, str] | None = None
         self._token: str | None = None
         self._known = False
+        self._bucket: Bucket | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base!r})"
@@ -122,8 +125,19 @@ class Connection:
         headers = {"Content-Type": JSON, **more.pop("headers", {})}
         return self.request("POST", path, body=to_json(question), headers=headers, **more)
 
+    @property
+    def bucket(self) -> Bucket:
+        """The bucket that the server keeps files in, if it has one."""
+        if self._pid != os.getpid() or self._bucket is None:
+            from mlcore_remote.buckets import Bucket
+
+            self._bucket = Bucket(self.address, lambda: self.peer)
+        return self._bucket
+
     def close(self) -> None:
         """Close what is open; a request opens it again."""
+        if self._bucket is not None:
+            self._bucket.close()
         if self._pid == os.getpid() and self._pool is not None:
             pool, self._pool = self._pool[0], None
             pool.clear() if hasattr(pool, "clear") else pool.close()
@@ -215,8 +229,11 @@ class Connection:
             if self._pool is None:
                 from mlcore_remote.pools import make_pool
 
-                self._pool = make_pool(self.address)
+                self._pool = make_pool(self.address, note=self._note)
             return self._pool
+
+    def _note(self, peer: str) -> None:
+        self.peer = peer
 
     def _tokens(self) -> Iterator[str]:
         return tokens_for(self.address) if self._given is None else iter([self._given])

@@ -35,6 +35,7 @@ from mlcore_remote.sending import Tick, file_path, send, sha256_of
 
 if TYPE_CHECKING:
     from mlcore_remote.connection import Answer, Connection
+    from mlcore_remote.straight import Reading
 
 __all__ = ["RemoteFileSystem", "open_files", "upload"]
 
@@ -98,12 +99,21 @@ class RemoteFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return {"name": path, "size": 0, "type": "directory"}
 
     def about(self, path: str) -> dict[str, Any]:
-        """Return size, ETag and sha256 of a file, the last one None where it is not known."""
+        """Return size, ETag and sha256 of a file, the last one None where it is not known, and what `straight` asks."""
         answer = self.ask("HEAD", path, expected=[404])
         if answer.status == 404:
             raise FileNotFoundError(errno.ENOENT, "there is no such file", path)
         named = {"ETag": answer.headers.get("ETag"), "sha256": answer.headers.get("Mlcore-Sha256")}
+        named["direct"] = answer.headers.get("Mlcore-Direct")
         return {"size": int(answer.headers["Content-Length"]), **named}
+
+    def straight(self, path: str, about: dict[str, Any]) -> Reading | None:
+        """Return what reads a file from the bucket itself, None if only the server has it."""
+        if not about["direct"]:
+            return None
+        from mlcore_remote.straight import Reading
+
+        return Reading(self._connection, *_split(path), about["size"], str(about["ETag"]).strip('"'))
 
     def find(self, path: str, maxdepth: Any = None, withdirs: bool = False, detail: bool = False, **kwargs: Any) -> Any:
         """See `fsspec.AbstractFileSystem.find`; asks for all that is below at once."""
@@ -242,6 +252,7 @@ class _Remote(io.RawIOBase):
         super().__init__()
         about = filesystem.about(path)
         self.size, self._etag = about["size"], about["ETag"]
+        self._straight = filesystem.straight(path, about)
         self._filesystem, self._path, self._position = filesystem, path, 0
         self._answer: Answer | None = None
         self._left, self._end, self._length = memoryview(b""), 0, _FIRST
@@ -293,6 +304,8 @@ class _Remote(io.RawIOBase):
             self._forget()
             self._end = min(self._position + self._length, self.size)
             self._length = min(self._length * 2, _LAST)
+            self._answer = None if self._straight is None else self._straight.range(self._position, self._end)
+        if self._answer is None:
             headers = {"Range": f"bytes={self._position}-{self._end - 1}", "If-Match": str(self._etag)}
             answer = self._filesystem.ask("GET", self._path, headers=headers, stream=True, expected=[412, 416])
             if answer.status != 206:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import os
 import socket
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -63,6 +67,42 @@ class _Https(_OneSend, HTTPSConnection):
     pass
 
 
+class _Noting:
+    """Tell which address was connected to."""
+
+    note: Callable[[str], object]
+
+    def _new_conn(self) -> socket.socket:
+        found: socket.socket = super()._new_conn()  # type: ignore[misc]
+        with suppress(OSError):  # the other side closed it already
+            self.note(str(found.getpeername()[0]))
+        return found
+
+
+class _Choosing:
+    """Connect to no address but those that may be, whatever name they have."""
+
+    may: Callable[[str], bool]
+
+    def _new_conn(self: Any) -> socket.socket:
+        try:
+            known = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(self, f"the name is not known: {error}") from error
+        addresses = [str(each[4][0]) for each in known if self.may(str(each[4][0]))]
+        failed: OSError = PermissionError(errno.EACCES, "no server may send its clients to such an address")
+        for address in addresses:
+            try:
+                return urllib3.util.connection.create_connection(
+                    (address, self.port), self.timeout, socket_options=self.socket_options
+                )
+            except OSError as error:
+                failed = error
+        if isinstance(failed, TimeoutError):
+            raise urllib3.exceptions.ConnectTimeoutError(self, "no connection in time") from failed
+        raise urllib3.exceptions.NewConnectionError(self, str(failed.strerror or failed)) from failed
+
+
 class _Unix(_OneSend, HTTPConnection):
     socket_path = ""
 
@@ -88,10 +128,14 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 Pool = urllib3.HTTPConnectionPool | urllib3.PoolManager
 
 
-def make_pool(address: Address) -> tuple[Pool, str]:
+def make_pool(
+    address: Address, *, note: Callable[[str], object] | None = None, may: Callable[[str], bool] | None = None
+) -> tuple[Pool, str]:
     """Return a pool for a server, as the environment wants it now, and what stands before every path there.
 
-    Raises `ConfigError` where a variable names a proxy or certificates that cannot be.
+    `note` is told every IP address that was connected to, and `may` says of one whether it may be; unless a proxy
+    connects: of that it is only known whether the URL itself has an IP address. Raises `ConfigError` where a variable
+    names a proxy or certificates that cannot be.
     """
     if address.socket:
         kind = type("_UnixConnection", (_Unix,), {"socket_path": address.socket})
@@ -100,11 +144,33 @@ def make_pool(address: Address) -> tuple[Pool, str]:
     options: dict[str, Any] = {"ssl_context": _context(address)} if address.scheme == "https" else {}
     proxy = _proxy(address)
     if proxy is None:
-        made: Any = _HttpsPool if options else _HttpPool
+        made: Any = _watching(_HttpsPool if options else _HttpPool, note, may)
         return made(address.host, address.port, maxsize=_SIZE, **options), address.path
+    if may is not None and _is_address(address.host) and not may(address.host.strip("[]")):
+        raise ConfigError(f"{address.base} is an address that no server may send its clients to")
     proxied = urllib3.ProxyManager(proxy, proxy_headers=_credentials(proxy), maxsize=_SIZE, **options)
     proxied.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
     return proxied, address.base  # a proxy that forwards is told the whole URL
+
+
+def _watching(
+    pool: type[urllib3.HTTPConnectionPool], note: Callable[[str], object] | None, may: Callable[[str], bool] | None
+) -> type[urllib3.HTTPConnectionPool]:
+    watch: list[tuple[type, dict[str, Any]]] = []
+    if note is not None:
+        watch.append((_Noting, {"note": staticmethod(note)}))
+    if may is not None:
+        watch.append((_Choosing, {"may": staticmethod(may)}))
+    kind: Any = pool.ConnectionCls
+    for mixin, named in watch:
+        kind = type(f"{mixin.__name__}{kind.__name__}", (mixin, kind), named)
+    return type(pool.__name__, (pool,), {"ConnectionCls": kind})
+
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(host.strip("[]")))
+    return False
 
 
 def _context(address: Address) -> ssl.SSLContext:

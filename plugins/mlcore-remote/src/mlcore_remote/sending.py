@@ -7,13 +7,22 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from mlcore.errors import AccessDenied, ArtifactError, ArtifactNotFound, MlcoreError, NotSupported, Refused, StoreError
+from mlcore.errors import (
+    AccessDenied,
+    ArtifactError,
+    ArtifactNotFound,
+    DigestMismatch,
+    MlcoreError,
+    NotSupported,
+    Refused,
+    StoreError,
+)
 from mlcore_local.pausing import pause
 from mlcore_remote.protocol import API
 
@@ -31,6 +40,7 @@ _ATTEMPTS = 7  # of a small file: some 13 s, in which a server starts anew
 _COMPLETING = 300.0  # seconds that an answer may take for which the server reads a file
 Tick = Callable[[int], object]
 Interval = tuple[int, int]
+_T = TypeVar("_T")
 
 
 def file_path(run: str, name: str) -> str:
@@ -101,9 +111,14 @@ class _Sending:
 
     def _rest(self, about: dict[str, Any]) -> None:
         """Send what is not there, in pieces, some of them at once; the first that fails stops the others."""
+        if about.get("direct") and self._connection.bucket.usable and self._straight(about):
+            return
+        about = self._announce() if about.get("direct") else about
+
         path, length = f"{API}/uploads/{about['id']}", int(about["part"])
 
-        def one(start: int, end: int) -> None:
+        def one(item: Interval) -> None:
+            start, end = item
             headers = {"Content-Length": str(end - start), "Upload-Offset": str(start)}
             body = partial(_chunks, self._file, start, end)
             self._connection.request("PATCH", path, body=body, headers=headers)
@@ -111,7 +126,31 @@ class _Sending:
 
         ends = [0, *(end for _, end in about["received"])]
         gaps = zip(ends, [*(start for start, _ in about["received"]), self._size], strict=True)
-        _together(one, [(at, min(at + length, stop)) for start, stop in gaps for at in range(start, stop, length)])
+        pieces = [(at, min(at + length, stop)) for start, stop in gaps for at in range(start, stop, length)]
+        _together(one, iter(pieces), len(pieces))
+
+    def _straight(self, about: dict[str, Any]) -> bool:
+        """Send what is not there straight to the bucket; False if that is of no use from here."""
+        from mlcore_remote.buckets import Unreached
+        from mlcore_remote.straight import Part, Stale, parts_of, store_part
+
+        chunks = partial(_chunks, self._file)
+
+        def one(part: Part) -> None:
+            store_part(self._connection, about["id"], part, chunks)
+            self._told(part[1] - part[0], more=True)
+
+        try:
+            parts = parts_of(chunks, self._size, self._sha256, about["direct"])
+            _together(one, parts, -(-self._size // int(about["direct"]["part"])))
+        except Unreached as error:
+            self._connection.bucket.give_up(error)
+            return False
+        except (DigestMismatch, Stale):
+            with contextlib.suppress(MlcoreError):
+                self._connection.request("DELETE", f"{API}/uploads/{about['id']}", expected=[404])
+            raise
+        return True
 
     def _complete(self, id: str) -> bool:
         """Let the file appear; False if the upload must be announced again."""
@@ -138,22 +177,25 @@ class _Sending:
             self._tick(step)
 
 
-def _together(work: Callable[[int, int], None], items: Sequence[Interval]) -> None:
-    """Do the work for all items, in this thread and, unless the interpreter ends already, in some others."""
-    left, lock, failed = iter(items), Lock(), list[BaseException]()
+def _together(work: Callable[[_T], None], items: Iterator[_T], count: int) -> None:
+    """Do the work for all items, in this thread and, unless the interpreter ends already, in some others.
+
+    Items are asked for by one thread at a time, while the others work. The first that fails stops the others.
+    """
+    lock, failed = Lock(), list[BaseException]()
 
     def go() -> None:
-        while not failed:
-            with lock:
-                item = next(left, None)
-            if item is None:
-                return
-            try:
-                work(*item)
-            except BaseException as error:  # noqa: BLE001 - raised below, in the thread that was asked
-                failed.append(error)
+        try:
+            while not failed:
+                with lock:
+                    item = next(items, None)
+                if item is None:
+                    return
+                work(item)
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that was asked
+            failed.append(error)
 
-    threads = [Thread(target=go, name="mlcore-send", daemon=True) for _ in range(min(_THREADS, len(items)) - 1)]
+    threads = [Thread(target=go, name="mlcore-send", daemon=True) for _ in range(min(_THREADS, count) - 1)]
     with contextlib.suppress(RuntimeError):
         for thread in threads:
             thread.start()

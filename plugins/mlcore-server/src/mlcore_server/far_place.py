@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -20,6 +21,9 @@ from mlcore_server.kept import (
     Gone,
     Incomplete,
     Interval,
+    Link,
+    Linked,
+    Part,
     Place,
     Replaced,
     Staged,
@@ -28,25 +32,51 @@ from mlcore_server.kept import (
     merged,
     sha256_of,
 )
+from mlcore_server.signing import Signer
 
 __all__ = ["FarPart", "FarPlace", "FarReader", "FarStaging", "FarWriting", "look", "move"]
 
+_DIRECT = re.compile(r"([0-9]{1,19})-([0-9]{1,19})-([0-9a-f]{32})")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _BLOCK = 8 << 20  # a request to a bucket, of which the answer takes about as long for one byte
 
 
 class FarPlace(Place):
     """Hold the files of a run in a folder of an fsspec filesystem, which several threads may use at once."""
 
-    def __init__(self, filesystem: Any, root: str, uploads: str) -> None:
+    def __init__(self, filesystem: Any, root: str, uploads: str, signer: Signer | None = None) -> None:
         self._filesystem, self._root, self._uploads = filesystem, root.rstrip("/"), uploads.rstrip("/")
+        self._signer = signer
 
     def open(self, name: str) -> FarReader:
         """See `Place.open`."""
+        return FarReader(self._filesystem, f"{self._root}/{name}", self._about(name)[1])
+
+    def _about(self, name: str) -> tuple[dict[str, Any], Found]:
         look(self._filesystem, f"{self._root}/{name}")
         about = self._filesystem.info(f"{self._root}/{name}")
         if about["type"] != "file":
             raise FileNotFoundError(2, "no file", name)
-        return FarReader(self._filesystem, f"{self._root}/{name}", about)
+        size = int(about["size"] or 0)
+        return about, Found(size, _version(about), direct=self._signer is not None and self._signer.part(size) > 0)
+
+    def link(self, name: str) -> Linked | None:
+        """See `Place.link`."""
+        about, found = self._about(name)
+        if self._signer is None or not found.direct:
+            return None
+        return Linked(self._signer.link(f"{self._root}/{name}", "GET"), found, _tag(about))
+
+    def join(self, paths: Sequence[str], staged: Staged) -> bool:
+        """Let the filesystem make the file of objects that it has, in this order; False if it cannot."""
+        target = self._free(staged.path)
+        if len(paths) == 1:
+            self._filesystem.cp_file(paths[0], target)
+        elif hasattr(self._filesystem, "join"):
+            self._filesystem.join(list(paths), target)
+        else:
+            return False
+        return True
 
     def files(self, prefix: str) -> dict[str, int]:
         """See `Place.files`."""
@@ -66,7 +96,19 @@ class FarPlace(Place):
 
     def write(self, name: str) -> FarWriting:
         """See `Place.write`."""
-        return FarWriting(self._filesystem, f"{self._root}/{name}")
+        return FarWriting(self._filesystem, self._free(name))
+
+    def _free(self, name: str) -> str:
+        """Return the path of a file that may be written: no folder is there, and no file where its folder has to be."""
+        path = f"{self._root}/{name}"
+        if self._filesystem.isdir(path):
+            raise IsADirectoryError(21, "Is a directory", path)
+        if getattr(self._filesystem, "files_beside_folders", False):  # others look themselves
+            above = name.split("/")[:-1]
+            for count in range(1, len(above) + 1):
+                if self._filesystem.isfile("/".join([self._root, *above[:count]])):
+                    raise NotADirectoryError(20, "Not a directory", path)
+        return path
 
     def remove(self, name: str) -> None:
         """See `Place.remove`."""
@@ -79,16 +121,16 @@ class FarPlace(Place):
 
     def staging(self) -> FarStaging:
         """See `Place.staging`."""
-        return FarStaging(self._filesystem, self._uploads)
+        return FarStaging(self._filesystem, self._uploads, self._signer)
 
 
 class FarReader:
     """Read a file in blocks, each by a question of its own: handles of some filesystems share their position."""
 
-    def __init__(self, filesystem: Any, path: str, about: dict[str, Any]) -> None:
+    def __init__(self, filesystem: Any, path: str, found: Found) -> None:
         self._filesystem, self._path = filesystem, path
         self._start, self._block = 0, b""
-        self.found = Found(int(about["size"] or 0), _version(about))
+        self.found = found
 
     def read(self, offset: int, count: int) -> bytes:
         """See `Reader.read`."""
@@ -112,6 +154,11 @@ def look(filesystem: Any, path: str) -> None:
     filesystem.invalidate_cache(path.rpartition("/")[0])
 
 
+def _tag(about: dict[str, Any]) -> str:
+    """Return the ETag that a bucket has for an object, empty if it tells none."""
+    return str(next((about[name] for name in ("ETag", "etag", "e_tag") if about.get(name)), "")).strip('"')
+
+
 def _version(about: dict[str, Any]) -> str:
     """Return what is another one for another file: what tells versions apart has many names, and any will do."""
     told = sorted((key, str(value)) for key, value in about.items() if key != "name")
@@ -126,8 +173,6 @@ class FarWriting:
         whole = getattr(filesystem, "atomic_put", False)
         self._path = path if whole else temporary_beside(path)
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        if filesystem.isdir(path):
-            raise IsADirectoryError(21, "Is a directory", path)
         self._file = filesystem.open(self._path, "wb")
 
     def write(self, data: bytes) -> None:
@@ -167,10 +212,28 @@ def move(filesystem: Any, old: str, new: str) -> None:
 
 
 class FarStaging(Staging):
-    """Keep each upload in a folder: `state.json`, and a file for each part, whose name says where it begins."""
+    """Keep each upload in a folder: `state.json`, and a file for each part, whose name says where it begins.
 
-    def __init__(self, filesystem: Any, uploads: str) -> None:
-        self._filesystem, self._uploads = filesystem, uploads.rstrip("/")
+    The name of a part that went past the server says also what it has to be, as ``OFFSET-SIZE-MD5``: it counts if it
+    is that.
+    """
+
+    def __init__(self, filesystem: Any, uploads: str, signer: Signer | None = None) -> None:
+        self._filesystem, self._uploads, self._signer = filesystem, uploads.rstrip("/"), signer
+
+    def direct_part(self, size: int) -> int:
+        """See `Staging.direct_part`."""
+        return 0 if self._signer is None else self._signer.part(size)
+
+    def direct(self, id: str) -> list[Part]:
+        """See `Staging.direct`."""
+        return [part for _, _, path in self._parts(id) if (part := _named(path)) is not None]
+
+    def link(self, id: str, part: Part) -> Link:
+        """See `Staging.link`."""
+        if self._signer is None:
+            return super().link(id, part)
+        return self._signer.link(f"{self._uploads}/{id}/{part.offset}-{part.size}-{part.md5}", "PUT")
 
     def create(self, staged: Staged) -> None:
         """See `Staging.create`."""
@@ -198,8 +261,9 @@ class FarStaging(Staging):
         with contextlib.suppress(FileNotFoundError):
             for about in self._filesystem.ls(f"{self._uploads}/{id}", detail=True):
                 start, dash, _ = about["name"].rpartition("/")[2].partition("-")
-                if dash:
-                    found.append((int(start), int(start) + int(about["size"] or 0), about["name"]))
+                part, size = _named(about["name"]), int(about["size"] or 0)
+                if dash and (part is None or (part.size == size and _is(about, part))):
+                    found.append((int(start), int(start) + size, about["name"]))
         return sorted(found)
 
     def part(self, id: str, offset: int, *, checked: bool) -> FarPart:
@@ -212,6 +276,11 @@ class FarStaging(Staging):
         parts = self._parts(staged.id)
         if missing := gaps([(start, end) for start, end, _ in parts], staged.size):
             raise Incomplete(f"bytes are missing of {staged.path}: {missing[:10]}")
+        try:
+            if self._joined(staged, parts, place):
+                return self.remove(staged.id)
+        except FileNotFoundError as error:
+            raise Gone(staged.id) from error  # another server was faster
         writing = place.write(staged.path)
         try:
             writing.commit(sha256_of(self._chunks(parts, staged.size), staged, writing.write))
@@ -219,7 +288,16 @@ class FarStaging(Staging):
             raise Gone(staged.id) from error  # another server was faster
         finally:
             writing.discard()
-        self.remove(staged.id)
+        return self.remove(staged.id)
+
+    def _joined(self, staged: Staged, parts: list[tuple[int, int, str]], place: Place) -> bool:
+        """Let the bucket make the file, if all of it went past this server and so was checked by its sender."""
+        assert isinstance(place, FarPlace)
+        ends = [0, *(end for _, end, _ in parts)]
+        fits = ends[-1] == staged.size and all(start == end for (start, _, _), end in zip(parts, ends, strict=False))
+        if not fits or not parts or any(_named(path) is None for _, _, path in parts):
+            return False
+        return place.join([path for _, _, path in parts], staged)
 
     def _chunks(self, parts: list[tuple[int, int, str]], size: int) -> Iterator[bytes]:
         offset = 0
@@ -235,17 +313,37 @@ class FarStaging(Staging):
             self._filesystem.rm(f"{self._uploads}/{id}", recursive=True)
 
     def clean(self, before: float) -> int:
-        """See `Staging.clean`; of what was begun before, as not every filesystem tells when a file was written."""
+        """See `Staging.clean`; of what was begun before, as not every filesystem tells when a file was written.
+
+        What nobody announced goes at once: a link was used once more after its file was made.
+        """
         count = 0
         self._filesystem.invalidate_cache()
         with contextlib.suppress(FileNotFoundError):
             for path in self._filesystem.ls(self._uploads, detail=False):
                 id = path.rstrip("/").rpartition("/")[2]
-                with contextlib.suppress(Gone):
-                    if ID.fullmatch(id) and self._state(id)["time"] < before:
-                        self.remove(id)
-                        count += 1
+                if ID.fullmatch(id) and self._begun(id) < before:
+                    self.remove(id)
+                    count += 1
         return count
+
+    def _begun(self, id: str) -> float:
+        try:
+            return float(self._state(id)["time"])
+        except Gone:
+            return 0.0
+
+
+def _named(path: str) -> Part | None:
+    """Return what the name of a part says that it is, None if it came through a server."""
+    fit = _DIRECT.fullmatch(path.rpartition("/")[2])
+    return None if fit is None else Part(int(fit[1]), int(fit[2]), fit[3])
+
+
+def _is(about: dict[str, Any], part: Part) -> bool:
+    """Tell whether an object is the part that its name says, by its ETag if that is an MD5."""
+    tag = _tag(about)
+    return tag == part.md5 or not _MD5.fullmatch(tag)
 
 
 class FarPart:

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from mlcore.artifacts import safe_path
-from mlcore.errors import DigestMismatch, InvalidValue, UnsafePath
-from mlcore_server.kept import CHUNK, Found, Reader, Replaced, Unkept, Writing
+from mlcore.errors import ArtifactNotFound, DigestMismatch, InvalidValue, UnsafePath
+from mlcore_server.kept import CHUNK, Found, Link, Reader, Replaced, Unkept, Writing
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
 from mlcore_server.schemas import json_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BYTES",
     "CHECKED",
+    "LINK",
     "STORED",
     "Promise",
     "check_room",
@@ -37,6 +38,7 @@ __all__ = [
     "promised",
     "receive",
     "routes",
+    "shown",
 ]
 
 _PATH = "/api/v1/runs/{run}/files"
@@ -63,6 +65,9 @@ _LIST = json_of({
     "properties": {"files": {"type": "array", "items": _FILE}, "next": {"type": ["string", "null"]}},
     "required": ["files", "next"],
 })  # fmt: skip
+LINK = {"url": _TEXT, "headers": {"type": "object", "additionalProperties": _TEXT}, "seconds": {"type": "integer"}}
+_ABOUT = {"etag": _TEXT, "size": {"type": "integer"}, "tag": _TEXT}
+_LINKED = json_of({"type": "object", "properties": {**LINK, **_ABOUT}, "required": [*LINK, *_ABOUT]})
 BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 STORED = json_of({**_FILE, "properties": {**_FILE["properties"], "sha256": _TEXT}})  # type: ignore[dict-item]
 CHECKED = [
@@ -81,7 +86,7 @@ def routes(service: Service) -> Iterable[Route]:
     """Return the routes of files and of uploads."""
     from mlcore_server.uploads import Uploads
 
-    places = Places(service.store, service.settings.artifacts)
+    places = Places(service.store, service.settings)
     files = _Files(places)
     path = f"{_PATH}/{{path:path}}"
     return [
@@ -92,6 +97,10 @@ def routes(service: Service) -> Iterable[Route]:
             answer=STORED, parameters=CHECKED,
         ),
         Route("DELETE", path, files.delete, needs="write", summary="Remove a file."),
+        Route(
+            "GET", "/api/v1/runs/{run}/links/{path:path}", files.link, needs="read", answer=_LINKED,
+            summary="Tell where a file can be read without this server, for some minutes.",
+        ),
         *Uploads(places).routes(),
     ]  # fmt: skip
 
@@ -160,6 +169,15 @@ class _Files:
             await self._places.run(writing.discard)
         return JSONResponse({"path": name, "size": size, "sha256": sha256}, 201, _digests(sha256))
 
+    async def link(self, request: Request, service: Service) -> Response:
+        """Answer by what a file can be read from the bucket itself; no log has it, as it is as good as a password."""
+        name, run = name_of(request), request.path_params["run"]
+        linked = await self._places.run(lambda: self._places.of(run).link(name))
+        if linked is None:
+            raise ArtifactNotFound("there is no link to this file, if there is one: read it from the server")
+        told = {"etag": linked.found.etag, "size": linked.found.size, "tag": linked.tag}
+        return JSONResponse({**shown(linked.link), **told}, headers={"cache-control": "no-store"})
+
     async def delete(self, request: Request, service: Service) -> Response:
         """Remove a file."""
         name, run = name_of(request), request.path_params["run"]
@@ -192,6 +210,11 @@ class _Sent(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._reader.close()
+
+
+def shown(link: Link) -> dict[str, Any]:
+    """Return a link as it is answered."""
+    return {"url": link.url, "headers": link.headers, "seconds": link.seconds}
 
 
 def _closed(reader: Reader, response: Response) -> Response:
@@ -302,6 +325,8 @@ def _about(found: Found, name: str) -> dict[str, str]:
     }
     if found.modified is not None:
         headers["last-modified"] = formatdate(found.modified, usegmt=True)
+    if found.direct:
+        headers["mlcore-direct"] = "1"
     return headers | (_digests(found.sha256) if found.sha256 else {})
 
 

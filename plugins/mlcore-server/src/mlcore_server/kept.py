@@ -25,6 +25,9 @@ __all__ = [
     "Gone",
     "Incomplete",
     "Interval",
+    "Link",
+    "Linked",
+    "Part",
     "Place",
     "Reader",
     "Replaced",
@@ -79,13 +82,14 @@ class Incomplete(StoreError):
 class Found:
     """Describe a file: `modified` in s since 1970 if that is known, `sha256` empty if it is not.
 
-    `etag` differs whenever the content does.
+    `etag` differs whenever the content does; `direct` says that there may be a link to it.
     """
 
     size: int
     etag: str
     sha256: str = ""
     modified: float | None = None
+    direct: bool = False
 
 
 class Reader(Protocol):
@@ -118,6 +122,33 @@ class Writing(Protocol):
         ...
 
 
+@attrs.frozen
+class Link:
+    """Hold the URL by which whoever has it may do one thing with one object for a while, and what to send along."""
+
+    url: str = attrs.field(repr=False)  # it is as good as a password
+    headers: dict[str, str]
+    seconds: int
+
+
+@attrs.frozen
+class Linked:
+    """Hold a link to a file, and which file that is: `tag` is the ETag that the bucket has for it, or empty."""
+
+    link: Link
+    found: Found
+    tag: str
+
+
+@attrs.frozen(order=True)
+class Part:
+    """Say what a part of a file is that goes past the server: where it begins, its size and its MD5."""
+
+    offset: int
+    size: int
+    md5: str
+
+
 class Place(ABC):
     """Hold the files of one run. Every name was passed by `mlcore.artifacts.safe_path`."""
 
@@ -145,6 +176,10 @@ class Place(ABC):
     def staging(self) -> Staging:
         """Return where parts of its files are kept."""
 
+    def link(self, name: str) -> Linked | None:  # noqa: ARG002 - for those that can
+        """Return by what a file may be read without the server, None if by nothing. Raises `FileNotFoundError`."""
+        return None
+
 
 @attrs.frozen
 class Staged:
@@ -159,6 +194,18 @@ class Staged:
 
 class Staging(ABC):
     """Keep what was uploaded of files that are not whole, where all servers of one place find it."""
+
+    def direct_part(self, size: int) -> int:  # noqa: ARG002 - for those that can
+        """Return how long the parts of such a file are that go past the server, 0 if none do."""
+        return 0
+
+    def direct(self, id: str) -> list[Part]:  # noqa: ARG002 - for those that can
+        """Return the parts that went past the server, are whole, and are what was announced."""
+        return []
+
+    def link(self, id: str, part: Part) -> Link:  # noqa: ARG002 - for those that can
+        """Return by what a part may be stored without the server; only where `direct_part` is not 0."""
+        raise ArtifactNotFound("there is no link to this part: send it to the server")
 
     @abstractmethod
     def create(self, staged: Staged) -> None:

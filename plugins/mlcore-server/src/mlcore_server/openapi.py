@@ -28,6 +28,7 @@ _ERRORS = {
     "500": "the server failed; its log tells more",
     "501": "the store or the server cannot do this",
     "503": "the store cannot be reached now: try again later",
+    "424": "the place where files are kept, a bucket say, does not do what the server asks of it",
     "507": "the disk is full",
 }
 _SECURITY = {

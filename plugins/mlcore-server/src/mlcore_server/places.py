@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,17 +18,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlcore.artifacts import open_backend
-from mlcore.errors import ArtifactError, ArtifactNotFound, MlcoreError, NotSupported, UnsafePath
+from mlcore.errors import ArtifactError, ArtifactNotFound, DigestMismatch, MlcoreError, NotSupported, UnsafePath
 from mlcore.folder import Folder
 from mlcore_server.kept import FULL, IN_THE_WAY, RUN, STALE_SECONDS, Place, Unkept
+from mlcore_server.routing import Declined
+from mlcore_server.signing import Signer, signer_of
 
 if TYPE_CHECKING:
     from mlcore.store import Store
+    from mlcore_server.settings import Settings
 
 __all__ = ["Places", "saying"]
 
 _THREADS = 8
 _CLEANED_SECONDS = 3600
+_TOLD = (ArtifactNotFound, DigestMismatch, Unkept, UnsafePath)  # which concern who asks
+_log = logging.getLogger("mlcore")
 _T = TypeVar("_T")
 
 
@@ -37,9 +43,10 @@ class Places:
     A run that has files in its own folder keeps them there; any other's are below `uri`, if there is one.
     """
 
-    def __init__(self, store: Store, uri: str = "") -> None:
+    def __init__(self, store: Store, settings: Settings) -> None:
         root = getattr(store, "root", None)  # of a folder store
-        self._store, self._uri, self._home = store, uri, root if isinstance(root, Path) else None
+        self._store, self._settings, self._home = store, settings, root if isinstance(root, Path) else None
+        self._uri = settings.artifacts
         self._threads = ThreadPoolExecutor(_THREADS, "mlcore-files")
         self._due, self._lock = 0.0, threading.Lock()
 
@@ -67,7 +74,7 @@ class Places:
         else:
             from mlcore_server.far_place import FarPlace
 
-            place = FarPlace(filesystem, f"{root}/{run}/artifacts", f"{root}/.uploads")
+            place = FarPlace(filesystem, f"{root}/{run}/artifacts", f"{root}/.uploads", self._signer)
         return self._clean(place, writing=writing)
 
     @cached_property
@@ -77,6 +84,10 @@ class Places:
             raise NotSupported("of this server", "files", remedy)
         filesystem, root = open_backend(self._uri)
         return filesystem, root.rstrip("/")
+
+    @cached_property
+    def _signer(self) -> Signer | None:
+        return signer_of(self._below[0], self._settings)
 
     def _clean(self, place: Place, *, writing: bool) -> Place:
         """Remove what nobody went on with, now and then, when somebody writes."""
@@ -93,6 +104,11 @@ def saying(call: Callable[[], _T]) -> _T:
     """Return what `call` returns, and turn what a filesystem raises, which may be anything, into an answer."""
     try:
         return call()
+    except _TOLD:
+        raise
+    except ArtifactError as error:  # of what keeps the files: a bucket that does not know the server's keys, say
+        _log.error("the place where files are kept: %s", error)
+        raise Declined(424, f"the place where the server keeps files: {error}") from error
     except (MlcoreError, BlockingIOError):
         raise
     except FileNotFoundError as error:

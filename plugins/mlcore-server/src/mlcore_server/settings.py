@@ -8,6 +8,7 @@ anybody on the machine can read what stands in a command line; what is read from
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,12 @@ def _root_path(text: str) -> str:
     return path
 
 
+def _url(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^/?#@\s]+/?", text):
+        raise ValueError(f"{config.shown(text)!r} is no URL such as https://s3.example.org")
+    return text.rstrip("/")
+
+
 def _public(text: str) -> str:
     if config.shown(text) != text:
         raise ValueError("it has a password")
@@ -96,6 +103,15 @@ class Settings:
 
     store: str = option("", "The store to serve; by default the one that `mlcore where` tells.", metavar="URI")
     artifacts: str = option("", "Where files of runs are kept; by default in the store's folder.", metavar="URI")
+    no_direct: bool = option(False, "Pass all files on, also if clients could be sent to the bucket.")
+    direct_size: int = option(
+        8 << 20, "Bytes from which on clients move a file straight from and to the bucket.", metavar="BYTES"
+    )
+    direct_seconds: int = option(300, "Seconds for which a link to a file is good.", metavar="SECONDS", parse=_some)
+    direct_endpoint: str = option(
+        "", "The URL by which clients reach the bucket, if it is another one than the server's.", metavar="URL",
+        parse=_url,
+    )  # fmt: skip
     host: str = option("127.0.0.1", "The address to listen on.", metavar="ADDRESS")
     port: int | str = option(
         PORT, f"The port; 0 is any free one, `{AUTO}` {PORT} or the next free one.", metavar="PORT", parse=_port

@@ -14,14 +14,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import attrs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlcore.errors import DigestMismatch, InvalidValue, Malformed, UnsafePath
+from mlcore.errors import ArtifactNotFound, DigestMismatch, InvalidValue, Malformed, UnsafePath
 from mlcore.store import from_json
 from mlcore_server.bodies import body_of
-from mlcore_server.file_routes import BYTES, CHECKED, STORED, check_room, checked, note, promised, receive
-from mlcore_server.kept import ID, STALE_SECONDS, Gone, Place, Staged, Unkept, reached
+from mlcore_server.file_routes import BYTES, CHECKED, LINK, STORED, check_room, checked, note, promised, receive, shown
+from mlcore_server.kept import ID, STALE_SECONDS, Gone, Part, Place, Staged, Staging, Unkept, reached
 from mlcore_server.places import Places
 from mlcore_server.routing import Declined, Route
 from mlcore_server.schemas import json_of
@@ -42,9 +43,18 @@ _NUMBER = {"type": "integer", "minimum": 0}
 _NAMED = {"run": _TEXT, "path": _TEXT, "size": _NUMBER, "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
 _ANNOUNCED = json_of({"type": "object", "properties": _NAMED, "required": [*_NAMED]})
 _INTERVALS = {"type": "array", "items": {"type": "array", "items": _NUMBER}}
+_MD5: Any = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+_PART: Any = {"offset": _NUMBER, "size": _NUMBER, "md5": _MD5}
+_PART = {"type": "object", "properties": _PART, "required": [*_PART]}
+_PARTS = json_of({"type": "object", "properties": {"parts": {"type": "array", "items": _PART}}, "required": ["parts"]})
+_LINK: Any = {"type": "object", "properties": {"offset": _NUMBER, **LINK}, "required": ["offset", *LINK]}
+_LINKS = json_of({"type": "object", "properties": {"links": {"type": "array", "items": _LINK}}, "required": ["links"]})
+_DIRECT = {"type": "object", "properties": {"part": _NUMBER, "received": {"type": "array", "items": _PART}}}
 _UPLOAD = json_of({
     "type": "object",
-    "properties": {**_NAMED, "id": _TEXT, "part": _NUMBER, "received": _INTERVALS, "kept_seconds": _NUMBER},
+    "properties": {
+        **_NAMED, "id": _TEXT, "part": _NUMBER, "received": _INTERVALS, "kept_seconds": _NUMBER, "direct": _DIRECT,
+    },
 })  # fmt: skip
 
 
@@ -73,6 +83,10 @@ class Uploads:
             ),
             Route("PUT", f"{one}/parts/{{number}}", self.part, summary="Send a part by its number.", **sent),
             Route("POST", f"{one}/complete", self.complete, summary="Let the file appear.", answer=STORED, **write),
+            Route(
+                "POST", f"{one}/links", self.links, summary="Tell where parts can be stored without this server.",
+                body=_PARTS, answer=_LINKS, **write,
+            ),
             Route("DELETE", one, self.abort, summary="Give an upload up.", **write),
         ]  # fmt: skip
 
@@ -91,7 +105,7 @@ class Uploads:
         which = hashlib.sha256(f"{path}\0{size}\0{sha256}".encode()).hexdigest()
         staged = Staged(f"{run}.{which[:32]}", run, path, size, sha256)
 
-        def begin() -> list[tuple[int, int]]:
+        def begin() -> dict[str, Any]:
             place = self._places.of(run, writing=True)
             staging = place.staging()
             try:
@@ -99,19 +113,17 @@ class Uploads:
             except Gone:
                 check_room(place.free(), size)
                 staging.create(staged)
-            return staging.received(staged.id)
+            return _shown(staged, staging)
 
         note(request, run)
-        received = await self._places.run(begin)
-        return JSONResponse(
-            _shown(staged, received), 201, {"location": f"{_PATH}/{staged.id}", **_offset(staged, received)}
-        )
+        told = await self._places.run(begin)
+        return JSONResponse(told, 201, {"location": f"{_PATH}/{staged.id}", **_offset(staged, told["received"])})
 
     async def show(self, request: Request, service: Service) -> Response:
         """Answer GET and HEAD."""
         staged, place = await self._found(request)
-        received = await self._run(lambda: place.staging().received(staged.id))
-        return JSONResponse(_shown(staged, received), headers=_offset(staged, received))
+        told = await self._run(lambda: _shown(staged, place.staging()))
+        return JSONResponse(told, headers=_offset(staged, told["received"]))
 
     async def patch(self, request: Request, service: Service) -> Response:
         """Take bytes in."""
@@ -168,6 +180,24 @@ class Uploads:
         if not task.cancelled():
             task.exception()  # whoever asked is told, if they still wait
 
+    async def links(self, request: Request, service: Service) -> Response:
+        """Answer by what parts can be stored in the bucket itself; no log has that."""
+        staged, place = await self._found(request)
+        try:
+            given = from_json(await body_of(request, _BODY))["parts"]
+            parts = [Part(each["offset"], each["size"], each["md5"]) for each in given]
+        except (ValueError, KeyError, TypeError):
+            raise Malformed('parts are told as {"parts": [{"offset": ..., "size": ..., "md5": ...}]}') from None
+        staging = place.staging()
+        length = staging.direct_part(staged.size)
+        if not length:
+            raise ArtifactNotFound("there are no links to parts of this file: send them to the server")
+        for part in parts:
+            _check(part, staged, length)
+        links = await self._run(lambda: [staging.link(staged.id, part) for part in parts])
+        told = [{"offset": part.offset, **shown(link)} for part, link in zip(parts, links, strict=True)]
+        return JSONResponse({"links": told}, headers={"cache-control": "no-store"})
+
     async def abort(self, request: Request, service: Service) -> Response:
         """Forget an upload."""
         staged, place = await self._found(request)
@@ -189,6 +219,20 @@ class Uploads:
             raise Declined(409, "the file is being completed", {"retry-after": "1"}) from None
 
 
+def _check(part: Part, staged: Staged, length: int) -> None:
+    """Refuse what is no part of the file, as whatever has a link may be stored. Raises `InvalidValue`."""
+    offset, size, md5 = attrs.astuple(part)
+    if (
+        type(offset) is not int
+        or type(size) is not int
+        or not isinstance(md5, str)
+        or not re.fullmatch("[0-9a-f]{32}", md5)
+    ):
+        raise InvalidValue("offset and size are numbers of bytes, and md5 has 32 hexadecimal digits")
+    if offset not in range(0, staged.size, length) or size != min(length, staged.size - offset):
+        raise InvalidValue(f"parts begin at multiples of {length:,} bytes and are as long, but for the last")
+
+
 def _complete(staged: Staged, place: Place) -> None:
     try:
         place.staging().complete(staged, place)
@@ -197,9 +241,12 @@ def _complete(staged: Staged, place: Place) -> None:
         raise
 
 
-def _shown(staged: Staged, received: list[tuple[int, int]]) -> dict[str, Any]:
-    about = {"id": staged.id, "run": staged.run, "path": staged.path, "size": staged.size, "sha256": staged.sha256}
-    return {**about, "part": PART, "received": received, "kept_seconds": STALE_SECONDS}
+def _shown(staged: Staged, staging: Staging) -> dict[str, Any]:
+    told = {"id": staged.id, "run": staged.run, "path": staged.path, "size": staged.size, "sha256": staged.sha256}
+    told |= {"part": PART, "received": staging.received(staged.id), "kept_seconds": STALE_SECONDS}
+    if length := staging.direct_part(staged.size):
+        told["direct"] = {"part": length, "received": [attrs.asdict(part) for part in staging.direct(staged.id)]}
+    return told
 
 
 def _offset(staged: Staged, received: list[tuple[int, int]]) -> dict[str, str]:

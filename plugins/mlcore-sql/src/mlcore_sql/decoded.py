@@ -94,9 +94,9 @@ class Decoded:
             f" JOIN documents d ON d.entity = e.entity WHERE {among(runner.dialect, 'e.entity', entities, binds)}"
         )
         found, rows = {}, [row for row in runner.rows(sql, binds) if row[4]]
-        contents = from_json(b"[%b]" % b",".join(bytes(row[4]) for row in rows))  # at once, which takes less time
+        contents = from_json(b"[%b]" % b",".join([bytes(row[4]) for row in rows]))  # at once, which takes less time
         for (entity, revision, created, changed, shown), content in zip(rows, contents, strict=True):
-            own = dict(sorted(metrics[entity].items()))
+            own = metrics[entity]
             made = _only(entity_of(kind, content, created, changed, own), families)
             found[entity] = _Kept(revision, names, families, made, 8 + len(own) + len(shown) // 20)
         return found
@@ -117,8 +117,16 @@ class Decoded:
             return found
         numbers, terms, *columns = zip(*rows, strict=True)
         self._learn(runner, set(terms) - self._terms.keys())
+        known = self._terms
         for number, term, summary in zip(numbers, terms, summaries.summaries_of(columns), strict=True):
-            found[number][self._terms[term]] = summary
+            found[number][known[term]] = summary
+        in_order = dict[tuple[tuple[str, str], ...], bool]()
+        for number, own in found.items():  # most have the same names
+            each = tuple(own)
+            if each not in in_order:
+                in_order[each] = list(each) == sorted(each)
+            if not in_order[each]:
+                found[number] = dict(sorted(own.items()))
         return found
 
     def _numbers(self, runner: Runner, names: Iterable[str]) -> list[int]:

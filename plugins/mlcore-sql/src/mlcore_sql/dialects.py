@@ -38,6 +38,7 @@ __all__ = [
 Row = Sequence[Any]
 NO_BINDS: Mapping[str, Any] = {}
 REMEMBER = ("sqlite", "postgresql")  # databases that can be made to, see `among_all`
+_SHALLOW = 2_000  # bytes of JSON: that many it takes to open and close a thousand levels
 _FEW = {"sqlite": 1_000}  # values that are bound one by one, and in other databases at most 100
 
 
@@ -143,6 +144,8 @@ class Binds(dict[str, Any]):
 
 def among(dialect: str, column: str, values: Sequence[bytes] | Sequence[int], binds: Binds) -> str:
     """Return the condition that a column is one of these values, however many."""
+    if dialect == "sqlite" and len(values) <= _FEW[dialect] and values and isinstance(values[0], int):
+        return f"{column} IN ({', '.join(map(str, values))})"  # SQLite looks through all names for each that is bound
     if len(values) <= _FEW.get(dialect, 100) or dialect == "mysql":  # whose driver puts the values into the text
         return f"{column} IN ({', '.join(map(binds.add, values)) or 'NULL'})"
     if dialect == "postgresql":
@@ -178,8 +181,9 @@ def without(dialect: str, column: str, paths: Sequence[str]) -> str:
     if dialect != "sqlite" or not paths:
         return column
     text, gone = f"CAST({column} AS TEXT)", ", ".join(f"'{path}'" for path in paths)
-    # what is nested deeper than SQLite follows comes as it is
-    return f"CASE WHEN json_valid({text}) THEN CAST(json_remove({text}, {gone}) AS BLOB) ELSE {column} END"
+    # what is nested deeper than SQLite follows, a thousand levels at least, comes as it is; so short a text never is
+    able = f"length({column}) < {_SHALLOW} OR json_valid({text})"
+    return f"CASE WHEN {able} THEN CAST(json_remove({text}, {gone}) AS BLOB) ELSE {column} END"
 
 
 def contains(dialect: str, column: str, bind: str) -> str:

@@ -13,14 +13,13 @@ from typing import Any
 import attrs
 
 from mlcore.errors import StoreNotFound
-from mlcore.registry import Change, digest_of
+from mlcore.registry import MODEL, VERSION, Change, by_number, digest_of
 from mlcore.store import Entity, Event, Fold, Record, Store, Updated, digest
-from mlcore_local.registry.merging import groups, made, moment
+from mlcore_local.registry.merging import made, moment
 
 __all__ = ["KINDS", "Chain", "Finding", "read", "verify"]
 
-KINDS = ("registered_model", "model_version")
-_MODEL, _VERSION = KINDS
+KINDS = (MODEL, VERSION)
 _FAR_MS = 5 * 60 * 1000
 _TYPES = {"str": str, "int": int, "Mapping[str, Any]": Mapping}
 _NAMES = {each.name for each in attrs.fields(Change)}
@@ -124,8 +123,8 @@ class Chain:
 
     def _doubles(self) -> Iterator[Finding]:
         """Tell of versions of one number, and of models of one name."""
-        models = {each.id: each for each in self._fold.entities(_MODEL)}
-        for (model, number), several in groups(self._fold.entities(_VERSION)).items():
+        models = {each.id: each for each in self._fold.entities(MODEL)}
+        for (model, number), several in by_number(self._fold.entities(VERSION)).items():
             name = str(models[model].fields.get("name", model)) if model in models else model
             for each in several[1:]:
                 label = f"{number}~{each.id[-4:]}"
@@ -160,7 +159,7 @@ def verify(store: Store, told: Iterable[Mapping[str, Any]] = ()) -> list[Finding
 def _change(events: Sequence[Event]) -> Change:
     """Return the change that a record tells. Raises `ValueError`."""
     last = events[-1]
-    told = last.fields.get("change") if isinstance(last, Updated) and last.kind == _MODEL else None
+    told = last.fields.get("change") if isinstance(last, Updated) and last.kind == MODEL else None
     if not isinstance(told, Mapping) or not isinstance(last, Updated):
         raise ValueError("its last event is none")
     if told.keys() != _NAMES or last.fields.keys() != {"change"} or told["model_id"] != last.id:

@@ -15,7 +15,7 @@ import attrs
 import mlcore
 from mlcore import Client, Run
 from mlcore.errors import DigestMismatch, MlcoreError, NotFound
-from mlcore.models import ModelInfo, Signature, read_model
+from mlcore.models import SIGNATURE, ModelInfo, Signature, read_model
 from mlcore.registry import ModelVersion
 from mlcore_local import comparing
 from mlcore_local.comparing_models import ModelFiles, file_changes
@@ -155,7 +155,8 @@ def _hashed(path: Path) -> str:
 
 def _digest(files: Mapping[str, str]) -> str:
     """Return what `mlcore.models.digest_of` returns of a folder with these files."""
-    return hashlib.sha256(json.dumps(dict(files), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    files = {name: each for name, each in files.items() if name != SIGNATURE}
+    return hashlib.sha256(json.dumps(files, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _signature(info: ModelInfo) -> dict[str, str]:

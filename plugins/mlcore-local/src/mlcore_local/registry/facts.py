@@ -13,11 +13,11 @@ from typing import Any, Literal
 import attrs
 
 from mlcore.errors import InvalidValue
+from mlcore.registry import MODEL, VERSION
 from mlcore.store import Batch, Created, Event, Fold, Record, Store, Updated
 
-__all__ = ["CLOCKS", "MODEL", "VERSION", "Clock", "Fact", "change_in", "facts", "folded", "names_of", "vouched"]
+__all__ = ["CLOCKS", "Clock", "Fact", "change_in", "facts", "folded", "names_of", "vouched"]
 
-MODEL, VERSION = "registered_model", "model_version"
 Clock = Literal["store", "writer"]
 CLOCKS: tuple[Clock, ...] = ("store", "writer")
 _STORE_HOME = ""

@@ -13,8 +13,9 @@ import attrs
 
 from mlcore import Client, config
 from mlcore.errors import NotFound
+from mlcore.registry import MODEL, VERSION
 from mlcore.store import AttributesRemoved, AttributesSet, Created, Event, Fold, Updated, same
-from mlcore_local.registry.facts import MODEL, VERSION, Clock, Fact, change_in, facts, folded, names_of
+from mlcore_local.registry.facts import Clock, Fact, change_in, facts, folded, names_of
 from mlcore_local.registry.past import look
 
 __all__ = ["Edit", "Entry", "history"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -16,12 +16,12 @@ from typing import Any
 import attrs
 
 from mlcore.errors import StoreNotFound
+from mlcore.registry import MODEL, VERSION, by_number, labels
 from mlcore.store import And, Batch, Compare, Created, Entity, Not, Or, Query, Store, Term
 
-__all__ = ["CLAIMS", "Labels", "Meeting", "Merging", "groups", "labels", "made", "moment"]
+__all__ = ["CLAIMS", "Labels", "Meeting", "Merging", "made", "moment"]
 
 CLAIMS = ("model-alias/", "model-name/", "model-version/")  # those of names, numbers and moves of aliases
-_MODEL, _VERSION = "registered_model", "model_version"
 _PARENT, _NUMBER, _NUMBERED = Term("", "parent"), Term("fields", "number"), Term("fields", "numbered")
 _NAME, _USER = Term("fields", "name"), Term("fields", "user")
 _HERE = Compare(Term("fields", "deleted"), "is null")
@@ -65,22 +65,6 @@ class _Model:
         return labels(self.versions.values())
 
 
-def labels(versions: Iterable[Entity]) -> dict[str, str]:
-    """Return the numbers of versions as text, as `mlcore.registry.ModelVersion.version` shows them, by their ids."""
-    found = dict[str, str]()
-    for (_, number), (first, *others) in groups(versions).items():
-        found |= {first.id: str(number), **{each.id: f"{number}~{each.id[-4:]}" for each in others}}
-    return found
-
-
-def groups(versions: Iterable[Entity]) -> dict[tuple[str, Any], list[Entity]]:
-    """Return versions by their model and number, those first that keep it."""
-    found = defaultdict[tuple[str, Any], list[Entity]](list)
-    for each in sorted(versions, key=lambda it: (it.fields.get("numbered", it.created), it.id)):
-        found[each.parent, each.fields.get("number")].append(each)
-    return found
-
-
 def moment(stamp: int) -> str:
     """Return a time in ms since 1970 as people here write it."""
     return f"{datetime.fromtimestamp(stamp / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
@@ -102,7 +86,7 @@ class Merging:
     def look(self, batch: Batch) -> None:
         """Look at the models that a batch changes, before it is written."""
         if not batch.home:
-            ids = {event.id for record in batch.records for event in record.events if event.kind == _MODEL}
+            ids = {event.id for record in batch.records for event in record.events if event.kind == MODEL}
             with self._lock:
                 for id in ids - self._before.keys():
                     self._before[id] = self._model(id)
@@ -122,10 +106,10 @@ class Merging:
 
     def _model(self, id: str) -> _Model | None:
         with suppress(StoreNotFound):
-            (entity,) = self._target.get(_MODEL, [id])
+            (entity,) = self._target.get(MODEL, [id])
             asked = Query(And((Compare(_PARENT, "=", id), _ALL)), select=(_NUMBER, _NUMBERED, _USER))
             if entity is not None:
-                return _Model(entity, {each.id: each for each in self._target.find(_VERSION, asked).items})
+                return _Model(entity, {each.id: each for each in self._target.find(VERSION, asked).items})
         return None
 
     def _models(self, after: Mapping[str, _Model]) -> Iterator[Meeting]:
@@ -141,7 +125,7 @@ class Merging:
         if not names:
             return
         found = defaultdict[str, list[Entity]](list)
-        for each in self._target.find(_MODEL, Query(And((Compare(_NAME, "in", names), _ALL)))).items:
+        for each in self._target.find(MODEL, Query(And((Compare(_NAME, "in", names), _ALL)))).items:
             found[str(each.fields["name"])].append(each)
         for name, several in found.items():
             first, *others = sorted(several, key=lambda it: (it.created, it.id))
@@ -175,7 +159,7 @@ class Merging:
 def _numbers(before: _Model | None, after: _Model) -> Iterator[Meeting]:
     """Tell of versions with one number that was not theirs before, each for itself."""
     known = before.labels if before else {}
-    for (_, number), several in sorted(groups(after.versions.values()).items(), key=lambda item: str(item[0])):
+    for (_, number), several in sorted(by_number(after.versions.values()).items(), key=lambda item: str(item[0])):
         same = {each.id for each in several if known.get(each.id, "").partition("~")[0] == str(number)}
         if len(several) == 1 or len(same) == len(several):
             continue

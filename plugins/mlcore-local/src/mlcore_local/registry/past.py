@@ -20,7 +20,7 @@ import attrs
 
 from mlcore import Client, config
 from mlcore.errors import InvalidValue, NotFound, NotSupported, PositionLost
-from mlcore.registry import RegisteredModel, Registry
+from mlcore.registry import MODEL, VERSION, RegisteredModel, Registry
 from mlcore.store import (
     START,
     Batch,
@@ -36,7 +36,7 @@ from mlcore.store import (
     Stored,
     selected,
 )
-from mlcore_local.registry.facts import MODEL, VERSION, Clock, Fact, change_in, facts, names_of, vouched
+from mlcore_local.registry.facts import Clock, Fact, change_in, facts, names_of, vouched
 
 __all__ = ["Past", "PastStore", "at", "look", "moment", "shown"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlcore import Client
-from mlcore.registry import ModelVersion
+from mlcore.registry import VERSION, ModelVersion
 from mlcore.store import And, Compare, Entity, Not, Or, Query, Term, Where
 from mlcore_local.registry.graphs import Edge, Node, Step, onward
 
@@ -142,7 +142,7 @@ class Trace:
                 yield from (link for link in _sources(version) if link[0].source in ways)
         for part in _parts(kinds["version"]):
             copied = Compare(Term("fields", "parent_version"), "in", tuple(part))
-            found = self.client.store.find("model_version", Query(And((copied, _ALL)), limit=self._limit + 1)).items
+            found = self.client.store.find(VERSION, Query(And((copied, _ALL)), limit=self._limit + 1)).items
             for each in found:
                 yield Edge(f"version:{each.fields['parent_version']}", f"version:{each.id}", "copied"), None
         for part in _parts([*kinds["model"], *kinds["version"]]):
