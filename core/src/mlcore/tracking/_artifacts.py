@@ -169,7 +169,11 @@ class Artifacts:
             others = [each.path for each in self.list()]
             told = ", ".join([*others[:10], *["..."] * (len(others) > 10)]) or "none"
             raise ArtifactNotFound(f"run {self._run.id} has no file {name!r}; it has {told}")
-        return self._opened(self.list(name))
+        found = self._opened(self.list(name))
+        for file in found.values():
+            if isinstance(file.filesystem, _Refused):
+                raise file.filesystem.error  # before anything of the others is read, or a place for them made
+        return found
 
     def _opened(self, found: Iterable[Artifact]) -> dict[str, mlcore.artifacts.File]:
         files, opened = dict[str, mlcore.artifacts.File](), cache(mlcore.artifacts.open_backend)
