@@ -186,8 +186,8 @@ def test_a_worker_that_dies_is_replaced_and_all_end_together(tmp_path: Path) -> 
 
 
 def test_workers_do_not_outlive_a_supervisor_that_was_killed(tmp_path: Path) -> None:
-    """Guards the port: who starts the server again after a crash gets it."""
-    with serving(tmp_path / "store", "--workers", "2") as server:
+    """Guards the port: who starts the server again after a crash gets it, at worst after the drain and 10 s."""
+    with serving(tmp_path / "store", "--workers", "2", "--drain", "5") as server:
         assert server.process is not None
         workers = children(server.process.pid)
         server.kill()

@@ -112,6 +112,8 @@ def _work(settings: Settings, listening: socket.socket, alive: Connection) -> No
             alive.recv()
         except (EOFError, OSError):
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(settings.drain + _LATE)
+            os._exit(1)  # nobody is left who would kill it
 
     threading.Thread(target=follow, name="mlcore-follower", daemon=True).start()
     try:
