@@ -168,4 +168,7 @@ def test_a_kill_leaves_no_claim_without_its_batch(tmp_path: Path) -> None:
                 client.create_experiment(f"name {name}")
             except AlreadyExists:  # pragma: no cover
                 raise AssertionError("nobody made it") from None
+    # who is killed right after a claim has it in no journal yet, or in one that has just begun: told of, and mended
+    assert {each["severity"] for each in fsck(tmp_path, store)["findings"]} <= {"alone", "torn"}
+    fsck(tmp_path, store, "--repair")
     assert fsck(tmp_path, store)["findings"] == []

@@ -190,7 +190,10 @@ def test_a_folder_copied_over_another_loses_nothing_of_a_version(
         assert client.registry.register(models[4], "digits").version == "4"
 
 
-def test_what_is_only_claimed_is_written_to_a_journal_by_a_repair(tmp_path: Path, models: list[str]) -> None:
+@pytest.mark.parametrize("begun", [None, 0, 10], ids=["none", "an empty one", "a torn one"])
+def test_what_is_only_claimed_is_written_to_a_journal_by_a_repair(
+    tmp_path: Path, models: list[str], begun: int | None
+) -> None:
     """Guards a writer that was killed between the two, or a disk that was full: the claim is all there is."""
     client = mlcore.Client(tmp_path / "store")
     made = client.registry.register(models[0], "digits", tags={"a": 1})
@@ -198,10 +201,13 @@ def test_what_is_only_claimed_is_written_to_a_journal_by_a_repair(tmp_path: Path
     (copy,) = (each for each in (tmp_path / "store" / "store").iterdir() if made.id.encode() in each.read_bytes())
     kept = copy.read_bytes()
     copy.unlink()
-    (found,) = fsck(tmp_path, tmp_path / "store")["findings"]
+    if begun is not None:
+        copy.write_bytes(kept[:begun])
+    *torn, found = fsck(tmp_path, tmp_path / "store")["findings"]
     assert (found["path"], found["severity"]) == (str(holder), "alone")
+    assert [each["severity"] for each in torn] == (["torn"] if begun else [])
     assert mlcore.Client(tmp_path / "store").registry.version("digits/1").tags == {"a": 1}
-    assert fsck(tmp_path, tmp_path / "store", "--repair")["findings"][0]["severity"] == "repaired"
+    assert fsck(tmp_path, tmp_path / "store", "--repair")["findings"][-1]["severity"] == "repaired"
     assert fsck(tmp_path, tmp_path / "store")["findings"] == []
     assert len(copy.read_bytes()) > len(kept) / 2
     holder.unlink()

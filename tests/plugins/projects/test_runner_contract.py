@@ -107,8 +107,8 @@ class Late(LocalRunner):
 
     def logs(self, handle: Handle, *, follow: bool = False) -> Iterator[bytes]:
         if follow:
-            self.wait(handle, 3)
-        yield from super().logs(handle)
+            self.wait(handle)
+        yield b"".join(super().logs(handle))
 
 
 class Blocking(LocalRunner):

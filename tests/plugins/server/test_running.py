@@ -52,6 +52,12 @@ def gone(pid: int) -> bool:
         return True
 
 
+def variables(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with."""
+    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(each.split("=", 1) for each in pairs if "=" in each)
+
+
 def test_a_port_that_is_taken_is_told_of() -> None:
     """Guards that a second server does not take another port than the one that was asked for."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -181,6 +187,9 @@ def test_a_worker_that_dies_is_replaced_and_all_end_together(tmp_path: Path) -> 
         for _ in range(10):
             assert server.post("/api/v1/get", {"kind": "run", "ids": [home]}).status == 200
         assert b'mlcore_batches_total{result="stored"} 1.0' in server.get("/metrics").body
+        counts = Path(variables(children(server.process.pid)[0])["PROMETHEUS_MULTIPROC_DIR"])
+        (counts / "counter_1.db").touch()  # of one that is starting
+        assert b'mlcore_batches_total{result="stored"} 1.0' in server.get("/metrics").body
         assert server.stop() == 0
         assert all(map(gone, now))
 
@@ -190,11 +199,14 @@ def test_workers_do_not_outlive_a_supervisor_that_was_killed(tmp_path: Path) -> 
     with serving(tmp_path / "store", "--workers", "2", "--drain", "5") as server:
         assert server.process is not None
         workers = children(server.process.pid)
+        (counts,) = {variables(each)["PROMETHEUS_MULTIPROC_DIR"] for each in workers}
+        assert Path(counts).is_dir()
         server.kill()
         deadline = time.monotonic() + 30
         while not all(map(gone, workers)):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        assert not Path(counts).exists()
         server.start()
         assert server.get("/livez").status == 200
 

@@ -287,7 +287,7 @@ def claim_path(folder: Folder, claim: str) -> Path:
 
 
 def copy_claim(folder: Folder, path: Path) -> bool:
-    """Write the first record of a source, which a claim's file has, to a journal; False if that is there."""
+    """Write the first record of a source, which a claim's file has, to a journal; False if one has begun there."""
     journal = Journal()
     records = list(read(path, journal))
     assert journal.header is not None
@@ -299,6 +299,12 @@ def copy_claim(folder: Folder, path: Path) -> bool:
     data = _beginning(journal.header, about) + b"".join(map(packer.pack, records))
     with _locked(folder.root / "lock"):
         target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            begun = Journal()
+            for _ in read(target, begun):
+                pass
+            if begun.header is None:  # who made the file was killed before anything was in it
+                target.unlink()
         return publish(target, data)
 
 

@@ -74,5 +74,13 @@ class Metrics:
         self._waiting.set(self._queue())
         if FOLDER in os.environ:  # each process has its own part in a file there
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            _Collector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+class _Collector(MultiProcessCollector):
+    """Leave out what a process that is starting has not begun to fill: an empty file cannot be read."""
+
+    def collect(self) -> Any:
+        files = [each.path for each in os.scandir(self._path) if each.name.endswith(".db") and each.stat().st_size]
+        return self.merge(files)  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -111,6 +112,7 @@ def _work(settings: Settings, listening: socket.socket, alive: Connection) -> No
         try:
             alive.recv()
         except (EOFError, OSError):
+            shutil.rmtree(os.environ[FOLDER], ignore_errors=True)  # the supervisor cannot do it any more
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(settings.drain + _LATE)
             os._exit(1)  # nobody is left who would kill it
