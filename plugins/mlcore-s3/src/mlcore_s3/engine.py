@@ -92,7 +92,8 @@ class Bucket:
 
     `explain(error, uri)` returns what to raise for what obstore or `parts` raised. Where `plain` is false, objects are
     written by `parts` alone, with headers that obstore does not send. `identity` tells buckets of one name
-    apart; objects of more than `copied_at_once` bytes are copied by way of this machine.
+    apart; objects of more than `copied_at_once` bytes are copied by way of this machine. `streams` is the store for
+    large objects where there are no parts: one that asks again by itself, as else all of them would be sent anew.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class Bucket:
         identity: str = "",
         copied_at_once: int = 1 << 62,
         links: Links | None = None,
+        streams: Any = None,
     ) -> None:
         self.uri, self.store, self.parts, self.links = uri, store, parts, links
+        self._streams = store if streams is None else streams
         self.identity, self.copied_at_once = identity or uri, copied_at_once
         self._explain, self._patience, self._plain = explain, patience, plain
 
@@ -192,16 +195,20 @@ class Bucket:
         """Yield what there is below a folder, by key, page by page; of `limit` objects as few pages as it takes."""
         obstore = self._obstore()
         size = min(limit, _PAGE) if limit else _PAGE
-        while True:
+        pages: Iterator[Sequence[Mapping[str, Any]]] | None = None
 
-            def page(after: str | None = after) -> Sequence[Mapping[str, Any]]:
-                stream = obstore.list(self.store, folder or None, offset=after, chunk_size=size)
-                return next(iter(stream), [])  # one page: a failure of a later one costs no earlier one
+        def page() -> Sequence[Mapping[str, Any]]:
+            nonlocal pages
+            if pages is None:
+                pages = iter(obstore.list(self.store, folder or None, offset=after, chunk_size=size))
+            try:
+                return next(pages, [])
+            except Exception:
+                pages = None  # go on behind the last page that came
+                raise
 
-            found = self.ask(page, folder)
+        while found := self.ask(page, folder):
             yield from map(Found.of, found)
-            if len(found) < size:
-                return
             after = found[-1]["path"]
 
     def children(self, folder: str) -> tuple[list[str], list[Found]]:
@@ -225,7 +232,7 @@ class Bucket:
     def stream(self, key: str, chunks: Callable[[], Iterator[bytes]], size: int, at_once: int) -> None:
         """Store a large object from what `chunks` begins to yield at each try."""
         obstore = self._obstore()
-        self.ask(lambda: obstore.put(self.store, key, chunks(), chunk_size=size, max_concurrency=at_once), key)
+        self.ask(lambda: obstore.put(self._streams, key, chunks(), chunk_size=size, max_concurrency=at_once), key)
 
     def has(self, key: str) -> bool:
         """Tell whether there is an object under a key."""

@@ -65,7 +65,8 @@ def is_passing(error: BaseException) -> bool:
     answer = answer_in(error)
     if answer is None:
         final = (FileNotFoundError, FileExistsError, ValueError, ArtifactError)
-        return not isinstance(error, final) and type(error).__name__ not in _FINAL
+        told = "command failed" in str(error)  # of a program that is asked for a token
+        return not isinstance(error, final) and type(error).__name__ not in _FINAL and not told
     busy = ("SlowDown", "InternalError", "RequestTimeout", "ServiceUnavailable", "OperationAborted", "BadDigest")
     return answer.status >= 500 or answer.status in (408, 425, 429) or answer.code in busy
 
@@ -79,13 +80,13 @@ def never_connected(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
-def reason_in(error: BaseException) -> str:
-    """Return a few words on why nothing came, of those that are known to hold no secret."""
+def reason_in(error: BaseException, bundle: str = "AWS_CA_BUNDLE") -> str:
+    """Return a few words on why nothing came, of those that are known to hold no secret; `bundle` is what to set."""
     text = str(error)
     known = {
         "dns error": "its name is not known",
-        "certificate": "its certificate is not trusted: AWS_CA_BUNDLE names a file of others that are",
-        "InvalidCertificate": "its certificate is not trusted: AWS_CA_BUNDLE names a file of others that are",
+        "certificate": f"its certificate is not trusted: {bundle} names a file of others that are",
+        "InvalidCertificate": f"its certificate is not trusted: {bundle} names a file of others that are",
         "Connection refused": "nobody listens there",
         "ConnectionRefused": "nobody listens there",
         "unreachable": "there is no way to it",

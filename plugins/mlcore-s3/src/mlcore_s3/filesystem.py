@@ -36,11 +36,11 @@ class BucketFileSystem(AbstractFileSystem):  # type: ignore[misc]
     cachable = False
     atomic_put = True
     at_once = _AT_ONCE
-    signs = True
     files_beside_folders = True
 
-    def __init__(self, connect: Callable[[str], Bucket], schemes: tuple[str, ...]) -> None:
+    def __init__(self, connect: Callable[[str], Bucket], schemes: tuple[str, ...], *, signs: bool = True) -> None:
         super().__init__()
+        self.signs = signs
         self._connect, self._schemes = connect, schemes
         self._buckets, self._guard = dict[str, Bucket](), threading.Lock()
 
@@ -247,7 +247,7 @@ class BucketFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return {} if links is None else links.headers(method)
 
     def join(self, paths: list[str], path: str) -> None:
-        """Make one object of others of its bucket, which the server does."""
+        """Make one object of others of its bucket. Raises `NotImplementedError` where the server cannot."""
         bucket, key = self.at(path)
         join(bucket, [self.at(each)[1] for each in paths], key)
 

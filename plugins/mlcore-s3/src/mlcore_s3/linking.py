@@ -84,7 +84,8 @@ def join(bucket: Bucket, sources: Sequence[str], key: str) -> None:
     Raises `FileNotFoundError` if one of them is not there.
     """
     parts = bucket.parts
-    assert parts is not None
+    if parts is None:
+        raise NotImplementedError(f"{bucket.uri} joins no objects")
     upload = bucket.ask(lambda: parts.begin(key), key)
     try:
         with ThreadPoolExecutor(_THREADS) as pool:

@@ -73,15 +73,20 @@ def _put_stream(bucket: Bucket, key: str, file: IO[bytes], tick: Tick) -> tuple[
 
     def chunks() -> Iterator[bytes]:
         digest, size = hashlib.sha256(), 0
+        tick(-stored[0][0])  # of a try before
         file.seek(0)
         while chunk := file.read(_PART):
             digest.update(chunk)
             size += len(chunk)
+            stored[0] = size, digest.hexdigest()
             tick(len(chunk))
             yield chunk
-        stored[0] = size, digest.hexdigest()
 
-    bucket.stream(key, chunks, _PART, _AT_ONCE)
+    WRITTEN.take(_PART * _AT_ONCE)
+    try:
+        bucket.stream(key, chunks, _PART, _AT_ONCE)
+    finally:
+        WRITTEN.give(_PART * _AT_ONCE)
     return stored[0]
 
 

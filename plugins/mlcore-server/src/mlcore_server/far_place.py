@@ -72,10 +72,11 @@ class FarPlace(Place):
         target = self._free(staged.path)
         if len(paths) == 1:
             self._filesystem.cp_file(paths[0], target)
-        elif hasattr(self._filesystem, "join"):
-            self._filesystem.join(list(paths), target)
         else:
-            return False
+            try:
+                self._filesystem.join(list(paths), target)
+            except (AttributeError, NotImplementedError):
+                return False
         return True
 
     def files(self, prefix: str) -> dict[str, int]:

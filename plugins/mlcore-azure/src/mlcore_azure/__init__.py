@@ -1,0 +1,3 @@
+"""Files of mlcore in Azure Blob Storage."""
+
+__all__: list[str] = []
